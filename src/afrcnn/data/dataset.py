@@ -1,0 +1,55 @@
+"""What a detection dataset is: images, boxes and labels under stable ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from torchvision import tv_tensors
+
+Target = dict[str, Any]
+"""The annotation of one image, in torchvision's convention.
+
+===============  ==========================================================================================
+``boxes``        ``tv_tensors.BoundingBoxes`` M x 4, float32, XYXY in pixels; a box covers the half-open
+                 ranges [x1, x2) and [y1, y2), so that x2 - x1 is its width (VOC's inclusive, 1-based
+                 xmin..xmax is x1 = xmin - 1, x2 = xmax)
+``labels``       M, int64, 1..K; 0 is background
+``image_id``     str, the dataset's own name of the image
+``difficult``    M, bool: VOC's flag, not trained on unless asked for, neither hit nor miss in evaluation
+``truncated``    M, bool: VOC's flag (VOC layout only)
+``occluded``     M, bool: VOC's flag (VOC layout only)
+``iscrowd``      M, bool: COCO's crowd regions, never trained on (COCO layout only)
+``area``         M, float32: the area of COCO's segmentation in pixels (COCO layout only)
+``proposals``    ``tv_tensors.BoundingBoxes`` P x 4, float32, as ``boxes``; added by ``WithProposals``
+===============  ==========================================================================================
+"""
+
+
+class DetectionDataset(Protocol):
+    """Images with boxes: what training, evaluation and proposals need of a dataset.
+
+    Attributes:
+        root: the folder that the dataset was read from.
+        classes: the names of the classes 1..K, in order; background is not among them.
+        ids: the image ids of the split, in order, each once.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    ids: list[str]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
+        """Return the image (3 x H x W, uint8, RGB) and its target."""
+
+    def target(self, index: int) -> Target:
+        """Return the target alone, without decoding the image."""
+
+    def image_path(self, index: int) -> Path:
+        """Return the image's file."""
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return the image's height and width in pixels, without decoding it."""
