@@ -1,0 +1,245 @@
+"""Recipes: everything that an experiment depends on, as a YAML file with types.
+
+A recipe file need only name what differs from the defaults, which are the paper's (section 5.1) and, where it refers
+to them, those of Fast R-CNN. A run folder holds the resolved recipe with every field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from afrcnn.detector import backbones
+from afrcnn.detector.backbones import Network
+from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.roi_pooling import RoIAlign, RoIPool
+from afrcnn.detector.sampling import RoISampler
+from afrcnn.errors import UserError
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass
+class DataRecipe:
+    """Photographs, boxes and proposals."""
+
+    root: str = ""
+    """Folder of the dataset, in PASCAL VOC or COCO layout."""
+    layout: Literal["auto", "voc", "coco"] = "auto"
+    """Layout of the folder; `auto` looks at what is there."""
+    classes: list[str] | None = None
+    """Names of the classes, in order; all that the annotations name when null."""
+    train_split: str = "trainval"
+    """Split that is trained on."""
+    test_split: str = "test"
+    """Split that is evaluated on."""
+    proposals: str | None = None
+    """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
+    proposal_method: str = "fast"
+    """Kind of the proposals, the second half of a store's name <split>-<method>."""
+    proposals_per_image: PositiveInt = 2000
+    """How many proposals of an image are used at most, best first, in training and in evaluation."""
+    use_difficult: bool = False
+    """Whether objects that VOC marks difficult are trained on."""
+    flip: ClosedUnitInterval = 0.5
+    """Probability that a training image is mirrored."""
+    workers: NonNegativeInt = 2
+    """Processes that read images; 0 reads them in the training process."""
+
+
+@dataclass
+class DetectorRecipe:
+    """The detector: Fast R-CNN on a backbone."""
+
+    backbone: Literal["alexnet", "vgg16", "resnet18", "resnet50", "resnet101", "squeezenet1_0", "small"] = "vgg16"
+    """Network that the detector is built on."""
+    weights: str | None = None
+    """ImageNet weights: the name of a torchvision weight enum's member, as DEFAULT, or a .safetensors or .pth file;
+    random when null."""
+    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
+    """RoI pooling: the paper's, or bilinear RoIAlign."""
+    frozen_stages: NonNegativeInt | None = None
+    """How many first stages of the backbone are not trained; the paper's choice for the backbone when null."""
+    dropout: ClosedUnitInterval | None = None
+    """Dropout after fc6 and fc7; the backbone's own when null (0.5 in the paper)."""
+    short_side: list[PositiveInt] = field(default_factory=lambda: [600])
+    """Length in pixels that the shorter side is resized to; of several, training draws one for each image, and
+    evaluation takes the last."""
+    long_side: PositiveInt = 1000
+    """Bound in pixels on the longer side."""
+    rois_per_image: PositiveInt = 128
+    """RoIs that an image gives to an update."""
+    foreground_fraction: ClosedUnitInterval = 0.25
+    """Largest share of them that is foreground."""
+    foreground_iou: ClosedUnitInterval = 0.5
+    """Smallest IoU with an object that makes a proposal foreground."""
+    background_iou: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.1, 0.5)
+    """Range of the largest IoU with an object that makes a proposal background."""
+    box_targets: Literal["fixed", "measured"] = "fixed"
+    """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals
+    of the first 1000 training images."""
+    score_threshold: ClosedUnitInterval = 0.01
+    """Detections with a lower score are dropped."""
+    nms_iou: ClosedUnitInterval = 0.3
+    """Largest IoU between two detections of a class."""
+    detections_per_image: PositiveInt = 100
+    """How many detections of an image are kept."""
+
+
+@dataclass
+class ScheduleRecipe:
+    """Stochastic gradient descent and its schedule."""
+
+    iterations: PositiveInt = 80_000
+    """Number of updates."""
+    images_per_iteration: PositiveInt = 2
+    """Images of an update, over all processes."""
+    learning_rate: PositiveFloat = 0.001
+    """Learning rate of weights at the beginning."""
+    decay_at: list[PositiveInt] = field(default_factory=lambda: [60_000])
+    """Iterations after which the learning rate is multiplied by `decay_factor`."""
+    decay_factor: PositiveFloat = 0.1
+    """Factor of each decay."""
+    warmup_iterations: NonNegativeInt = 0
+    """Iterations in which the learning rate rises linearly to its value."""
+    momentum: ClosedUnitInterval = 0.9
+    """Momentum of SGD."""
+    weight_decay: NonNegativeFloat = 0.0005
+    """Weight decay of weights."""
+    bias_learning_rate_factor: NonNegativeFloat = 2.0
+    """Learning rate of biases as a multiple of that of weights."""
+    bias_weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of biases."""
+    log_every: PositiveInt = 20
+    """Iterations between two lines of the log."""
+    checkpoint_every: PositiveInt = 500
+    """Iterations between two checkpoints."""
+
+
+@dataclass
+class EngineRecipe:
+    """The machine: devices, processes and precision, handed to Lightning Fabric."""
+
+    accelerator: str = "auto"
+    """Kind of device: auto, cpu, gpu, ..."""
+    devices: PositiveInt = 1
+    """Processes on each machine, a device each."""
+    nodes: PositiveInt = 1
+    """Machines."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of forward and backward passes; weights are always float32."""
+
+
+@dataclass
+class Recipe:
+    """An experiment."""
+
+    data: DataRecipe = field(default_factory=DataRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    engine: EngineRecipe = field(default_factory=EngineRecipe)
+    seed: NonNegativeInt = 0
+    """Seed of everything random."""
+
+
+def recipe_parser(**kwargs: Any) -> ArgumentParser:
+    """Return a parser with an option for each field of a recipe, as ``--data.root``."""
+    parser = ArgumentParser(exit_on_error=False, **kwargs)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check the type of every field.
+
+    Args:
+        file: the YAML file.
+        overrides: fields to set differently, as on a command line: ``["--data.root", "VOC2007", "--seed=1"]``.
+
+    Raises:
+        UserError: the file is missing or no YAML; a field is unknown or of a wrong type.
+    """
+    parser = recipe_parser()
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+        fields = yaml.safe_load(text) or {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"is no YAML ({error})", file=file, fix="mend that line") from error
+    if not isinstance(fields, dict):
+        raise UserError("is no recipe", file=file, fix="write sections as `data:` with fields below them")
+    try:
+        namespace = parser.parse_object(fields)
+    except ArgumentError as error:
+        raise UserError(_in_one_line(error), file=file, fix="see `afrcnn train --help` for the fields") from error
+    try:
+        namespace = parser.parse_args(list(overrides), namespace=namespace)
+    except ArgumentError as error:
+        raise UserError(_in_one_line(error), fix="see `afrcnn train --help` for the fields") from error
+    return Recipe(**vars(parser.instantiate(namespace)))
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML with every field."""
+    return yaml.safe_dump(_plain_types(asdict(recipe)), sort_keys=False, allow_unicode=True)
+
+
+def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True) -> FastRCNN:
+    """Build the detector that a recipe describes.
+
+    Args:
+        recipe: its fields.
+        num_classes: K, without background.
+        pretrained: whether the backbone is filled with ``recipe.weights``; not needed when trained weights follow.
+    """
+    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
+    dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
+    if dropout and recipe.backbone.startswith("resnet"):
+        raise UserError(
+            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
+        )
+    network = build(recipe.weights if pretrained else None, **dropout)
+    pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
+    return FastRCNN(
+        network,
+        pooling(network.pool_size, network.stride),
+        num_classes,
+        sampler=RoISampler(
+            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
+        ),
+        frozen_stages=recipe.frozen_stages,
+        short_side=recipe.short_side,
+        long_side=recipe.long_side,
+        score_threshold=recipe.score_threshold,
+        nms_iou=recipe.nms_iou,
+        detections_per_image=recipe.detections_per_image,
+    )
+
+
+def _plain_types(value: Any) -> Any:
+    """Return a value in the types that every YAML reader knows."""
+    if isinstance(value, dict):
+        return {key: _plain_types(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_types(item) for item in value]
+    return value
+
+
+def _in_one_line(error: ArgumentError) -> str:
+    """Return what a parser says is wrong, naming the field first."""
+    found = re.fullmatch(r'Parser key "(.*?)":\s*(.*)', str(error), flags=re.DOTALL)
+    return ": ".join(found.groups()) if found else str(error)
