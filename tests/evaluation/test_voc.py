@@ -131,9 +131,7 @@ def test_thousands_of_random_cases_agree_with_the_plain_loop_of_the_development_
         expected = plain_loop_ap(detections, targets, CLASSES, threshold, metric)
         assert_same(result.ap, expected)
         defined = [ap for ap in expected.values() if not np.isnan(ap)]
-        assert result.mean_ap == pytest.approx(
-            sum(defined) / len(defined) if defined else float("nan"), nan_ok=True
-        )
+        assert result.mean_ap == pytest.approx(sum(defined) / len(defined) if defined else float("nan"), nan_ok=True)
 
 
 def test_flags_of_the_caller_replace_difficult():
@@ -206,9 +204,7 @@ def test_detections_of_a_difficult_object_are_neither_hits_nor_misses():
     assert result.precision["cat"].tolist() == [1]
 
 
-@pytest.mark.parametrize(
-    ("found", "thresholds_reached"), [(1, 2), (2, 3), (3, 3), (5, 6), (6, 6), (7, 7), (10, 11)]
-)
+@pytest.mark.parametrize(("found", "thresholds_reached"), [(1, 2), (2, 3), (3, 3), (5, 6), (6, 6), (7, 7), (10, 11)])
 def test_recalls_of_exact_tenths_meet_the_last_bits_of_numpy_arange(found, thresholds_reached):
     objects = [[20 * i, 0, 20 * i + 10, 10] for i in range(10)]
     detections, targets = one_class(objects[:found], [0.9] * found, objects)

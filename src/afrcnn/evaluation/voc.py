@@ -91,22 +91,20 @@ def voc_ap(
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images with detections but {len(targets)} with targets")
     if ignored is None:
-        ignored = [_ignored_by_default(target) for target in targets]
-    boxes, labels, images = _flatten(detections)
-    scores = _concatenate([image["scores"] for image in detections])
+        ignored = [ignored_by_default(target) for target in targets]
+    boxes, labels, images = flatten(detections)
+    scores = concatenate([image["scores"] for image in detections])
     by_score = np.argsort(-scores, kind="stable")
     boxes, labels, images, scores = boxes[by_score], labels[by_score], images[by_score], scores[by_score]
-    object_boxes, object_labels, object_images = _flatten(targets)
-    object_ignored = _concatenate(ignored).astype(bool)
+    object_boxes, object_labels, object_images = flatten(targets)
+    object_ignored = concatenate(ignored).astype(bool)
     if len(object_ignored) != len(object_labels):
         raise ValueError(f"{len(object_ignored)} flags of ignored objects but {len(object_labels)} objects")
 
     result = VOCResult({}, {}, {}, {}, {})
     for label, name in enumerate(classes, start=1):
         mine, theirs = labels == label, object_labels == label
-        matched = _match(
-            boxes[mine], images[mine], object_boxes[theirs], object_images[theirs], iou_threshold
-        )
+        matched = _match(boxes[mine], images[mine], object_boxes[theirs], object_images[theirs], iou_threshold)
         hit, counted = _judge(matched, object_ignored[theirs])
         hits = np.cumsum(hit[counted])
         objects = int(np.count_nonzero(~object_ignored[theirs]))
@@ -177,21 +175,22 @@ def _paired_iou(a: Floats, b: Floats) -> Floats:
     return iou
 
 
-def _ignored_by_default(target: Mapping[str, Any]) -> torch.Tensor:
+def ignored_by_default(target: Mapping[str, Any]) -> torch.Tensor:
+    """Return M flags, bool: the objects that the target's own layout tells to ignore."""
     for flag in ("difficult", "iscrowd"):
         if flag in target:
             return torch.as_tensor(target[flag])
     return torch.zeros(len(target["labels"]), dtype=torch.bool)
 
 
-def _flatten(images: Sequence[Mapping[str, Any]]) -> tuple[Floats, Integers, Integers]:
+def flatten(images: Sequence[Mapping[str, Any]]) -> tuple[Floats, Integers, Integers]:
     """Return all boxes (N x 4), their labels (N), and the indices of their images (N, rising)."""
-    boxes = _concatenate([image["boxes"] for image in images]).reshape(-1, 4)
-    labels = _concatenate([image["labels"] for image in images]).astype(np.int64)
+    boxes = concatenate([image["boxes"] for image in images]).reshape(-1, 4)
+    labels = concatenate([image["labels"] for image in images]).astype(np.int64)
     return boxes, labels, np.repeat(np.arange(len(images)), [len(image["labels"]) for image in images])
 
 
-def _concatenate(parts: Sequence[torch.Tensor | npt.NDArray[Any]]) -> Floats:
+def concatenate(parts: Sequence[torch.Tensor | npt.NDArray[Any]]) -> Floats:
     """Join what may be tensors on any device or arrays, as doubles, in which the sides of boxes are exact."""
     flat = [torch.as_tensor(part).detach().cpu().reshape(-1).numpy() for part in parts]
     return np.concatenate([np.empty(0), *flat])
