@@ -1,0 +1,65 @@
+"""Reading photographs: every format becomes 3 x H x W, uint8, RGB, or one line that names the file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from afrcnn.errors import UserError
+
+# What Pillow's decoders raise on broken files of the various formats.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as error:
+        raise UserError("the image is missing", file=path, fix="restore it or remove it from the split") from error
+    except _BROKEN as error:
+        raise UserError(
+            f"the image cannot be decoded ({error})", file=path, fix="replace the file; it may be truncated"
+        ) from error
+
+
+def read_image(path: Path) -> tv_tensors.Image:
+    """Decode an image.
+
+    Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
+    missing rows with grey, and torchvision's own decoders are to be removed. Greyscale, palette and CMYK
+    images are converted, transparency is dropped, and 16-bit greyscale keeps its upper 8 bits. The
+    orientation in EXIF is not applied: the pixels lie as they are stored, as VOC's and COCO's tools take them.
+
+    Args:
+        path: the image's file.
+
+    Returns:
+        The image, 3 x H x W, uint8, RGB.
+
+    Raises:
+        UserError: the file is missing, truncated, or no image.
+    """
+    with _open(path) as image:
+        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
+            upper = (np.asarray(image) >> 8).astype(np.uint8)
+            return F.to_image(Image.fromarray(upper).convert("RGB"))
+        return F.to_image(image.convert("RGB"))
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Return the height and width of an image in pixels, from the file's header alone.
+
+    Raises:
+        UserError: the file is missing or no image.
+    """
+    with _open(path) as image:
+        return image.height, image.width
