@@ -236,6 +236,8 @@ def _plain_types(value: Any) -> Any:
         return {key: _plain_types(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain_types(item) for item in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return int(value) if isinstance(value, int) else float(value)
     return value
 
 

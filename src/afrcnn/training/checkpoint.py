@@ -1,0 +1,69 @@
+"""Checkpoints and weights: files that restore a run or a detector, and that run no code when they are read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from afrcnn.atomic import atomic_write
+from afrcnn.errors import UserError
+
+
+def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
+    """Write the state of a run, atomically: tensors, numbers, strings, and lists and dictionaries of them."""
+    with atomic_write(file, "wb") as stream:
+        torch.save(state, stream)
+
+
+def load_checkpoint(file: Path) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Raises:
+        UserError: the file is damaged or holds anything but plain data.
+    """
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises whatever its reader stumbles over
+        raise UserError(
+            f"is no checkpoint ({_first_line(error)})", file=file, fix="delete it to train from the beginning"
+        ) from error
+    return state
+
+
+def save_weights(file: Path, module: nn.Module, description: dict[str, Any]) -> None:
+    """Write a module's weights as safetensors, with a description (JSON) in the file's metadata."""
+    tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
+    with atomic_write(file, "wb") as stream:
+        stream.write(save(tensors, metadata={"afrcnn": json.dumps(description)}))
+
+
+def fill(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Load a state dict that was read from ``file``; a difference in names or shapes is an error that names it.
+
+    Raises:
+        UserError: the tensors are those of another model.
+    """
+    expected = module.state_dict()
+    missing = [f"{name} is missing" for name in expected if name not in tensors]
+    surplus = [f"{name} is not part of it" for name in tensors if name not in expected]
+    shapes = [
+        f"{name} is {list(tensors[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in tensors and tensors[name].shape != tensor.shape
+    ]
+    if problems := shapes + missing + surplus:
+        raise UserError(
+            f"holds another model than the recipe's: {problems[0]}" + f" ({len(problems)} differences)",
+            file=file,
+            fix="use the recipe it was trained with",
+        )
+    module.load_state_dict(tensors)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,111 @@
+"""Run folders: what is needed to repeat a training, and what came of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from afrcnn.atomic import atomic_write
+from afrcnn.data import open_dataset
+from afrcnn.data.dataset import DetectionDataset
+from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.weights import read_state_dict
+from afrcnn.errors import UserError
+from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.training.checkpoint import fill
+from afrcnn.training.recipe import Recipe, build_detector, dump_recipe, load_recipe
+
+
+class Run:
+    """The folder of one run.
+
+    ====================  =====================================================================
+    ``recipe.yaml``       the resolved recipe, every field of it
+    ``log.csv``           losses, learning rate and speed
+    ``tensorboard/``      the same for TensorBoard
+    ``checkpoint.pt``     the state to go on from
+    ``weights.safetensors``  the trained detector; there when the training is finished
+    ``detections/``       detections on the test split
+    ``results.json``      what they were worth
+    ====================  =====================================================================
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.recipe_file = self.folder / "recipe.yaml"
+        self.log_file = self.folder / "log.csv"
+        self.tensorboard = self.folder / "tensorboard"
+        self.checkpoint_file = self.folder / "checkpoint.pt"
+        self.weights_file = self.folder / "weights.safetensors"
+        self.detections = self.folder / "detections"
+        self.results_file = self.folder / "results.json"
+
+    def begin(self, recipe: Recipe) -> None:
+        """Write the recipe, or find that the folder holds an earlier part of the same run.
+
+        Raises:
+            UserError: the folder holds another run, or something else.
+        """
+        text = dump_recipe(recipe)
+        if self.recipe_file.is_file():
+            if self.recipe_file.read_text(encoding="utf-8") != text:
+                raise UserError(
+                    "holds a run with another recipe",
+                    file=self.folder,
+                    field=_first_difference(load_recipe(self.recipe_file), recipe),
+                    fix="name another folder with --run, or delete this one",
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError("is no run folder and not empty", file=self.folder, fix="name another folder with --run")
+        else:
+            with atomic_write(self.recipe_file) as file:
+                file.write(text)
+
+    def recipe(self) -> Recipe:
+        """Return the recipe of the run.
+
+        Raises:
+            UserError: there is no run here.
+        """
+        if not self.recipe_file.is_file():
+            raise UserError("is no run", file=self.folder, fix="name a folder that `afrcnn train` made")
+        return load_recipe(self.recipe_file)
+
+    def detector(self) -> FastRCNN:
+        """Return the trained detector, in evaluation mode, on the CPU.
+
+        Raises:
+            UserError: there is no run, or its training is not finished.
+        """
+        recipe = self.recipe()
+        if not self.weights_file.is_file():
+            raise UserError(
+                "has no trained weights yet", file=self.folder, fix="finish the training with the same `afrcnn train`"
+            )
+        assert recipe.data.classes is not None  # a resolved recipe names its classes
+        detector = build_detector(recipe.detector, len(recipe.data.classes), pretrained=False)
+        fill(detector, read_state_dict(self.weights_file), self.weights_file)
+        return detector.eval()
+
+
+def open_split(recipe: Recipe, split: str) -> DetectionDataset:
+    """Open a split of a recipe's dataset together with its proposals.
+
+    Raises:
+        UserError: the dataset or its proposals are missing or wrong.
+    """
+    data = recipe.data
+    if not data.root:
+        raise UserError("is not set", field="data.root", fix="name the dataset's folder: --data.root FOLDER")
+    dataset = open_dataset(data.root, split, data.layout, data.classes)
+    folder = (
+        default_folder(dataset.root, split, data.proposal_method)
+        if data.proposals is None
+        else Path(data.proposals) / f"{split}-{data.proposal_method}"
+    )
+    return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)
+
+
+def _first_difference(old: Recipe, new: Recipe) -> str | None:
+    """Name the first field in which two recipes differ."""
+    pairs = zip(dump_recipe(old).splitlines(), dump_recipe(new).splitlines(), strict=False)
+    return next((line.strip() for line, other in pairs if line != other), None)
