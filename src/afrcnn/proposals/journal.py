@@ -1,0 +1,104 @@
+"""What a long computation has finished so far, kept through a kill."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from afrcnn.errors import UserError
+
+RECORD = struct.Struct("<16sII")
+"""Fingerprint of the image, number of boxes, CRC-32 of both and of the boxes that follow."""
+
+
+class Journal:
+    """Boxes by the fingerprint of their image, in a file that only ever grows.
+
+    Each record is on its way to the disk as soon as it is made, so that a process killed at any moment loses
+    none but the last; a torn last record is found by its checksum and cut off. As the key is the content
+    of the image, an image that has changed is not found.
+
+    Args:
+        path: the file, made if it is not there.
+        purpose: what the boxes are, as JSON can say it; written into a new file, compared with an old one.
+
+    Raises:
+        UserError: the file cannot be written, or is there for another purpose.
+    """
+
+    def __init__(self, path: Path, purpose: dict[str, Any]) -> None:
+        self.path = path
+        self._where: dict[bytes, tuple[int, int]] = {}
+        head = json.dumps(purpose, sort_keys=True).encode() + b"\n"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a+b", buffering=0)
+            self._file.seek(0)
+            found = self._file.read(len(head))
+            if not head.startswith(found):
+                problem = "is the journal of another computation"
+                raise UserError(problem, file=path, fix="choose another folder or delete the file")
+            if found != head:
+                self._file.truncate(0)
+                self._file.write(head)
+            self._end = len(head)
+            self._read_records()
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> UserError:
+        fix = "free some space or choose a folder that can be written"
+        return UserError(f"cannot be written ({error.strerror})", file=self.path, fix=fix)
+
+    def _read_records(self) -> None:
+        self._file.seek(self._end)
+        while len(head := self._file.read(RECORD.size)) == RECORD.size:
+            key, count, checksum = RECORD.unpack(head)
+            boxes = self._file.read(16 * count)
+            if len(boxes) < 16 * count or crc32(boxes, crc32(head[:20])) != checksum:
+                break
+            self._where[key] = (self._end + RECORD.size, count)
+            self._end += RECORD.size + len(boxes)
+        self._file.truncate(self._end)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._where
+
+    def __getitem__(self, key: bytes) -> NDArray[np.float32]:
+        offset, count = self._where[key]
+        self._file.seek(offset)
+        return np.frombuffer(self._file.read(16 * count), np.float32).reshape(-1, 4)
+
+    def append(self, key: bytes, boxes: NDArray[np.float32]) -> None:
+        """Add the boxes (P x 4, float32) of the image whose fingerprint is ``key`` (16 bytes).
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        data = boxes.tobytes()
+        head = struct.pack("<16sI", key, len(boxes))
+        record = head + struct.pack("<I", crc32(data, crc32(head))) + data
+        try:
+            written = self._file.write(record)
+            if written != len(record):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            self._file.truncate(self._end)
+            raise self._cannot_write(error) from error
+        self._where[key] = (self._end + RECORD.size, len(boxes))
+        self._end += len(record)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,173 @@
+"""Proposals that others published: selective search for VOC, and DeepMask's JSON."""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import ijson
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+
+from afrcnn.data.dataset import DetectionDataset
+from afrcnn.errors import UserError
+from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+
+
+def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
+    """Read selective search's boxes from MATLAB's format, as published for VOC.
+
+    The files that came with Fast R-CNN (``voc_2007_trainval.mat``) and those of the authors of selective
+    search (``SelectiveSearchVOC2007trainval.mat``) have the same two variables: ``images``, a cell array of
+    N ids, and ``boxes``, a cell array of N matrices K x 4 of y1, x1, y2, x2, 1-based and inclusive.
+
+    Returns:
+        The boxes of each image by its id, in the file's order, without scores.
+
+    Raises:
+        UserError: the file is missing, not MATLAB's, or does not hold the two variables.
+    """
+    path = Path(path)
+    try:
+        content = loadmat(path, variable_names=["images", "boxes"])
+    except FileNotFoundError as error:
+        raise UserError("is missing", file=path) from error
+    except NotImplementedError as error:
+        fix = "save it in MATLAB with -v7"
+        raise UserError("is in MATLAB's 7.3 format, which is not read", file=path, fix=fix) from error
+    except Exception as error:  # a damaged file can fail anywhere in the parser, with any exception
+        raise UserError(f"cannot be read as a MATLAB file ({error})", file=path) from error
+    for name in ("images", "boxes"):
+        if name not in content or content[name].dtype != object:
+            raise UserError("is not there, or no cell array", file=path, field=name)
+    ids, boxes = content["images"].ravel(), content["boxes"].ravel()
+    if len(ids) != len(boxes):
+        raise UserError(f"{len(ids)} images, but boxes of {len(boxes)}", file=path)
+    found = {}
+    for number, (image_id, matrix) in enumerate(zip(ids, boxes, strict=True), start=1):
+        if image_id.size != 1 or image_id.dtype.kind != "U":
+            raise UserError("is not a string", file=path, field=f"images{{{number}}}")
+        if matrix.size and (matrix.ndim != 2 or matrix.shape[1] != 4 or matrix.dtype.kind not in "iuf"):
+            raise UserError("is not a matrix K x 4", file=path, field=f"boxes{{{number}}}")
+        y1, x1, y2, x2 = matrix.reshape(-1, 4).astype(np.float32).T
+        found[str(image_id.item())] = Proposals(np.stack([x1 - 1, y1 - 1, x2, y2], axis=1))
+    return found
+
+
+def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
+    """Read proposals in DeepMask's and SharpMask's format: COCO's results JSON.
+
+    Each file is a list of ``{"image_id": ..., "bbox": [x, y, width, height], "score": ...}``; other fields,
+    such as the masks, are passed over. The files are read as streams: five numbers a proposal are all that
+    is kept in memory, however long the masks.
+
+    Args:
+        paths: the files, which may share images.
+
+    Returns:
+        The boxes and scores of each image by its id (as str), best first.
+
+    Raises:
+        UserError: a file is missing, or malformed; names the file and the number of the proposal in it.
+    """
+    rows: defaultdict[str, array[float]] = defaultdict(lambda: array("f"))
+    for path in map(Path, paths):
+        try:
+            with path.open("rb") as file:
+                for number, entry in enumerate(_entries(file, path)):
+                    image_id, row = _parse(entry, path, number)
+                    rows[image_id].extend(row)
+        except FileNotFoundError as error:
+            raise UserError("is missing", file=path) from error
+    found = {}
+    for image_id in list(rows):
+        table: NDArray[np.float32] = np.array(rows.pop(image_id), dtype=np.float32).reshape(-1, 5)
+        table = table[np.argsort(-table[:, 4], kind="stable")]
+        x, y, width, height, scores = table.T
+        found[image_id] = Proposals(np.stack([x, y, x + width, y + height], axis=1), scores.copy())
+    return found
+
+
+def _entries(file: IO[bytes], path: Path) -> Iterator[Any]:
+    """Yield the elements of the list that a JSON file is."""
+    if not file.read(64).lstrip().startswith(b"["):
+        raise UserError("is not a JSON list of proposals", file=path)
+    file.seek(0)
+    number = -1
+    try:
+        for number, entry in enumerate(ijson.items(file, "item", use_float=True)):  # noqa: B007
+            yield entry
+    except ijson.JSONError as error:
+        reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
+        problem = f"is malformed JSON after {number + 1} proposals ({reason.splitlines()[0]})"
+        raise UserError(problem, file=path, fix="fetch the file again") from error
+
+
+def _parse(entry: Any, path: Path, number: int) -> tuple[str, list[float]]:
+    try:
+        image_id, (x, y, width, height), score = entry["image_id"], entry["bbox"], entry["score"]
+        row = [float(value) for value in (x, y, width, height, score)]
+    except (KeyError, TypeError, ValueError) as error:
+        problem = "is not a proposal with image_id, bbox [x, y, width, height] and score"
+        raise UserError(problem, file=path, field=f"[{number}]") from error
+    return str(image_id), row
+
+
+def import_published(
+    dataset: DetectionDataset,
+    folder: Path | str,
+    published: Mapping[str, Proposals],
+    *,
+    method: str,
+    source: Path | str,
+    allow_missing: bool = False,
+) -> ProposalStore:
+    """Store published proposals for the images of a dataset.
+
+    Boxes that reach over the border by at most a pixel, as those of masks do that were computed on a scaled
+    image, are clipped; boxes without area are left out. Images that are not in the dataset are passed over.
+
+    Args:
+        dataset: the images.
+        folder: where to store the proposals (see ``default_folder``).
+        published: what ``read_selective_search_mat`` or ``read_deepmask_json`` gave.
+        method: what to call the proposals, such as ``"deepmask"``.
+        source: the file or folder that they came from, for the record and for errors.
+        allow_missing: let images without proposals have none, instead of refusing.
+
+    Raises:
+        UserError: images lack proposals (says how many), or a proposal lies outside its image.
+    """
+    if missing := [image_id for image_id in dataset.ids if image_id not in published]:
+        problem = f"has no proposals for {len(missing)} of {len(dataset)} images, {missing[0]!r} the first"
+        if len(missing) == len(dataset) or not allow_missing:
+            raise UserError(problem, file=source, fix="take the file of this dataset and split")
+    none = Proposals(
+        np.empty((0, 4), np.float32),
+        None if next(iter(published.values())).scores is None else np.empty(0, np.float32),
+    )
+
+    def images() -> Iterator[tuple[str, bytes, Proposals]]:
+        for index, image_id in enumerate(dataset.ids):
+            proposals = _fit(published.get(image_id, none), dataset.image_size(index), image_id, source)
+            yield image_id, fingerprint(dataset.image_path(index)), proposals
+
+    parameters = {"source": Path(source).name, "missing": len(missing)}
+    return ProposalStore.write(folder, images(), method=method, parameters=parameters)
+
+
+def _fit(proposals: Proposals, size: tuple[int, int], image_id: str, source: Path | str) -> Proposals:
+    """Clip boxes to the image, and refuse those that are another image's."""
+    height, width = size
+    border = np.array([width, height, width, height], dtype=np.float32)
+    boxes, scores = proposals
+    if not ((boxes >= -1) & (boxes <= border + 1)).all():  # NaN is neither
+        problem = f"a proposal lies outside the image of {width} x {height} pixels, or is not finite"
+        raise UserError(problem, file=source, field=image_id, fix="take the file of this dataset and split")
+    boxes = boxes.clip(0, border)
+    area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return Proposals(boxes[area], None if scores is None else scores[area])
