@@ -1,6 +1,5 @@
 """COCO's numbers against cases worked out by hand and against pycocotools."""
 
-import json
 import math
 
 import numpy as np
@@ -10,6 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision import tv_tensors
 
+from afrcnn.data.coco import COCODataset
 from afrcnn.evaluation.coco import METRICS, coco_ap
 
 
@@ -131,19 +131,10 @@ def test_random_scenes_agree_with_pycocotools():
 
 
 def test_the_annotations_of_real_photographs_as_detections_have_ap_1(shared):
-    file = shared / "data/tiny_coco/annotations/instances_val2017.json"
-    annotations = json.loads(file.read_text())
-    labels = {category["id"]: i for i, category in enumerate(annotations["categories"], start=1)}
-    by_image = {image["id"]: [] for image in annotations["images"]}
-    for annotation in annotations["annotations"]:
-        by_image[annotation["image_id"]].append(annotation)
-    targets = []
-    for own in by_image.values():
-        boxes = [[x, y, x + w, y + h] for x, y, w, h in (item["bbox"] for item in own)]
-        flags = {"iscrowd": [bool(item["iscrowd"]) for item in own], "area": [item["area"] for item in own]}
-        targets.append(truth(boxes, [labels[item["category_id"]] for item in own], **flags))
+    dataset = COCODataset(shared / "data/tiny_coco", "val2017")
+    targets = [dataset.target(index) for index in range(len(dataset))]
     assert any(target["iscrowd"].any() for target in targets)
-    detections = [found(t["boxes"].tolist(), [0.9] * len(t["labels"]), t["labels"].tolist()) for t in targets]
-    numbers = coco_ap(detections, targets, list(labels))
+    detections = [target | {"scores": torch.full((len(target["labels"]),), 0.9)} for target in targets]
+    numbers = coco_ap(detections, targets, dataset.classes)
     for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100"):
         assert numbers[name] == pytest.approx(1), name

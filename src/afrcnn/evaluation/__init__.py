@@ -1,0 +1,25 @@
+"""What detections are worth: VOC's and COCO's average precision, and the files of both."""
+
+from afrcnn.evaluation.coco import coco_ap
+from afrcnn.evaluation.detections import (
+    read_coco_results,
+    read_voc_results,
+    write_coco_results,
+    write_voc_results,
+)
+from afrcnn.evaluation.results import Results, evaluate, read_results, write_results
+from afrcnn.evaluation.voc import VOCResult, voc_ap
+
+__all__ = [
+    "Results",
+    "VOCResult",
+    "coco_ap",
+    "evaluate",
+    "read_coco_results",
+    "read_results",
+    "read_voc_results",
+    "voc_ap",
+    "write_coco_results",
+    "write_results",
+    "write_voc_results",
+]

@@ -1,0 +1,80 @@
+"""The results of an evaluation, and results.json."""
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from afrcnn.errors import UserError
+from afrcnn.evaluation.coco import coco_ap
+from afrcnn.evaluation.results import evaluate, read_results, write_results
+from afrcnn.evaluation.voc import voc_ap
+
+
+class Photographs:
+    """A dataset of two images: two cats, one of them found; a dog that is difficult."""
+
+    classes = ("cat", "dog")
+
+    def __len__(self):
+        return 2
+
+    def target(self, index):
+        boxes = [[[0, 0, 10, 10], [20, 20, 40, 40]], [[0, 0, 50, 50]]][index]
+        return {
+            "boxes": torch.tensor(boxes, dtype=torch.float32),
+            "labels": torch.tensor([[1, 1], [2]][index]),
+            "difficult": torch.tensor([[False, False], [True]][index]),
+        }
+
+
+DETECTIONS = [
+    {"boxes": torch.tensor([[0.0, 0, 10, 10]]), "labels": torch.tensor([1]), "scores": torch.tensor([0.9])},
+    {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "scores": torch.zeros(0)},
+]
+
+
+def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
+    dataset = Photographs()
+    results = evaluate(DETECTIONS, dataset)
+    assert (results.images, results.detections, results.iou_threshold) == (2, 1, 0.5)
+    assert results.objects == {"cat": 2, "dog": 0}
+    assert results.mean_ap == pytest.approx({"11-point": 6 / 11, "area": 0.5})
+    assert results.ap["area"]["cat"] == 0.5
+    assert math.isnan(results.ap["area"]["dog"])
+    targets = [dataset.target(i) for i in range(2)]
+    assert results.ap["11-point"]["cat"] == voc_ap(DETECTIONS, targets, dataset.classes).ap["cat"]
+    assert results.coco == pytest.approx(coco_ap(DETECTIONS, targets, dataset.classes), nan_ok=True)
+
+
+def test_the_threshold_is_that_of_the_hits():
+    shifted = [DETECTIONS[0] | {"boxes": torch.tensor([[0.0, 0, 10, 8]])}, DETECTIONS[1]]
+    assert evaluate(shifted, Photographs(), iou_threshold=0.75).mean_ap["area"] == 0.5
+    assert evaluate(shifted, Photographs(), iou_threshold=0.85).mean_ap["area"] == 0
+
+
+def test_results_json_holds_null_for_nan_and_comes_back(tmp_path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    results = evaluate(DETECTIONS, Photographs())
+    path = tmp_path / "results.json"
+    write_results(path, results)
+    content = json.loads(path.read_text(), parse_constant=refuse)
+    assert content["ap"]["area"] == {"cat": 0.5, "dog": None}
+    assert str(asdict(read_results(path))) == str(asdict(results))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"ap": 3}', "null"])
+def test_what_is_no_results_json_is_refused_by_name(tmp_path, text):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"results\.json: holds no results"):
+        read_results(path)
+
+
+def test_a_missing_results_json_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"results\.json: cannot be read"):
+        read_results(tmp_path / "results.json")
