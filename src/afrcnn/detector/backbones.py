@@ -118,7 +118,8 @@ def resnet50(weights: str | Path | None = None) -> Network:
     """Build ResNet-50: conv1 to res4, RoI features of 14 x 14, res5 and average pooling as the head.
 
     Batch normalisation keeps its ImageNet statistics, scale and shift everywhere; conv1 and res2 are frozen
-    (Deep Residual Learning, arXiv:1512.03385, appendix A).
+    (Deep Residual Learning, arXiv:1512.03385, appendix A). Random weights have no such statistics: their
+    activations grow with depth, and they serve to test and to time alone.
 
     Args:
         weights: ImageNet weights, as :func:`~afrcnn.detector.weights.load_weights` takes them, or random.

@@ -40,13 +40,12 @@ def truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     leading = torch.linalg.eigh(gram).eigenvectors[:, -rank:]  # eigenvalues ascend
     down, up = (leading.T @ weight, leading) if outputs <= inputs else (leading.T, weight @ leading)
 
-    options = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-    first = nn.utils.skip_init(nn.Linear, inputs, rank, bias=False, **options)
-    second = nn.utils.skip_init(nn.Linear, rank, outputs, bias=linear.bias is not None, **options)
-    first.weight.copy_(down)
-    second.weight.copy_(up)
+    first = nn.Linear(inputs, rank, bias=False, device="meta")  # no random numbers are drawn there
+    second = nn.Linear(rank, outputs, bias=linear.bias is not None, device="meta")
+    first.weight = nn.Parameter(down.to(linear.weight.dtype))
+    second.weight = nn.Parameter(up.to(linear.weight.dtype))
     if linear.bias is not None:
-        second.bias.copy_(linear.bias)
+        second.bias = nn.Parameter(linear.bias.clone())
     return nn.Sequential(first, second)
 
 
@@ -66,7 +65,6 @@ def truncate_head(head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
             "truncated SVD needs fc6 and fc7, which this head has not",
             fix="leave it out, or take AlexNet, VGG16, SqueezeNet or the small network",
         )
-    layers = (head.fc6, head.fc7)
-    if not all(isinstance(layer, nn.Linear) for layer in layers):
+    if not isinstance(head.fc6, nn.Linear) or not isinstance(head.fc7, nn.Linear):
         raise UserError("fc6 and fc7 are truncated already", fix="start from the whole head")
-    head.fc6, head.fc7 = (truncate(layer, rank) for layer, rank in zip(layers, (fc6, fc7), strict=True))
+    head.fc6, head.fc7 = truncate(head.fc6, fc6), truncate(head.fc7, fc7)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def load_weights(
         names = model.load_state_dict(found, strict=False)
         differences += [f"{name} is missing" for name in names.missing_keys if name in expected]
         differences += [f"{name} is not expected" for name in names.unexpected_keys]
+        differences += [
+            f"{name} holds values that are not finite"
+            for name in expected
+            if name in found and not found[name].isfinite().all()
+        ]
     if differences:
         others = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
@@ -104,9 +110,9 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
         )
-    except (OSError, RuntimeError) as error:  # no network, no space; another hash
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"cannot be downloaded ({error})",
+            f"cannot be downloaded and read ({error})",
             file=weights.url,
             fix="download it elsewhere and give the path of the file as weights",
         ) from error
