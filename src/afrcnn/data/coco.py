@@ -57,12 +57,7 @@ class COCODataset(AnnotatedImages):
         classes, self.category_ids = _match_classes(categories, classes, path)
         labels = {category: label for label, category in enumerate(self.category_ids, start=1)}
         rows = {image: row for row, image in enumerate(images)}
-        sizes = np.array(
-            [
-                [_get(image, key, int, file=path, at=f"images[id={id_}]") for key in ("height", "width")]
-                for id_, image in images.items()
-            ]
-        )
+        sizes = np.array([_size(image, path, f"images[id={id_}]") for id_, image in images.items()])
         ids, image_row, label, boxes, iscrowd, area = [], [], [], [], [], []
         for id_, annotation in annotations.items():
             at = f"annotations[id={id_}]"
@@ -82,18 +77,19 @@ class COCODataset(AnnotatedImages):
             image_row.append(rows[image])
             label.append(labels[category])
             boxes.append((x, y, x + width, y + height))
-            iscrowd.append(bool(annotation.get("iscrowd", 0)))
+            iscrowd.append(_iscrowd(annotation, path, at))
             area.append(_get(annotation, "area", (int, float), file=path, at=at, default=width * height))
 
-        order = np.argsort(image_row, kind="stable")
+        of_image = np.array(image_row, dtype=np.int64)
+        order = np.argsort(of_image, kind="stable")
         super().__init__(
             root,
             classes,
             [str(id_) for id_ in images],
             files=_find_images(root, split, images, path),
             sizes=sizes,
-            counts=np.bincount(np.array(image_row, dtype=np.int64), minlength=len(images)),
-            boxes=check_boxes(boxes, sizes[image_row], lambda i: (path, f"annotations[id={ids[i]}].bbox"))[order],
+            counts=np.bincount(of_image, minlength=len(images)),
+            boxes=check_boxes(boxes, sizes[of_image], lambda i: (path, f"annotations[id={ids[i]}].bbox"))[order],
             labels=np.array(label, dtype=np.int64)[order],
             columns={
                 "iscrowd": np.array(iscrowd, dtype=np.bool_)[order],
@@ -111,16 +107,17 @@ def _read_json(path: Path) -> Record:
     if not path.is_file():
         prefix = "instances_"
         splits = sorted(file.stem.removeprefix(prefix) for file in path.parent.glob(f"{prefix}*.json"))
-        raise UserError("the split is missing", file=path, fix=f"choose one of {', '.join(splits) or 'none'}")
+        fix = f"choose one of {', '.join(splits)}" if splits else "give the folder with annotations/instances_*.json"
+        raise UserError("the split is missing", file=path, fix=fix)
 
     def without_masks(record: Record) -> Record:
         record.pop("segmentation", None)
         return record
 
     try:
-        content = json.loads(path.read_bytes(), object_hook=without_masks)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=without_masks)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"malformed JSON ({error})", file=path, fix="correct or replace the file") from error
+        raise UserError(f"cannot be read as JSON ({error})", file=path, fix="correct or replace the file") from error
     if not isinstance(content, dict):
         raise UserError("no object with images, annotations and categories", file=path, fix="give COCO's format")
     return content
@@ -158,6 +155,22 @@ def _box(annotation: Record, path: Path, at: str) -> list[float]:
             f"{box!r:.60} is not a list of four numbers", file=path, field=f"{at}.bbox", fix="write x, y, w, h"
         )
     return box
+
+
+def _size(image: Record, path: Path, at: str) -> tuple[int, int]:
+    """Return the height and width of an image in pixels."""
+    height, width = (_get(image, key, int, file=path, at=at) for key in ("height", "width"))
+    if min(height, width) < 1:
+        raise UserError(f"{width} x {height} is no size", file=path, field=f"{at}.width", fix="correct the size")
+    return height, width
+
+
+def _iscrowd(annotation: Record, path: Path, at: str) -> bool:
+    """Return whether an annotation is a region of many objects."""
+    value = annotation.get("iscrowd", 0)
+    if value not in (0, 1):
+        raise UserError(f"{value!r:.40} is neither 0 nor 1", file=path, field=f"{at}.iscrowd", fix="write 0 or 1")
+    return bool(value)
 
 
 def _match_classes(

@@ -123,7 +123,7 @@ def _parse(path: Path) -> ElementTree.Element:
     except defusedxml.DefusedXmlException as error:
         raise UserError("the XML declares entities", file=path, fix="remove them; annotations need none") from error
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UserError(f"malformed XML ({error})", file=path, fix="correct or replace the file") from error
+        raise UserError(f"cannot be read as XML ({error})", file=path, fix="correct or replace the file") from error
     if root.tag != "annotation":
         raise UserError(
             f"the outermost element is <{root.tag}>", file=path, field="annotation", fix="write VOC's <annotation>"
@@ -272,7 +272,8 @@ def _read_split(root: Path, split: str) -> list[str]:
     if not path.is_file():
         names = {file.stem for file in lists.glob("*.txt")}
         splits = sorted(name for name in names if name.rpartition("_")[2] not in names - {name})  # not by class
-        raise UserError("the split is missing", file=path, fix=f"choose one of {', '.join(splits) or 'none'}")
+        fix = f"choose one of {', '.join(splits)}" if splits else "list the ids of its images in this file"
+        raise UserError("the split is missing", file=path, fix=fix)
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:

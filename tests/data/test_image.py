@@ -1,0 +1,116 @@
+"""Reading photographs: every format becomes RGB, and no broken file becomes a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import tv_tensors
+
+from afrcnn.data.image import read_image, read_image_size
+from afrcnn.errors import UserError
+
+
+def smooth(height: int = 48, width: int = 64) -> np.ndarray:
+    """A picture that JPEG keeps: height x width x 3, uint8, each channel another ramp."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.bmp"])
+def test_colours_come_in_the_order_red_green_blue(tmp_path: Path, name: str) -> None:
+    cv2.imwrite(str(tmp_path / name), smooth()[..., ::-1])
+    image = read_image(tmp_path / name)
+    assert isinstance(image, tv_tensors.Image)
+    assert image.shape == (3, 48, 64)
+    assert image.dtype == torch.uint8
+    assert abs(image.permute(1, 2, 0).numpy().astype(int) - smooth()).mean() < 3
+    assert read_image_size(tmp_path / name) == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix", "tolerance"),
+    [("L", ".jpg", 3), ("L", ".png", 0), ("1", ".png", 0), ("LA", ".png", 0), ("CMYK", ".jpg", 4)],
+)
+def test_other_modes_become_three_channels(tmp_path: Path, mode: str, suffix: str, tolerance: int) -> None:
+    grey = np.repeat(smooth()[..., :1], 3, axis=-1)
+    if mode == "1":
+        grey = (grey > 127).astype(np.uint8) * 255
+    Image.fromarray(grey).convert(mode).save(tmp_path / f"a{suffix}")
+    image = read_image(tmp_path / f"a{suffix}")
+    assert image.shape == (3, 48, 64)
+    assert abs(image.permute(1, 2, 0).numpy().astype(int) - grey).max() <= tolerance
+
+
+def test_transparency_is_dropped(tmp_path: Path) -> None:
+    pixels = np.concatenate([smooth(), smooth()[..., :1]], axis=-1)
+    Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png").permute(1, 2, 0), smooth())
+
+
+def test_a_palette_becomes_its_colours(tmp_path: Path) -> None:
+    indexed = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), "P")
+    indexed.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    indexed.save(tmp_path / "a.png", transparency=1)
+    pixels = read_image(tmp_path / "a.png").permute(1, 2, 0).tolist()
+    assert pixels == [[[10, 20, 30], [40, 50, 60]], [[70, 80, 90], [40, 50, 60]]]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bits_keep_their_upper_8(tmp_path: Path, channels: int) -> None:
+    deep = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64, 1).repeat(channels, axis=-1)
+    cv2.imwrite(str(tmp_path / "a.png"), deep)
+    image = read_image(tmp_path / "a.png").permute(1, 2, 0).numpy()
+    assert np.array_equal(image, (deep // 256).astype(np.uint8).repeat(3 // channels, axis=-1))
+
+
+def test_the_orientation_in_exif_is_not_applied(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    Image.fromarray(smooth()).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (3, 48, 64)
+    assert read_image_size(tmp_path / "a.jpg") == (48, 64)
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
+def test_a_truncated_jpeg_is_named_with_its_file(tmp_path: Path, kept: float, options: dict[str, bool]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    Image.fromarray(noise).save(path, **options)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(UserError, match="cannot be decoded") as error:
+        read_image(path)
+    assert error.value.file == path
+    assert error.value.fix
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "gif"])
+def test_a_truncated_image_of_another_format_is_named_with_its_file(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="cannot be decoded") as error:
+        read_image(path)
+    assert error.value.file == path
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff\xe0", b"<html></html>", b"\x89PNG\r\n\x1a\n\0"])
+@pytest.mark.parametrize("read", [read_image, read_image_size])
+def test_what_is_no_image_is_named_with_its_file(tmp_path: Path, content: bytes, read: object) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be decoded") as error:
+        read(path)
+    assert error.value.file == path
+
+
+def test_a_missing_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the image is missing") as error:
+        read_image(tmp_path / "a.jpg")
+    assert error.value.file == tmp_path / "a.jpg"
