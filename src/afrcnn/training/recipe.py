@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
@@ -28,6 +28,8 @@ from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.roi_pooling import RoIAlign, RoIPool
 from afrcnn.detector.sampling import RoISampler
 from afrcnn.errors import UserError
+
+T = TypeVar("T")
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -190,12 +192,12 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         namespace = parser.parse_args(list(overrides), namespace=namespace)
     except ArgumentError as error:
         raise UserError(_in_one_line(error), fix="see `afrcnn train --help` for the fields") from error
-    return Recipe(**vars(parser.instantiate(namespace)))
+    return _plain_numbers(Recipe(**vars(parser.instantiate(namespace))))
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML with every field."""
-    return yaml.safe_dump(_plain_types(asdict(recipe)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
 def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True) -> FastRCNN:
@@ -230,14 +232,14 @@ def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool
     )
 
 
-def _plain_types(value: Any) -> Any:
-    """Return a value in the types that every YAML reader knows."""
-    if isinstance(value, dict):
-        return {key: _plain_types(item) for key, item in value.items()}
+def _plain_numbers(value: T) -> T:
+    """Return a value in which the numbers of jsonargparse's restricted types are Python's own."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{name: _plain_numbers(item) for name, item in vars(value).items()})
     if isinstance(value, list | tuple):
-        return [_plain_types(item) for item in value]
+        return type(value)(_plain_numbers(item) for item in value)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return int(value) if isinstance(value, int) else float(value)
+        return (int if isinstance(value, int) else float)(value)  # type: ignore[return-value]
     return value
 
 

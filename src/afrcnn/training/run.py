@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from afrcnn.atomic import atomic_write
 from afrcnn.data import open_dataset
-from afrcnn.data.dataset import DetectionDataset
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.weights import read_state_dict
 from afrcnn.errors import UserError
@@ -60,23 +60,23 @@ class Run:
             with atomic_write(self.recipe_file) as file:
                 file.write(text)
 
-    def recipe(self) -> Recipe:
-        """Return the recipe of the run.
+    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
+        """Return the recipe of the run, with fields set differently (see ``load_recipe``).
 
         Raises:
-            UserError: there is no run here.
+            UserError: there is no run here, or an override is wrong.
         """
         if not self.recipe_file.is_file():
             raise UserError("is no run", file=self.folder, fix="name a folder that `afrcnn train` made")
-        return load_recipe(self.recipe_file)
+        return load_recipe(self.recipe_file, overrides)
 
-    def detector(self) -> FastRCNN:
-        """Return the trained detector, in evaluation mode, on the CPU.
+    def detector(self, overrides: Sequence[str] = ()) -> FastRCNN:
+        """Return the trained detector, in evaluation mode, on the CPU, with fields of the recipe set differently.
 
         Raises:
             UserError: there is no run, or its training is not finished.
         """
-        recipe = self.recipe()
+        recipe = self.recipe(overrides)
         if not self.weights_file.is_file():
             raise UserError(
                 "has no trained weights yet", file=self.folder, fix="finish the training with the same `afrcnn train`"
@@ -87,7 +87,7 @@ class Run:
         return detector.eval()
 
 
-def open_split(recipe: Recipe, split: str) -> DetectionDataset:
+def open_split(recipe: Recipe, split: str) -> WithProposals:
     """Open a split of a recipe's dataset together with its proposals.
 
     Raises:

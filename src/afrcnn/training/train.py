@@ -103,7 +103,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         use_distributed_sampler=False,
     )
     if iteration < schedule.iterations:
-        fit(fabric, model, detector, optimizer, loader, schedule, run, iteration)
+        fit(fabric, model, detector, optimizer, cast(Iterable[Batch], loader), schedule, run, iteration)
     if fabric.is_global_zero:
         save_weights(run.weights_file, detector, {"backbone": recipe.detector.backbone, "classes": recipe.data.classes})
     fabric.barrier()

@@ -1,0 +1,29 @@
+"""Make a copy of a VOC-layout dataset, by links, whose trainval is divided into train and val.
+
+Settings are chosen on val; test is only for the numbers that are reported.
+
+    python benchmarks/validation_split.py ../shared/data/cards /tmp/cards
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+
+def divide(source: Path, folder: Path, share: float = 0.2, seed: int = 0) -> None:
+    """Link ``source``'s images and annotations into ``folder`` and write train and val, disjoint, of trainval."""
+    sets = folder / "ImageSets" / "Main"
+    sets.mkdir(parents=True, exist_ok=True)
+    for name in ("JPEGImages", "Annotations"):
+        link = folder / name
+        if not link.exists():
+            link.symlink_to((source / name).resolve())
+    ids = sorted((source / "ImageSets" / "Main" / "trainval.txt").read_text().split())
+    held = set(np.random.default_rng(seed).permutation(len(ids))[: round(len(ids) * share)].tolist())
+    for split, kept in (("train", lambda i: i not in held), ("val", lambda i: i in held)):
+        (sets / f"{split}.txt").write_text("".join(f"{image}\n" for i, image in enumerate(ids) if kept(i)))
+
+
+if __name__ == "__main__":
+    divide(Path(sys.argv[1]), Path(sys.argv[2]))

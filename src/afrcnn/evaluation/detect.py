@@ -1,0 +1,111 @@
+"""Detection over a split, and the evaluation of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from afrcnn.data.dataset import DetectionDataset
+from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.svd import truncate_head
+from afrcnn.errors import UserError
+from afrcnn.evaluation.detections import write_coco_results, write_voc_results
+from afrcnn.evaluation.results import Results, evaluate, write_results
+from afrcnn.progress import progress
+from afrcnn.training.recipe import EngineRecipe
+from afrcnn.training.run import Run, open_split
+
+
+def detect(
+    detector: FastRCNN,
+    dataset: DetectionDataset,
+    *,
+    engine: EngineRecipe | None = None,
+    workers: int = 2,
+) -> list[dict[str, Tensor]]:
+    """Detect objects in all images of a dataset with proposals.
+
+    Args:
+        detector: a trained detector.
+        dataset: images whose targets hold ``proposals`` (see ``WithProposals``).
+        engine: device and precision; one process is used.
+        workers: processes that read images.
+
+    Returns:
+        For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU.
+    """
+    engine = engine or EngineRecipe()
+    fabric = Fabric(accelerator=engine.accelerator, devices=1, precision=engine.precision)
+    model = fabric.setup(detector.eval())
+    loader = fabric.setup_dataloaders(
+        DataLoader(_Images(dataset), batch_size=None, num_workers=workers, generator=torch.Generator())
+    )
+    found = []
+    with torch.inference_mode(), progress("detecting", len(dataset), "image") as report:
+        for image, proposals in loader:
+            (detection,) = model([image], [proposals])
+            found.append({name: value.cpu() for name, value in detection.items()})
+            report(len(found), "")
+    return found
+
+
+def evaluate_run(
+    folder: Path | str,
+    overrides: Sequence[str] = (),
+    *,
+    split: str | None = None,
+    svd: tuple[int, int] | None = None,
+    out: Path | str | None = None,
+) -> Results:
+    """Detect with the trained detector of a run, and write detections and results.
+
+    Writes ``results.json``, ``detections/<split>.json`` in COCO's format and, in ``detections/voc``, the text files
+    that the VOC server takes.
+
+    Args:
+        folder: the run.
+        overrides: fields of its recipe to set differently, as ``["--data.root", "elsewhere"]``.
+        split: the split to evaluate on; the recipe's ``data.test_split`` when None.
+        svd: the ranks that fc6 and fc7 are truncated to first, for speed (Fast R-CNN, section 3.1; there 1024 and 256).
+        out: the folder to write to; the run's own when None.
+
+    Raises:
+        UserError: the run is not finished, or its dataset or proposals are missing or wrong.
+    """
+    run = Run(folder)
+    recipe = run.recipe(overrides)
+    split = split or recipe.data.test_split
+    dataset = open_split(recipe, split)
+    if not len(dataset):
+        raise UserError("the split has no images", file=dataset.root, field=split, fix="name another split")
+    detector = run.detector(overrides)
+    if svd is not None:
+        truncate_head(detector.head, *svd)
+    detections = detect(detector, dataset, engine=recipe.engine, workers=recipe.data.workers)
+
+    target = Run(out) if out is not None else run
+    category_ids = getattr(dataset.dataset, "category_ids", range(1, len(dataset.classes) + 1))
+    write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, category_ids)
+    write_voc_results(target.detections / "voc", detections, dataset.ids, dataset.classes, split)
+    results = evaluate(detections, dataset.dataset)
+    write_results(target.results_file, results)
+    return results
+
+
+class _Images(Dataset[tuple[Tensor, Tensor]]):
+    """Images and their proposals, as plain tensors."""
+
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, target = self.dataset[index]
+        return image.as_subclass(Tensor), target["proposals"].as_subclass(Tensor)
