@@ -1,0 +1,156 @@
+"""The generated dataset: drawn scenes in the PASCAL VOC layout, for work without photographs.
+
+Beyond VOC's fields each object's annotation records its hidden fraction and its bend, so that a detector's
+accuracy can be measured against both.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import joblib
+import numpy as np
+
+from afrcnn.atomic import atomic_write
+from afrcnn.data.figures import CLASSES
+from afrcnn.data.scene import draw_scene
+from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.errors import UserError
+
+RECORD = "shapes.json"
+"""The file that holds the parameters of a generated set."""
+
+_GENERATOR = "afrcnn shapes 1"  # the number rises whenever the same parameters draw other pictures
+
+
+def generate(
+    folder: Path | str,
+    *,
+    trainval: int = 400,
+    test: int = 100,
+    size: int | tuple[int, int] = 256,
+    occlusion: float = 0.5,
+    deformation: float = 0.5,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw a detection dataset and write it in VOC layout.
+
+    Writes ``JPEGImages/<id>.jpg``, ``Annotations/<id>.xml``, ``ImageSets/Main/<split>.txt`` of the splits
+    train, val (every fifth of trainval), trainval and test, and ``shapes.json`` with the parameters.
+    The image lists come last: a generation that was killed leaves none, and can be repeated. Image i of
+    trainval is ``draw_scene(numpy.random.default_rng((seed, 0, i)), ...)``, that of test starts from
+    ``(seed, 1, i)``: neither ``jobs`` nor the number of images changes it.
+
+    An object is annotated by the box of its visible part, as VOC does; it is ``occluded`` where more than
+    5% of it is hidden, and ``difficult`` where more than half is. See ``afrcnn.data.scene`` for the drawing.
+
+    Args:
+        folder: where to write. If it holds anything, it must be this set, which is then written again.
+        trainval: the number of images of trainval, 2 or more.
+        test: the number of images of test, 1 or more.
+        size: the side of the square images or their (height, width), in pixels, 64 or more.
+        occlusion: how much objects are hidden and cut, in [0, 1]; at 0 not at all.
+        deformation: how far joints are bent, in [0, 1]; at 0 not at all.
+        seed: the number that the scenes are drawn from, not negative.
+        jobs: the number of worker processes; -1 takes all cores. Each starts by importing this package, which
+            pays from some thousands of images on.
+        progress: called with the number of finished images and of all images, after each.
+
+    Raises:
+        UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    record = {
+        "generator": _GENERATOR,
+        "classes": list(CLASSES),
+        "trainval": trainval,
+        "test": test,
+        "size": [height, width],
+        "occlusion": occlusion,
+        "deformation": deformation,
+        "seed": seed,
+    }
+    for field, value, low, high in (
+        ("trainval", trainval, 2, 10**6),
+        ("test", test, 1, 10**6),
+        ("size", min(height, width), 64, 10**4),
+        ("size", max(height, width), 64, 10**4),
+        ("occlusion", occlusion, 0, 1),
+        ("deformation", deformation, 0, 1),
+        ("seed", seed, 0, 2**63),
+    ):
+        if not low <= value <= high:
+            raise UserError(f"{value} is out of range", field=field, fix=f"choose from {low} to {high}")
+    folder = Path(folder)
+    _claim(folder, record)
+
+    ids = {
+        split: [f"{split}_{i:06d}" for i in range(count)] for split, count in (("trainval", trainval), ("test", test))
+    }
+    drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
+    tasks = [
+        joblib.delayed(_write_scene)(folder, image_id, (seed, number, i), drawing)
+        for number, names in enumerate(ids.values())
+        for i, image_id in enumerate(names)
+    ]
+    finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
+    for done, _ in enumerate(finished, start=1):
+        if progress:
+            progress(done, len(tasks))
+
+    ids["val"] = ids["trainval"][1::5]
+    ids["train"] = [image_id for i, image_id in enumerate(ids["trainval"]) if i % 5 != 1]
+    for split, names in ids.items():
+        with atomic_write(folder / "ImageSets" / "Main" / f"{split}.txt") as file:
+            file.write("\n".join(names) + "\n")
+
+
+def _claim(folder: Path, record: dict[str, Any]) -> None:
+    """Make sure that the folder is free or holds this very set, and write what it will hold."""
+    fix = "choose another folder or delete this one"
+    if folder.exists() and not folder.is_dir():
+        raise UserError("is a file, not a folder", file=folder, fix=fix)
+    if folder.is_dir() and any(folder.iterdir()):
+        try:
+            earlier = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            earlier = None
+        if not isinstance(earlier, dict) or "generator" not in earlier:
+            raise UserError("is not empty and holds no generated set", file=folder, fix=fix)
+        for field, value in record.items():
+            if earlier.get(field) != value:
+                problem = f"the set in this folder has {earlier.get(field)}, not {value}"
+                raise UserError(problem, file=folder / RECORD, field=field, fix=fix)
+    with atomic_write(folder / RECORD) as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+
+
+def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawing: dict[str, Any]) -> None:
+    """Draw one scene and write its image and its annotation."""
+    scene = draw_scene(np.random.default_rng(seed), **drawing)
+    _, jpeg = cv2.imencode(".jpg", scene.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    image = folder / "JPEGImages" / f"{image_id}.jpg"
+    with atomic_write(image, "wb") as file:
+        file.write(jpeg.tobytes())
+    height, width = scene.image.shape[:2]
+    objects = [
+        VOCObject(
+            item.name,
+            item.box,
+            difficult=item.hidden > 0.5,
+            truncated=item.truncated,
+            occluded=item.hidden > 0.05,
+            hidden=item.hidden,
+            bend=item.bend,
+        )
+        for item in scene.objects
+    ]
+    annotation = folder / "Annotations" / f"{image_id}.xml"
+    write_annotation(annotation, filename=image.name, height=height, width=width, objects=objects)
