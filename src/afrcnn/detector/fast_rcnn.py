@@ -59,7 +59,7 @@ class FastRCNN(nn.Module):
         super().__init__()
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         self.transform = GeneralizedRCNNTransform(
-            sides, long_side, list(IMAGENET_MEAN), list(IMAGENET_STD), size_divisible=network.stride
+            sides, long_side, list(IMAGENET_MEAN), list(IMAGENET_STD), size_divisible=32
         )
         self.trunk, self.roi_pooling, self.head = network.trunk, roi_pooling, network.head
         self.predictor = FastRCNNPredictor(network.features, num_classes + 1)
