@@ -1,3 +1,20 @@
-"""afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414)."""
+"""afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
+
+Each command of the command line is a function of the library:
+
+====================  ========================================================================
+``afrcnn shapes``     ``afrcnn.data.shapes.generate``
+``afrcnn proposals``  ``afrcnn.proposals.prepare.prepare``
+``afrcnn train``      ``afrcnn.training.recipe.load_recipe``, ``afrcnn.training.train.train``
+``afrcnn evaluate``   ``afrcnn.evaluation.detect.evaluate_run``
+``afrcnn predict``    ``afrcnn.predict.predict``; for one array ``afrcnn.predict.detect_image``
+====================  ========================================================================
+
+Importing this package imports none of them, so that the command line answers at once.
+"""
+
+from afrcnn.errors import UserError
 
 __version__ = "0.1.0"
+
+__all__ = ["UserError", "__version__"]

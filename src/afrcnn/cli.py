@@ -1,0 +1,387 @@
+"""The command line: parsing only; each command calls one function of the library.
+
+What a command needs is imported when it runs, so that ``--help`` and mistakes answer at once.
+"""
+
+# ruff: noqa: PLC0415
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from afrcnn import __version__
+from afrcnn.errors import UserError
+
+RECIPE_FIELD = re.compile(r"--((data|detector|schedule|engine)(\.[\w.]+)?|seed)\+?(=.*)?", re.DOTALL)
+"""An option that is a field of a recipe, perhaps with its value."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its words, without the program's name; those of the process when None.
+
+    Returns:
+        The exit status: 0; 2 after a mistake of the user, told in one line on standard error; 130 after Ctrl-C; 141
+        where the reader of the output has gone away.
+    """
+    _quieten_libraries()
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments.call(arguments)
+        sys.stdout.flush()
+    except UserError as error:
+        # A DataLoader hands on an error of its workers as the text of a traceback, which ends with the message.
+        message = str(error).rpartition("afrcnn.errors.UserError: ")[2]
+        print(f"afrcnn: error: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("afrcnn: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes standard output once more at its end, where nobody would catch the error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Parse a command; fields of a recipe go as they are into ``fields``, for ``load_recipe`` to check."""
+    parser = _build_parser()
+    command = argv[0] if argv else None
+    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict") else (list(argv), [])
+    arguments = parser.parse_args(words)
+    arguments.fields = fields
+    return arguments
+
+
+def _split_fields(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Part fields of a recipe, each with its value, from the other words."""
+    words: list[str] = []
+    fields: list[str] = []
+    rest = iter(argv)
+    for word in rest:
+        if found := RECIPE_FIELD.fullmatch(word):
+            fields.append(word)
+            if found[4] is None and (value := next(rest, None)) is not None:
+                fields.append(value)
+        else:
+            words.append(word)
+    return words, fields
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are those of the library, and whose help keeps its lines as written."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message, fix=f"see `{self.prog} --help`")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="afrcnn",
+        usage="afrcnn COMMAND ...",
+        description="Train, evaluate and use Fast R-CNN detectors on your own photographs.",
+        epilog="""from nothing to a trained detector:
+  afrcnn shapes shapes
+  afrcnn proposals shapes
+  afrcnn train configs/shapes/small_frcn.yaml --data.root shapes --run run
+  afrcnn evaluate run
+  afrcnn predict run shapes/JPEGImages/test_000000.jpg
+
+`afrcnn COMMAND --help` explains a command.""",
+    )
+    parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
+    parser.set_defaults(call=lambda _: parser.print_help())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="afrcnn")
+    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict):
+        add(commands)
+    return parser
+
+
+def _add_shapes(commands: Any) -> None:
+    parser = commands.add_parser(
+        "shapes",
+        help="draw a dataset to try things on",
+        description="Draw a dataset of jointed figures on textured grounds, in PASCAL VOC layout,\n"
+        "with the hidden fraction and the bend of each object in its annotation.\n"
+        "The same numbers draw the same set.",
+        epilog="example:\n  afrcnn shapes shapes --trainval 400 --test 100",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder to write")
+    parser.add_argument("--trainval", type=int, default=400, metavar="N", help="images to train on (default: 400)")
+    parser.add_argument("--test", type=int, default=100, metavar="N", help="images to test on (default: 100)")
+    parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of an image (default: 256)")
+    parser.add_argument(
+        "--occlusion", type=float, default=0.5, metavar="X", help="how much is hidden, from 0 to 1 (default: 0.5)"
+    )
+    parser.add_argument(
+        "--deformation", type=float, default=0.5, metavar="X", help="how far joints bend, from 0 to 1 (default: 0.5)"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another set (default: 0)")
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N", help="processes that draw; -1 for all cores (default: 1)"
+    )
+    parser.set_defaults(call=_shapes)
+
+
+def _shapes(arguments: argparse.Namespace) -> None:
+    from afrcnn.data.shapes import generate
+    from afrcnn.progress import progress
+
+    with progress("drawing", arguments.trainval + arguments.test, "image") as report:
+        generate(
+            arguments.folder,
+            trainval=arguments.trainval,
+            test=arguments.test,
+            size=arguments.size,
+            occlusion=arguments.occlusion,
+            deformation=arguments.deformation,
+            seed=arguments.seed,
+            jobs=arguments.jobs,
+            progress=lambda done, _: report(done, ""),
+        )
+    print(f"dataset: {arguments.folder}")
+    print(f"next:    afrcnn proposals {_quoted(arguments.folder)}")
+
+
+def _add_proposals(commands: Any) -> None:
+    parser = commands.add_parser(
+        "proposals",
+        help="propose boxes by selective search, or import published ones",
+        description="Propose boxes for the images of a dataset by selective search, and report how\n"
+        "many of its objects they cover. Interrupted, the same command goes on with\n"
+        "the images that are left.",
+        epilog="""examples:
+  afrcnn proposals VOCdevkit/VOC2007
+  afrcnn proposals photos --split test --mode quality --out proposals
+  afrcnn proposals VOCdevkit/VOC2007 --split test --import voc_2007_test.mat
+
+A recipe finds them by data.proposals, the folder given by --out, and
+data.proposal_method: the mode, or the name of what was imported.""",
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder in PASCAL VOC or COCO layout")
+    parser.add_argument(
+        "--split", nargs="+", metavar="SPLIT", help="splits to work on (default: all, but no image twice)"
+    )
+    parser.add_argument(
+        "--layout", choices=("auto", "voc", "coco"), default="auto", help="layout of DATASET (default: what is found)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that gets a store for each split (default: DATASET/proposals)",
+    )
+    search = parser.add_argument_group("selective search")
+    search.add_argument(
+        "--mode", choices=("fast", "quality"), default="fast", help="quality finds more, more slowly (default: fast)"
+    )
+    search.add_argument(
+        "--jobs", type=int, default=-1, metavar="N", help="images searched at a time (default: one for each core)"
+    )
+    search.add_argument(
+        "--backend",
+        choices=("loky", "dask", "ray"),
+        default="loky",
+        help="this machine (loky), or the cluster of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS (default: loky)",
+    )
+    published = parser.add_argument_group("published proposals")
+    published.add_argument(
+        "--import",
+        dest="published",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="import selective search's .mat files or DeepMask's JSON files instead of searching",
+    )
+    published.add_argument(
+        "--method", metavar="NAME", help="name for what is imported (default: selective_search or deepmask)"
+    )
+    published.add_argument("--allow-missing", action="store_true", help="accept that the files lack some of the images")
+    parser.set_defaults(call=_proposals)
+
+
+def _proposals(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from afrcnn.proposals.prepare import prepare
+    from afrcnn.report.recall_table import recall_table
+
+    for split, store, recall in prepare(
+        arguments.dataset,
+        arguments.split,
+        layout=arguments.layout,
+        out=arguments.out,
+        mode=arguments.mode,
+        jobs=arguments.jobs,
+        backend=arguments.backend,
+        published=arguments.published,
+        method=arguments.method,
+        allow_missing=arguments.allow_missing,
+    ):
+        Console().print(recall_table(recall))
+        print(f"proposals of {split}: {store.folder}", flush=True)
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="train the detector of a recipe",
+        usage="afrcnn train RECIPE [--run FOLDER] [--FIELD VALUE ...]",
+        description="Train the detector of a recipe: a YAML file that names what differs from the\n"
+        "defaults below. Every field can be set on the command line. Interrupted, the\n"
+        "same command goes on from the last checkpoint.",
+        epilog="""example:
+  afrcnn train configs/voc07/vgg16_frcn.yaml --data.root VOCdevkit/VOC2007""",
+        add_help=False,
+    )
+    parser.add_argument("recipe", type=Path, metavar="RECIPE", help="YAML file, as configs/*/*.yaml")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the run (default: runs/<dataset>/<recipe>-seed<seed>)",
+    )
+    parser.add_argument("-h", "--help", action=_HelpWithFields, help="show this help, with the fields of a recipe")
+    parser.set_defaults(call=_train)
+
+
+class _HelpWithFields(argparse.Action):
+    """Print the help of a command, then the fields of a recipe with their defaults."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from afrcnn.training.recipe import recipe_parser
+
+        parser.print_help()
+        print()
+        recipe_parser(usage=argparse.SUPPRESS, add_help=False).print_help()
+        parser.exit()
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from lightning_fabric.utilities.rank_zero import rank_zero_only
+
+    from afrcnn.training.recipe import load_recipe
+    from afrcnn.training.train import train
+
+    say = rank_zero_only(print)  # of several processes, the first speaks
+    recipe = load_recipe(arguments.recipe, arguments.fields)
+    folder = arguments.run or Path(
+        "runs", Path(recipe.data.root).resolve().name, f"{arguments.recipe.stem}-seed{recipe.seed}"
+    )
+    say(f"run:     {folder}", flush=True)
+    run = train(recipe, folder)
+    say(f"weights: {run.weights_file}")
+    say(f"next:    afrcnn evaluate {_quoted(folder)}")
+
+
+def _add_evaluate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure the average precision of a run",
+        usage="afrcnn evaluate RUN [--split SPLIT] [--svd FC6 FC7] [--out FOLDER]\n"
+        "                       [--FIELD VALUE ...]",
+        description="Detect objects in a split with the trained detector of a run. Shows VOC's AP\n"
+        "by class, by 11 points and by area, and COCO's; writes results.json and the\n"
+        "detections, as COCO's JSON and as the files of VOC's server.",
+        epilog="""examples:
+  afrcnn evaluate runs/VOC2007/vgg16_frcn-seed0
+  afrcnn evaluate run --split val --out val --data.root elsewhere/VOC2007
+
+FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument("--split", metavar="SPLIT", help="split to detect in (default: the recipe's data.test_split)")
+    parser.add_argument(
+        "--svd",
+        nargs=2,
+        type=int,
+        metavar=("FC6", "FC7"),
+        help="truncate fc6 and fc7 to these ranks, for speed (in Fast R-CNN 1024 256)",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write to (default: RUN)")
+    parser.set_defaults(call=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from afrcnn.evaluation.detect import evaluate_run
+    from afrcnn.report.table import ap_table
+    from afrcnn.training.run import Run
+
+    svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
+    results = evaluate_run(arguments.run, arguments.fields, split=arguments.split, svd=svd, out=arguments.out)
+    Console().print(ap_table(results))
+    written = Run(arguments.out or arguments.run)
+    print(f"results:    {written.results_file}")
+    print(f"detections: {written.detections}")
+
+
+def _add_predict(commands: Any) -> None:
+    parser = commands.add_parser(
+        "predict",
+        help="detect objects in images, as pictures and JSON",
+        usage="afrcnn predict RUN IMAGE [IMAGE ...] [--out FOLDER] [--score SCORE]\n"
+        "                      [--FIELD VALUE ...]",
+        description="Detect objects in photographs with the trained detector of a run. Writes a\n"
+        "picture of each with its boxes, and predictions.json with classes, scores and\n"
+        "boxes in pixels.",
+        epilog="""examples:
+  afrcnn predict run photo.jpg
+  afrcnn predict run photos --score 0.7 --out found
+
+FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image, or folder of images")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/predictions)")
+    parser.add_argument(
+        "--score", type=float, default=0.5, help="lowest score that is shown and written (default: 0.5)"
+    )
+    parser.set_defaults(call=_predict)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    from afrcnn.predict import predict
+
+    predictions = predict(arguments.run, arguments.images, arguments.fields, out=arguments.out, score=arguments.score)
+    for prediction in predictions:
+        counts = Counter(item.name for item in prediction.objects)
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        print(f"{prediction.picture}: {found or 'nothing'}")
+    print(f"predictions: {(arguments.out or arguments.run / 'predictions') / 'predictions.json'}")
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as a shell takes it."""
+    return shlex.quote(str(path))
+
+
+def _quieten_libraries() -> None:
+    """Keep hints of libraries to their programmers off the screen; PYTHONWARNINGS brings the warnings back."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
