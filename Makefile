@@ -22,7 +22,21 @@ lint: install
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+# Every step can be interrupted and run again; `make clean` begins anew.
+demo: install
+	$(BIN)/afrcnn shapes demo/shapes --trainval 400 --test 80
+	$(BIN)/afrcnn proposals demo/shapes
+	$(BIN)/afrcnn train configs/shapes/small_frcn.yaml --run demo/run
+	$(BIN)/afrcnn predict demo/run $(foreach i,0 1 2 3 4 5 6 7,demo/shapes/JPEGImages/test_00000$(i).jpg) --out demo/pictures
+	$(BIN)/afrcnn evaluate demo/run
+
+bench: install
+	$(BIN)/python benchmarks/detector_speed.py
+	$(BIN)/python benchmarks/voc_evaluation.py
+	$(BIN)/python benchmarks/selective_search.py
+	$(BIN)/python benchmarks/proposals_memory.py
 
 clean:
 	rm -rf $(VENV) demo
