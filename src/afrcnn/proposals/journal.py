@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 from pathlib import Path
 from types import TracebackType
@@ -48,8 +50,7 @@ class Journal:
             if found != head:
                 self._file.truncate(0)
                 self._file.write(head)
-            self._end = len(head)
-            self._read_records()
+            self._read_records(len(head))
         except OSError as error:
             raise self._cannot_write(error) from error
 
@@ -57,16 +58,20 @@ class Journal:
         fix = "free some space or choose a folder that can be written"
         return UserError(f"cannot be written ({error.strerror})", file=self.path, fix=fix)
 
-    def _read_records(self) -> None:
-        self._file.seek(self._end)
+    def _read_records(self, end: int) -> None:
+        """Read the records from a position on, and cut off what follows the last whole one."""
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(end)
         while len(head := self._file.read(RECORD.size)) == RECORD.size:
             key, count, checksum = RECORD.unpack(head)
-            boxes = self._file.read(16 * count)
-            if len(boxes) < 16 * count or crc32(boxes, crc32(head[:20])) != checksum:
+            if end + RECORD.size + 16 * count > size:
                 break
-            self._where[key] = (self._end + RECORD.size, count)
-            self._end += RECORD.size + len(boxes)
-        self._file.truncate(self._end)
+            boxes = self._file.read(16 * count)
+            if crc32(boxes, crc32(head[:20])) != checksum:
+                break
+            self._where[key] = (end + RECORD.size, count)
+            end += RECORD.size + len(boxes)
+        self._file.truncate(end)
 
     def __contains__(self, key: bytes) -> bool:
         return key in self._where
@@ -74,7 +79,7 @@ class Journal:
     def __getitem__(self, key: bytes) -> NDArray[np.float32]:
         offset, count = self._where[key]
         self._file.seek(offset)
-        return np.frombuffer(self._file.read(16 * count), np.float32).reshape(-1, 4)
+        return np.frombuffer(self._file.read(16 * count), "<f4").reshape(-1, 4)
 
     def append(self, key: bytes, boxes: NDArray[np.float32]) -> None:
         """Add the boxes (P x 4, float32) of the image whose fingerprint is ``key`` (16 bytes).
@@ -82,18 +87,16 @@ class Journal:
         Raises:
             UserError: the file cannot be written.
         """
-        data = boxes.tobytes()
+        data = boxes.astype("<f4", copy=False).tobytes()
         head = struct.pack("<16sI", key, len(boxes))
         record = head + struct.pack("<I", crc32(data, crc32(head))) + data
         try:
-            written = self._file.write(record)
-            if written != len(record):
-                raise OSError(28, "No space left on device")
+            if self._file.write(record) != len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._file.truncate(self._end)
             raise self._cannot_write(error) from error
-        self._where[key] = (self._end + RECORD.size, len(boxes))
-        self._end += len(record)
+        # Where it really went: another process may have written to the same file.
+        self._where[key] = (self._file.tell() - len(data), len(boxes))
 
     def __enter__(self) -> Journal:
         return self

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import ijson
+import joblib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
@@ -33,14 +34,18 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     """
     path = Path(path)
     try:
-        content = loadmat(path, variable_names=["images", "boxes"])
+        # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it.
+        load = joblib.delayed(loadmat)(path, variable_names=["images", "boxes"])
+        with joblib.parallel_config(backend="loky"):
+            [content] = joblib.Parallel(n_jobs=2)([load])
     except FileNotFoundError as error:
         raise UserError("is missing", file=path) from error
     except NotImplementedError as error:
         fix = "save it in MATLAB with -v7"
         raise UserError("is in MATLAB's 7.3 format, which is not read", file=path, fix=fix) from error
     except Exception as error:  # a damaged file can fail anywhere in the parser, with any exception
-        raise UserError(f"cannot be read as a MATLAB file ({error})", file=path) from error
+        problem = f"cannot be read as a MATLAB file ({type(error).__name__})"
+        raise UserError(problem, file=path, fix="fetch the file again") from error
     for name in ("images", "boxes"):
         if name not in content or content[name].dtype != object:
             raise UserError("is not there, or no cell array", file=path, field=name)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
-from contextlib import ExitStack
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
@@ -204,23 +205,24 @@ class ProposalStore:
         ids: list[str] = []
         prints, checksums, counts = [], [], []
         with ExitStack() as files:
-            boxes_file = files.enter_context(_Rows(folder / "boxes.npy", (4,)))
-            scores_file: _Rows | None = None
+            append_boxes = files.enter_context(_growing(folder / "boxes.npy", (4,)))
+            append_scores: Callable[[NDArray[np.float32]], None] | None = None
             for image_id, digest, proposals in images:
                 _check(image_id, proposals)
                 if not ids and proposals.scores is not None:
-                    scores_file = files.enter_context(_Rows(folder / "scores.npy", ()))
-                if (proposals.scores is None) != (scores_file is None):
+                    append_scores = files.enter_context(_growing(folder / "scores.npy", ()))
+                if (proposals.scores is None) != (append_scores is None):
                     raise ValueError(f"{image_id}: some images have scores and some have none")
-                boxes_file.append(proposals.boxes)
-                if scores_file is not None and proposals.scores is not None:
-                    scores_file.append(proposals.scores)
+                append_boxes(proposals.boxes)
+                if append_scores is not None and proposals.scores is not None:
+                    append_scores(proposals.scores)
                 ids.append(image_id)
                 prints.append(np.frombuffer(digest, np.uint8))
                 checksums.append(crc32(proposals.boxes.tobytes()))
                 counts.append(len(proposals.boxes))
             # From here until the new description is there, the folder is no store.
             (folder / "proposals.json").unlink(missing_ok=True)
+            (folder / "scores.npy").unlink(missing_ok=True)
         small = {
             "ids": np.array(ids, dtype=np.str_),
             "fingerprints": np.array(prints, dtype=np.uint8).reshape(-1, 16),
@@ -237,7 +239,7 @@ class ProposalStore:
             "afrcnn": __version__,
             "images": len(ids),
             "proposals": sum(counts),
-            "scores": scores_file is not None,
+            "scores": append_scores is not None,
         }
         with atomic_write(folder / "proposals.json") as file:
             json.dump(description, file, indent=2)
@@ -254,32 +256,25 @@ def _check(image_id: str, proposals: Proposals) -> None:
         raise ValueError(f"{image_id}: scores are {scores.dtype}, {scores.shape}, not float32, one a box")
 
 
-class _Rows:
-    """A float32 ``.npy`` file that grows row by row, and is there once it is whole."""
+@contextmanager
+def _growing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[NDArray[np.float32]], None]]:
+    """Give a function that adds rows of a shape to a float32 ``.npy`` file, which is there at the end."""
+    with atomic_write(path, "wb") as file:
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        self._writing = atomic_write(path, "wb")
-        self._shape = shape
-        self._count = 0
+        def write_header(count: int) -> None:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+            npy.write_array_header_1_0(file, header)
 
-    def _header(self) -> None:
-        description = {"descr": "<f4", "fortran_order": False, "shape": (self._count, *self._shape)}
-        npy.write_array_header_1_0(self._file, description)
+        def append(rows: NDArray[np.float32]) -> None:
+            file.write(rows.astype("<f4", copy=False).tobytes())
 
-    def __enter__(self) -> _Rows:
-        self._file: IO[bytes] = self._writing.__enter__()
-        self._header()
-        return self
-
-    def append(self, rows: NDArray[np.float32]) -> None:
-        self._file.write(rows.astype("<f4", copy=False).tobytes())
-        self._count += len(rows)
-
-    def __exit__(self, *exception: Any) -> None:
-        # NumPy leaves room in the header for the first axis to grow: the final one has the same length.
-        self._file.seek(0)
-        self._header()
-        self._writing.__exit__(*exception)
+        write_header(0)
+        start = file.tell()
+        yield append
+        count = (file.tell() - start) // (4 * math.prod(shape))
+        # NumPy leaves room in the header for the first axis to grow: this one is as long as the first.
+        file.seek(0)
+        write_header(count)
 
 
 class WithProposals:
