@@ -17,7 +17,6 @@ from afrcnn.errors import UserError
 from afrcnn.evaluation.detections import write_coco_results, write_voc_results
 from afrcnn.evaluation.results import Results, evaluate, write_results
 from afrcnn.progress import progress
-from afrcnn.training.allocator import keep_freed_memory
 from afrcnn.training.recipe import EngineRecipe
 from afrcnn.training.run import Run, open_split
 
@@ -42,8 +41,6 @@ def detect(
     """
     engine = engine or EngineRecipe()
     fabric = Fabric(accelerator=engine.accelerator, devices=1, precision=engine.precision)
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     model = fabric.setup(detector.eval())
     loader = fabric.setup_dataloaders(
         DataLoader(_Images(dataset), batch_size=None, num_workers=workers, generator=torch.Generator())

@@ -21,7 +21,6 @@ from afrcnn.detector.box_coding import offsets
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.errors import UserError
 from afrcnn.progress import progress
-from afrcnn.training.allocator import keep_freed_memory
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.log import Log
 from afrcnn.training.recipe import Recipe, ScheduleRecipe, build_detector
@@ -57,8 +56,6 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         precision=recipe.engine.precision,
     )
     fabric.launch()
-    if fabric.device.type == "cpu":
-        keep_freed_memory()
     run, schedule = Run(folder), recipe.schedule
     images_per_process, rest = divmod(schedule.images_per_iteration, fabric.world_size)
     if rest:
