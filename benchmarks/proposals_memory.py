@@ -29,7 +29,7 @@ from afrcnn.data.dataset import Target
 from afrcnn.proposals import Proposals, ProposalStore, WithProposals
 from afrcnn.proposals.store import fingerprint
 
-WORKERS, BATCH, SIDE = 2, 2, 64
+WORKERS, BATCH, SIDE = 2, 8, 64
 
 
 class Blank:
@@ -104,7 +104,6 @@ def peak(dataset: Blank | WithProposals) -> tuple[np.ndarray, int, float]:
 
 
 def main() -> None:
-    torch.multiprocessing.set_sharing_strategy("file_system")
     count, proposals = map(int, sys.argv[1:]) if len(sys.argv) == 3 else (100_000, 1000)
     with tempfile.TemporaryDirectory() as temporary:
         images = Blank(Path(temporary), count)

@@ -33,13 +33,13 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
         UserError: the file is missing, not MATLAB's, or does not hold the two variables.
     """
     path = Path(path)
+    if not path.is_file():
+        raise UserError("is missing", file=path)
     try:
         # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it.
         load = joblib.delayed(loadmat)(path, variable_names=["images", "boxes"])
         with joblib.parallel_config(backend="loky"):
             [content] = joblib.Parallel(n_jobs=2)([load])
-    except FileNotFoundError as error:
-        raise UserError("is missing", file=path) from error
     except NotImplementedError as error:
         fix = "save it in MATLAB with -v7"
         raise UserError("is in MATLAB's 7.3 format, which is not read", file=path, fix=fix) from error
