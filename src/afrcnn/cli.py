@@ -363,7 +363,9 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
 def _predict(arguments: argparse.Namespace) -> None:
     from afrcnn.predict import predict
 
-    predictions = predict(arguments.run, arguments.images, arguments.fields, out=arguments.out, score=arguments.score)
+    predictions = predict(
+        arguments.run, arguments.images, arguments.out, score=arguments.score, overrides=arguments.fields
+    )
     for prediction in predictions:
         counts = Counter(item.name for item in prediction.objects)
         found = ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -25,9 +25,10 @@ from afrcnn.proposals.selective_search import Mode, selective_search
 from afrcnn.report.pictures import draw_detections
 from afrcnn.training.run import Run
 
-LARGEST_SEARCHED = 1000
+LARGEST_SEARCHED = 640
 """Longer side in pixels from which on an image is searched in a smaller copy. Selective search is made for images of
-this order, as is the detector, which resizes what is larger; with those of a camera its time and memory explode."""
+VOC's and COCO's sizes (500 and 640); with those of a camera it takes minutes and gigabytes, and the detector resizes
+them anyway."""
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def detect_image(
 def predict(
     run: Path | str,
     images: Iterable[Path | str],
-    overrides: Sequence[str] = (),
-    *,
     out: Path | str | None = None,
+    *,
     score: float = 0.5,
+    overrides: Sequence[str] = (),
 ) -> list[Prediction]:
     """Detect objects in photographs with the trained detector of a run, and show them.
 
@@ -105,9 +106,9 @@ def predict(
     Args:
         run: the run's folder.
         images: photographs, and folders of photographs.
-        overrides: fields of the run's recipe to set differently, as ``["--data.workers", "8"]``.
         out: the folder to write to; ``predictions`` in the run's when None.
         score: the lowest score, in [0, 1], of what is shown and written.
+        overrides: fields of the run's recipe to set differently, as ``["--data.workers", "8"]``.
 
     Returns:
         A prediction for each photograph, in order.
@@ -176,16 +177,17 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
         return selective_search(image, mode)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))
     boxes = selective_search(cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8), mode)
-    return boxes * np.tile(np.float32([width / small[0], height / small[1]]), 2)
+    x, y = width / small[0], height / small[1]
+    return boxes * np.array([x, y, x, y], dtype=np.float32)
 
 
 def _photographs(images: Iterable[Path | str]) -> list[Path]:
     """Return the files of images and of folders of images, each once."""
-    formats = Image.registered_extensions()
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     paths: list[Path] = []
     for path in map(Path, images):
         if path.is_dir():
-            files = sorted(file for file in path.iterdir() if file.suffix.lower() in formats)
+            files = sorted(file for file in path.glob("[!.]*") if file.suffix.lower() in suffixes)
             if not files:
                 raise UserError("the folder holds no images", file=path, fix="name images, or a folder that holds some")
             paths += files

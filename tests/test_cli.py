@@ -1,0 +1,362 @@
+"""The command line, from its words to its exit status."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from afrcnn import __version__
+from afrcnn.cli import RECIPE_FIELD, main
+from afrcnn.training.recipe import Recipe
+
+RECIPE = """
+data: {workers: 0}
+detector: {backbone: small, short_side: [64], long_side: 96}
+schedule: {iterations: 2, checkpoint_every: 1, learning_rate: 0.001}
+"""
+
+AFRCNN = [sys.executable, "-c", "import sys; from afrcnn.cli import main; sys.exit(main())"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a dataset, its proposals, a recipe and a finished run, all made by the commands."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    size = ["--trainval", "4", "--test", "2", "--size", "64"]
+    assert main(["shapes", str(folder / "shapes"), *size]) == 0
+    assert main(["proposals", str(folder / "shapes"), "--jobs", "1"]) == 0
+    assert main(["train", str(folder / "tiny.yaml"), "--data.root", f"{folder}/shapes", "--run", f"{folder}/run"]) == 0
+    return folder
+
+
+@pytest.fixture
+def work(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to break, as the working folder; the dataset is named ``shapes`` there, too."""
+    shutil.copytree(made, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    recipe = tmp_path / "work/run/recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(f"{made}/shapes", "shapes"))
+    return tmp_path / "work"
+
+
+def entries(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "__pycache__" not in path.parts}
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must fail with status 2 and one line; return the line."""
+    capsys.readouterr()
+    assert main(words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("afrcnn: error: ")
+    return lines[0]
+
+
+# What a person does.
+
+
+def test_the_first_run_has_all_it_should(made: Path) -> None:
+    names = {path.name for path in (made / "run").iterdir()}
+    assert names >= {"recipe.yaml", "log.csv", "checkpoint.pt", "weights.safetensors", "tensorboard"}
+    assert {path.name for path in (made / "shapes/proposals").iterdir()} == {"trainval-fast", "test-fast"}
+
+
+def test_proposals_shows_recall_and_says_where_they_are(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["proposals", "shapes", "--split", "test", "--out", "elsewhere", "--jobs", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "IoU >= 0.5" in shown
+    assert "IoU >= 0.7" in shown
+    assert "2000" in shown
+    assert "elsewhere/test-fast" in shown
+    assert main(["evaluate", "run", "--data.proposals", "elsewhere", "--out", "second"]) == 0
+
+
+def test_published_proposals_are_imported_and_used(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = Path("shapes/ImageSets/Main/test.txt").read_text().split()
+    cells, boxes = np.empty(len(ids), object), np.empty(len(ids), object)
+    for n, image_id in enumerate(ids):
+        cells[n], boxes[n] = image_id, np.array([[1, 1, 64, 64], [5, 9, 40, 30]], np.float64)
+    savemat("published.mat", {"images": cells, "boxes": boxes})
+    assert main(["proposals", "shapes", "--split", "test", "--import", "published.mat"]) == 0
+    assert "shapes/proposals/test-selective_search" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--data.proposal_method", "selective_search", "--out", "second"]) == 0
+    records = [{"image_id": image_id, "bbox": [4, 6, 30, 20], "score": 0.5} for image_id in ids for _ in range(2)]
+    Path("deepmask.json").write_text(json.dumps(records))
+    words = ["--import", "deepmask.json", "--method", "sharpmask"]
+    assert main(["proposals", "shapes", "--split", "test", *words]) == 0
+    assert Path("shapes/proposals/test-sharpmask/proposals.json").is_file()
+
+
+def test_train_names_the_run_after_dataset_recipe_and_seed(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "tiny.yaml", "--data.root=shapes", "--seed", "3"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert Path("runs/shapes/tiny-seed3/weights.safetensors").is_file()
+    assert "afrcnn evaluate runs/shapes/tiny-seed3" in shown
+    assert main(words) == 0  # again: finished already
+
+
+def test_evaluate_shows_the_table_and_where_the_results_are(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "run", "--svd", "16", "8", "--out", "truncated", "--split", "trainval"]) == 0
+    shown = capsys.readouterr().out
+    assert "11-point" in shown
+    assert "truncated/results.json" in shown
+    assert json.loads(Path("truncated/results.json").read_text())["images"] == 4
+    assert not Path("run/results.json").exists()
+
+
+def test_predict_says_what_is_in_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "run", "--score", "0.01", "shapes/JPEGImages", "--data.workers", "1"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 7
+    assert shown[0].startswith("run/predictions/test_000000.jpg: ")
+    assert len(json.loads(Path("run/predictions/predictions.json").read_text())) == 6
+
+
+@pytest.mark.parametrize("command", ["shapes", "proposals", "train", "evaluate", "predict"])
+def test_help_explains_each_command_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert "example" in shown
+    assert f"  afrcnn {command} " in shown
+
+
+def test_help_of_train_lists_every_field_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    recipe = dataclasses.asdict(Recipe())
+    fields = [f"--{s}.{f}" for s, values in recipe.items() if isinstance(values, dict) for f in values]
+    assert len(fields) > 30
+    assert [field for field in ["--seed", *fields] if field not in shown] == []
+
+
+def test_every_field_of_a_recipe_is_taken_for_one_and_nothing_else_is() -> None:
+    for section, values in dataclasses.asdict(Recipe()).items():
+        for name in values if isinstance(values, dict) else [None]:
+            option = f"--{section}.{name}" if name else f"--{section}"
+            assert RECIPE_FIELD.fullmatch(option)
+            assert RECIPE_FIELD.fullmatch(f"{option}=a value\nof two lines")
+    for option in ("--run", "--out", "--score", "--split", "--database", "--seeds", "seed", "data.root"):
+        assert not RECIPE_FIELD.fullmatch(option)
+
+
+def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "predict" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"afrcnn {__version__}\n"
+
+
+def test_help_does_not_load_torch() -> None:
+    code = "import sys; from afrcnn.cli import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# What a person gets wrong.
+
+
+def truncate(file: str) -> None:
+    Path(file).write_bytes(Path(file).read_bytes()[:400])
+
+
+def replace(file: str, old: str, new: str) -> None:
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new))
+
+
+XML, JPEG = "shapes/Annotations/test_000000.xml", "shapes/JPEGImages/test_000000.jpg"
+TRAIN = ["train", "tiny.yaml", "--data.root", "shapes", "--run", "new"]
+MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
+    # what is wrong: (how it came to be, the command, what the line must name)
+    "no such dataset": (lambda: None, ["proposals", "nowhere"], ["nowhere"]),
+    "no dataset": (lambda: Path("void").mkdir(), ["proposals", "void"], ["void", "ImageSets"]),
+    "no such split": (lambda: None, ["proposals", "shapes", "--split", "tets"], ["tets"]),
+    "empty split": (
+        lambda: Path("shapes/ImageSets/Main/none.txt").touch(),
+        ["proposals", "shapes", "--split", "none"],
+        ["none.txt"],
+    ),
+    "missing image": (lambda: Path(JPEG).unlink(), ["proposals", "shapes", "--out", "new"], ["test_000000"]),
+    "truncated image": (
+        lambda: truncate(JPEG),
+        ["proposals", "shapes", "--split", "test", "--out", "new", "--jobs", "1"],
+        [JPEG],
+    ),
+    "malformed XML": (lambda: truncate(XML), ["evaluate", "run", "--out", "new"], [XML]),
+    "unknown class": (
+        lambda: replace(XML, "<object><name>" if "<object><name>" in Path(XML).read_text() else "<name>", "<name>x"),
+        ["evaluate", "run", "--out", "new"],
+        [XML, "class"],
+    ),
+    "box outside": (
+        lambda: replace(XML, "<xmax>", "<xmax>9"),
+        ["evaluate", "run", "--out", "new"],
+        [XML, "xmax"],
+    ),
+    "changed image": (
+        lambda: Image.new("RGB", (64, 64)).save(JPEG),
+        ["evaluate", "run", "--out", "new"],
+        [JPEG, "changed"],
+    ),
+    "changed image, read by a worker": (
+        lambda: Image.new("RGB", (64, 64)).save(JPEG),
+        ["evaluate", "run", "--out", "new", "--data.workers", "2"],
+        [JPEG, "changed"],
+    ),
+    "proposals missing": (
+        lambda: shutil.rmtree("shapes/proposals"),
+        ["evaluate", "run", "--out", "new"],
+        ["proposals/test-fast", "afrcnn proposals"],
+    ),
+    "proposals for other images": (
+        lambda: (
+            shutil.rmtree("shapes/proposals/test-fast"),
+            shutil.copytree("shapes/proposals/trainval-fast", "shapes/proposals/test-fast"),
+        ),
+        ["evaluate", "run", "--out", "new"],
+        ["proposals/test-fast", "test_000000"],
+    ),
+    "published file of other images": (
+        lambda: Path("deepmask.json").write_text('[{"image_id": 1, "bbox": [0, 0, 9, 9], "score": 1}]'),
+        ["proposals", "shapes", "--import", "deepmask.json", "--out", "new"],
+        ["deepmask.json"],
+    ),
+    "malformed published file": (
+        lambda: Path("deepmask.json").write_text('[{"image_id": 1, "bbox": [0, 0,'),
+        ["proposals", "shapes", "--import", "deepmask.json", "--out", "new"],
+        ["deepmask.json"],
+    ),
+    "missing published file": (
+        lambda: None,
+        ["proposals", "shapes", "--import", "absent.mat", "--out", "new"],
+        ["absent.mat"],
+    ),
+    "recipe missing": (lambda: None, ["train", "absent.yaml", "--run", "new"], ["absent.yaml"]),
+    "recipe without dataset": (lambda: None, ["train", "tiny.yaml", "--run", "new"], ["data.root"]),
+    "unknown field in the recipe": (
+        lambda: replace("tiny.yaml", "short_side", "shortside"),
+        TRAIN,
+        ["tiny.yaml", "shortside"],
+    ),
+    "unknown field": (lambda: None, [*TRAIN, "--data.rot", "x"], ["data.rot"]),
+    "field of a wrong type": (lambda: None, [*TRAIN, "--schedule.iterations", "many"], ["schedule.iterations"]),
+    "field without a value": (lambda: None, [*TRAIN, "--data.flip"], ["data.flip"]),
+    "unknown option": (lambda: None, [*TRAIN, "--epochs", "3"], ["--epochs"]),
+    "another recipe's run": (
+        lambda: None,
+        ["train", "tiny.yaml", "--data.root", "shapes", "--run", "run", "--seed", "1"],
+        ["run", "--run"],
+    ),
+    "no run": (lambda: None, ["evaluate", "shapes", "--out", "new"], ["shapes", "afrcnn train"]),
+    "unfinished run": (
+        lambda: Path("run/weights.safetensors").unlink(),
+        ["evaluate", "run", "--out", "new"],
+        ["run", "finish"],
+    ),
+    "weights of another model": (
+        lambda: replace("run/recipe.yaml", "backbone: small", "backbone: squeezenet1_0"),
+        ["evaluate", "run", "--out", "new"],
+        ["weights.safetensors"],
+    ),
+    "damaged weights": (
+        lambda: truncate("run/weights.safetensors"),
+        ["evaluate", "run", "--out", "new"],
+        ["weights.safetensors"],
+    ),
+    "damaged checkpoint": (
+        lambda: (truncate("run/checkpoint.pt"), Path("run/weights.safetensors").unlink()),
+        ["train", "tiny.yaml", "--data.root", "shapes", "--run", "run"],
+        ["run"],
+    ),
+    "ranks too large": (lambda: None, ["evaluate", "run", "--svd", "99999", "9", "--out", "new"], ["rank"]),
+    "rank missing": (lambda: None, ["evaluate", "run", "--svd", "9"], ["--svd"]),
+    "image to detect in missing": (lambda: None, ["predict", "run", "absent.jpg", "--out", "new"], ["absent.jpg"]),
+    "image to detect in is text": (
+        lambda: None,
+        ["predict", "run", "tiny.yaml", "--out", "new", "--data.workers", "1"],
+        ["tiny.yaml"],
+    ),
+    "score no number": (lambda: None, ["predict", "run", JPEG, "--score", "high"], ["--score"]),
+    "folder of pictures is a file": (
+        lambda: None,
+        ["predict", "run", JPEG, "--out", "tiny.yaml"],
+        ["tiny.yaml"],
+    ),
+    "folder of results below a file": (
+        lambda: None,
+        ["evaluate", "run", "--out", "tiny.yaml/new"],
+        ["tiny.yaml"],
+    ),
+    "folder of a dataset in use": (lambda: None, ["shapes", "run"], ["run"]),
+    "dataset without images": (lambda: None, ["shapes", "new", "--test", "0"], ["test"]),
+    "unknown command": (lambda: None, ["trian"], ["trian"]),
+    "no image": (lambda: None, ["predict", "run"], ["IMAGE"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_named_in_one_line_with_status_2_and_leaves_nothing_behind(
+    mistake: str, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make, words, named = MISTAKES[mistake]
+    make()
+    before = entries(work)
+    line = error_of(capsys, *words)
+    assert [name for name in named if name not in line] == [], line
+    # Searched images are kept for the next try, in a journal; nothing else is written.
+    assert {path for path in entries(work) - before if "." in Path(path).name and "journal" not in path} == set()
+
+
+def test_the_process_ends_with_the_status_and_one_line() -> None:
+    done = subprocess.run([*AFRCNN, "evaluate", "nowhere"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == ["afrcnn: error: nowhere: is no run; name a folder that `afrcnn train` made"]
+
+
+def test_a_reader_that_goes_away_gets_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*AFRCNN, "--help"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert done.stderr == ""
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_ctrl_c_ends_a_training_with_one_line_and_the_same_command_goes_on(work: Path) -> None:
+    words = ["train", "tiny.yaml", "--data.root", "shapes", "--run", "long", "--data.workers", "1"]
+    words += ["--schedule.iterations", "100000"]
+    with subprocess.Popen(
+        [*AFRCNN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        while process.poll() is None and not Path("long/checkpoint.pt").exists():
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
+        _, errors = process.communicate()
+    lines = [line for line in errors.splitlines() if not line.startswith("training ")]
+    assert (process.returncode, lines) == (130, ["afrcnn: interrupted"])
+    assert Path("long/checkpoint.pt").is_file()
