@@ -19,6 +19,8 @@ Target = dict[str, Any]
 ``difficult``    M, bool: VOC's flag, not trained on unless asked for, neither hit nor miss in evaluation
 ``truncated``    M, bool: VOC's flag (VOC layout only)
 ``occluded``     M, bool: VOC's flag (VOC layout only)
+``hidden``       M, float32: the fraction of the object that is hidden, in [0, 1]; ``bend``, likewise, the mean angle
+                 of its joints in degrees; NaN where not recorded (annotations of the generated set only)
 ``iscrowd``      M, bool: COCO's crowd regions, never trained on (COCO layout only)
 ``area``         M, float32: the area of COCO's segmentation in pixels (COCO layout only)
 ``proposals``    ``tv_tensors.BoundingBoxes`` P x 4, float32, as ``boxes``; added by ``WithProposals``
