@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from afrcnn.data.dataset import Target
 from afrcnn.detector.backbones import Network
@@ -141,7 +141,7 @@ class FastRCNN(nn.Module):
         foreground = labels.nonzero().flatten()
         rois = torch.cat([sample.rois for sample in samples])[foreground]
         boxes = torch.cat([sample.boxes for sample in samples])[foreground]
-        chosen = deltas.view(len(deltas), -1, 4)[foreground, labels[foreground]]
+        chosen = deltas.unflatten(1, (-1, 4))[foreground, labels[foreground]]
         # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
         count = max(len(labels), 1)
         return {
@@ -165,8 +165,11 @@ class FastRCNN(nn.Module):
             # Only what passes the threshold is decoded: with many classes that is a small part.
             roi, label = (score[:, 1:] > self.score_threshold).nonzero().unbind(1)
             label = label + 1
-            refined = self.box_coder.decode(delta.view(len(delta), -1, 4)[roi, label], boxes.as_subclass(Tensor)[roi])
+            refined = self.box_coder.decode(delta.unflatten(1, (-1, 4))[roi, label], boxes.as_subclass(Tensor)[roi])
             refined = clip_boxes_to_image(refined, size)
-            kept = batched_nms(refined, score[roi, label], label, self.nms_iou)[: self.detections_per_image]
-            detections.append({"boxes": refined[kept], "labels": label[kept], "scores": score[roi, label][kept]})
+            # A box that was moved out of the image has no area left in it.
+            solid = remove_small_boxes(refined, min_size=0.01)
+            refined, label, best = refined[solid], label[solid], score[roi, label][solid]
+            kept = batched_nms(refined, best, label, self.nms_iou)[: self.detections_per_image]
+            detections.append({"boxes": refined[kept], "labels": label[kept], "scores": best[kept]})
         return detections
