@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -30,6 +30,8 @@ from afrcnn.detector.sampling import RoISampler
 from afrcnn.errors import UserError
 
 T = TypeVar("T")
+
+_SEE_HELP = "see `afrcnn train --help` for the fields"
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -172,27 +174,26 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: fields to set differently, as on a command line: ``["--data.root", "VOC2007", "--seed=1"]``.
 
     Raises:
-        UserError: the file is missing or no YAML; a field is unknown or of a wrong type.
+        UserError: the file is missing or no YAML; a field is unknown or of a wrong type; two fields contradict.
     """
     parser = recipe_parser()
     try:
-        text = Path(file).read_text(encoding="utf-8")
-        fields = yaml.safe_load(text) or {}
+        written = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
     except yaml.YAMLError as error:
         raise UserError(f"is no YAML ({error})", file=file, fix="mend that line") from error
-    if not isinstance(fields, dict):
-        raise UserError("is no recipe", file=file, fix="write sections as `data:` with fields below them")
     try:
-        namespace = parser.parse_object(fields)
+        namespace = parser.parse_object(_named(written, Recipe, Path(file)))
     except ArgumentError as error:
-        raise UserError(_in_one_line(error), file=file, fix="see `afrcnn train --help` for the fields") from error
+        raise UserError(_in_one_line(error), file=file, fix=_SEE_HELP) from error
     try:
         namespace = parser.parse_args(list(overrides), namespace=namespace)
     except ArgumentError as error:
-        raise UserError(_in_one_line(error), fix="see `afrcnn train --help` for the fields") from error
-    return _plain_numbers(Recipe(**vars(parser.instantiate(namespace))))
+        raise UserError(_in_one_line(error), fix=_SEE_HELP) from error
+    recipe = _plain_numbers(Recipe(**vars(parser.instantiate(namespace))))
+    _refuse_contradictions(recipe, Path(file))
+    return recipe
 
 
 def dump_recipe(recipe: Recipe) -> str:
@@ -207,14 +208,22 @@ def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool
         recipe: its fields.
         num_classes: K, without background.
         pretrained: whether the backbone is filled with ``recipe.weights``; not needed when trained weights follow.
+
+    Raises:
+        UserError: the backbone has no ImageNet weights or no dropout, or the weights cannot be loaded.
     """
     build: Callable[..., Network] = getattr(backbones, recipe.backbone)
-    dropout = {} if recipe.dropout is None else {"dropout": recipe.dropout}
-    if dropout and recipe.backbone.startswith("resnet"):
+    options = {"dropout": recipe.dropout, "weights": recipe.weights}
+    options = {name: value for name, value in options.items() if value is not None}
+    if "dropout" in options and recipe.backbone.startswith("resnet"):
         raise UserError(
             f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
         )
-    network = build(recipe.weights if pretrained else None, **dropout)
+    if "weights" in options and recipe.backbone == "small":
+        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
+    if not pretrained:
+        options.pop("weights", None)
+    network = build(**options)
     pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
     return FastRCNN(
         network,
@@ -241,6 +250,43 @@ def _plain_numbers(value: T) -> T:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return (int if isinstance(value, int) else float)(value)  # type: ignore[return-value]
     return value
+
+
+def _named(written: Any, section: type, file: Path, above: str = "") -> dict[str, Any]:
+    """Return what a file says of a section, every name in it a field's; a section without fields is empty.
+
+    The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
+    """
+    written = {} if written is None else written
+    if not isinstance(written, dict):
+        raise UserError(
+            "is no section of fields", file=file, field=above or None, fix="write `data:` with `root: FOLDER` below it"
+        )
+    known = {item.name: item.default_factory for item in fields(section)}
+    for name, value in written.items():
+        if name not in known:
+            raise UserError("is no field of a recipe", file=file, field=f"{above}{name}", fix=_SEE_HELP)
+        if is_dataclass(part := known[name]) and isinstance(part, type):
+            written = {**written, name: _named(value, part, file, f"{name}.")}
+    return written
+
+
+def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
+    """Refuse fields that are possible one by one and impossible together."""
+    low, high = recipe.detector.background_iou
+    if not low < high <= recipe.detector.foreground_iou:
+        raise UserError(
+            f"{low:g} to {high:g} is no range below foreground_iou, {recipe.detector.foreground_iou:g}",
+            file=file,
+            field="detector.background_iou",
+            fix="choose low < high <= foreground_iou",
+        )
+    if not recipe.detector.short_side:
+        raise UserError("names no length", file=file, field="detector.short_side", fix="write [600], say")
+    if recipe.data.classes == []:
+        raise UserError("names no class", file=file, field="data.classes", fix="name some, or set it to null for all")
+    if recipe.seed >= 2**63:
+        raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 
 
 def _in_one_line(error: ArgumentError) -> str:
