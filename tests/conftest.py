@@ -3,8 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+
+from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 
 torch.set_num_threads(1)
 
@@ -16,3 +21,42 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real photographs: {folder} is absent (AFRCNN_SHARED names another folder)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def rectangles(tmp_path_factory) -> Path:
+    """A dataset in VOC layout with proposals: 6 images of trainval and 3 of test, 64 x 64, one rectangle in each.
+
+    Each image has 16 proposals: 6 around the rectangle, the others anywhere.
+    """
+    root = tmp_path_factory.mktemp("rectangles")
+    rng = np.random.default_rng(0)
+    for split, count in (("trainval", 6), ("test", 3)):
+        images = []
+        for index in range(count):
+            image_id, name = f"{split}_{index}", ("red", "blue")[index % 2]
+            pixels = rng.integers(0, 80, (64, 64, 3), dtype=np.uint8)
+            x, y = rng.integers(2, 30, 2)
+            w, h = rng.integers(16, 30, 2)
+            pixels[y : y + h, x : x + w] = {"red": (230, 20, 20), "blue": (20, 20, 230)}[name]
+            file = root / "JPEGImages" / f"{image_id}.jpg"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(file, quality=95)
+            box = np.array([x, y, x + w, y + h])
+            write_annotation(
+                root / "Annotations" / f"{image_id}.xml",
+                filename=file.name,
+                height=64,
+                width=64,
+                objects=[VOCObject(name, tuple(map(float, box)))],
+            )
+            around = box + rng.integers(-2, 3, (6, 4))
+            corner = rng.integers(0, 40, (10, 2))
+            anywhere = np.hstack([corner, corner + rng.integers(5, 24, (10, 2))])
+            boxes = np.vstack([around, anywhere]).astype(np.float32)
+            images.append((image_id, fingerprint(file), Proposals(boxes)))
+        ids = root / "ImageSets" / "Main" / f"{split}.txt"
+        ids.parent.mkdir(parents=True, exist_ok=True)
+        ids.write_text("".join(f"{image_id}\n" for image_id, *_ in images), encoding="utf-8")
+        ProposalStore.write(default_folder(root, split, "fast"), images, method="fast", parameters={})
+    return root

@@ -15,23 +15,37 @@ from afrcnn.errors import UserError
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
-    """Write the state of a run, atomically: tensors, numbers, strings, and lists and dictionaries of them."""
-    with atomic_write(file, "wb") as stream:
-        torch.save(state, stream)
-
-
-def load_checkpoint(file: Path) -> dict[str, Any]:
-    """Read what :func:`save_checkpoint` wrote.
+    """Write the state of a run, atomically: tensors, numbers, strings, and lists and dictionaries of them.
 
     Raises:
-        UserError: the file is damaged or holds anything but plain data.
+        UserError: the file cannot be written.
     """
+    with atomic_write(file, "wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:
+            # The archive's writer covers the error of a full disk with one of its own.
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+
+
+def load_checkpoint(file: Path, *names: str) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote.
+
+    Args:
+        file: the checkpoint.
+        names: what it must hold.
+
+    Raises:
+        UserError: the file is damaged, holds anything but plain data, or lacks one of ``names``.
+    """
+    fix = "delete it to train from the beginning"
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises whatever its reader stumbles over
-        raise UserError(
-            f"is no checkpoint ({_first_line(error)})", file=file, fix="delete it to train from the beginning"
-        ) from error
+        raise UserError(f"is no checkpoint ({_first_line(error)})", file=file, fix=fix) from error
+    missing = [name for name in names if not isinstance(state, dict) or name not in state]
+    if missing:
+        raise UserError(f"is no checkpoint ({missing[0]} is missing)", file=file, fix=fix)
     return state
 
 

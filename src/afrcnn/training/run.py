@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from afrcnn.atomic import atomic_write
+from afrcnn.atomic import atomic_write, remove_parts
 from afrcnn.data import open_dataset
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.weights import read_state_dict
@@ -45,6 +45,8 @@ class Run:
         Raises:
             UserError: the folder holds another run, or something else.
         """
+        for file in (self.recipe_file, self.log_file, self.checkpoint_file, self.weights_file):
+            remove_parts(file)
         text = dump_recipe(recipe)
         if self.recipe_file.is_file():
             if self.recipe_file.read_text(encoding="utf-8") != text:
