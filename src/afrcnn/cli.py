@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import multiprocessing
 import os
 import re
 import shlex
@@ -16,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
 from afrcnn import __version__
@@ -37,9 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _quieten_libraries()
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
-        arguments.call(arguments)
-        sys.stdout.flush()
+        try:
+            arguments = _parse(sys.argv[1:] if argv is None else argv)
+            arguments.call(arguments)
+        finally:
+            sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
     except UserError as error:
         # A DataLoader hands on an error of its workers as the text of a traceback, which ends with the message.
         message = str(error).rpartition("afrcnn.errors.UserError: ")[2]
@@ -383,6 +387,13 @@ def _quieten_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    sys.excepthook = _report_exception
+
+
+def _report_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an exception that nobody caught, but for what a DataLoader's worker says when Ctrl-C ends its parent."""
+    if multiprocessing.parent_process() is None or not isinstance(error, EOFError | ConnectionError):
+        sys.__excepthook__(kind, error, trace)
 
 
 if __name__ == "__main__":
