@@ -54,7 +54,8 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
         )
-        with Progress(*columns, console=console) as bar:
+        # The default, 30 s, would show no rate where reports are further apart than that.
+        with Progress(*columns, console=console, speed_estimate_period=300) as bar:
             task = bar.add_task(description, total=total, completed=done, note="")
             yield lambda done, note: bar.update(task, completed=done, note=note)
     else:
