@@ -141,7 +141,7 @@ class FastRCNN(nn.Module):
         foreground = labels.nonzero().flatten()
         rois = torch.cat([sample.rois for sample in samples])[foreground]
         boxes = torch.cat([sample.boxes for sample in samples])[foreground]
-        chosen = deltas.unflatten(1, (-1, 4))[foreground, labels[foreground]]
+        chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
         # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
         count = max(len(labels), 1)
         return {
@@ -165,7 +165,8 @@ class FastRCNN(nn.Module):
             # Only what passes the threshold is decoded: with many classes that is a small part.
             roi, label = (score[:, 1:] > self.score_threshold).nonzero().unbind(1)
             label = label + 1
-            refined = self.box_coder.decode(delta.unflatten(1, (-1, 4))[roi, label], boxes.as_subclass(Tensor)[roi])
+            chosen = delta.view(len(delta), delta.shape[1] // 4, 4)[roi, label]
+            refined = self.box_coder.decode(chosen, boxes.as_subclass(Tensor)[roi])
             refined = clip_boxes_to_image(refined, size)
             # A box that was moved out of the image has no area left in it.
             solid = remove_small_boxes(refined, min_size=0.01)

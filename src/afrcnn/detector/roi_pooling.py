@@ -60,7 +60,7 @@ class RoIAlign(nn.Module):
                 [
                     self.align(image, part)
                     for image, roi in zip(features, rois, strict=True)
-                    for part in roi.split(CHUNK)
+                    for part in torch.split(roi, CHUNK)
                 ]
             )
         with torch.autocast(features.device.type, enabled=False):

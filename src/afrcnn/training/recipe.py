@@ -252,23 +252,26 @@ def _plain_numbers(value: T) -> T:
     return value
 
 
-def _named(written: Any, section: type, file: Path, above: str = "") -> dict[str, Any]:
+def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a file says of a section, every name in it a field's; a section without fields is empty.
 
     The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
     """
-    written = {} if written is None else written
-    if not isinstance(written, dict):
+    if not isinstance(written, dict | None):
         raise UserError(
-            "is no section of fields", file=file, field=above or None, fix="write `data:` with `root: FOLDER` below it"
+            "is no section of fields",
+            file=file,
+            field=".".join(above) or None,
+            fix="write `data:` with `root: FOLDER` below it",
         )
-    known = {item.name: item.default_factory for item in fields(section)}
-    for name, value in written.items():
+    known: dict[str, Any] = {item.name: item.default_factory for item in fields(section)}
+    named: dict[str, Any] = dict(written or {})
+    for name, value in named.items():
         if name not in known:
-            raise UserError("is no field of a recipe", file=file, field=f"{above}{name}", fix=_SEE_HELP)
-        if is_dataclass(part := known[name]) and isinstance(part, type):
-            written = {**written, name: _named(value, part, file, f"{name}.")}
-    return written
+            raise UserError("is no field of a recipe", file=file, field=".".join([*above, str(name)]), fix=_SEE_HELP)
+        if is_dataclass(known[name]):
+            named[name] = _named(value, known[name], file, (*above, name))
+    return named
 
 
 def _refuse_contradictions(recipe: Recipe, file: Path) -> None:

@@ -45,8 +45,8 @@ class Run:
         Raises:
             UserError: the folder holds another run, or something else.
         """
-        for file in (self.recipe_file, self.log_file, self.checkpoint_file, self.weights_file):
-            remove_parts(file)
+        for written in (self.recipe_file, self.log_file, self.checkpoint_file, self.weights_file):
+            remove_parts(written)
         text = dump_recipe(recipe)
         if self.recipe_file.is_file():
             if self.recipe_file.read_text(encoding="utf-8") != text:
