@@ -133,7 +133,7 @@ def fit(
                 group["lr"] = rate * group["rate_factor"]
             losses = model(images, [target["proposals"] for target in targets], targets)
             loss = torch.stack(list(losses.values())).sum()
-            refuse_not_finite(fabric, loss, iteration, targets, run)
+            refuse_not_finite(fabric, loss, f"the loss of iteration {iteration + 1} is", targets, run)
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
@@ -149,6 +149,8 @@ def fit(
                 report(iteration, f"loss {means['loss']:.3f}")
                 sums, began, since = {}, time.monotonic(), iteration
             if iteration % schedule.checkpoint_every == 0 or iteration == schedule.iterations:
+                norm = nn.utils.get_total_norm(detector.parameters())
+                refuse_not_finite(fabric, norm, f"the weights after iteration {iteration} are", targets, run)
                 checkpoint(fabric, run, detector, optimizer, iteration)
     if log is not None:
         log.close()
@@ -188,23 +190,33 @@ def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
     return [image.as_subclass(Tensor) for image in images], list(targets)
 
 
-def refuse_not_finite(fabric: Fabric, loss: Tensor, iteration: int, targets: Sequence[Target], run: Run) -> None:
-    """Stop all processes before an update from a loss that is not finite.
+def refuse_not_finite(fabric: Fabric, value: Tensor, what: str, targets: Sequence[Target], run: Run) -> None:
+    """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
 
     Raises:
-        UserError: some process's loss is infinite or not a number; names the iteration and the images.
+        UserError: some process's value is infinite or not a number; says what it is, and names the images.
     """
-    bad = (~torch.isfinite(loss.detach())).float()
+    bad = (~torch.isfinite(value.detach())).float()
     if fabric.world_size > 1:
         bad = cast(Tensor, fabric.all_reduce(bad, reduce_op="sum"))
     if bad > 0:
-        images = ", ".join(target["image_id"] for target in targets)
+        ids = gather(fabric, [target["image_id"] for target in targets])
+        images = ", ".join(image_id for part in ids for image_id in part)
         kept = "the last checkpoint is kept" if run.checkpoint_file.is_file() else "no checkpoint was written yet"
         raise UserError(
-            f"the loss of iteration {iteration + 1} is not finite (images {images}); {kept}",
+            f"{what} not finite (images {images}); {kept}",
             field="schedule.learning_rate",
             fix="lower it, or add schedule.warmup_iterations",
         )
+
+
+def gather(fabric: Fabric, value: Any) -> list[Any]:
+    """Return what each process has for ``value``, in the order of their ranks."""
+    if fabric.world_size == 1:
+        return [value]
+    values = [None] * fabric.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def checkpoint(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimizer, iteration: int) -> None:
@@ -212,10 +224,7 @@ def checkpoint(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimize
     randomness: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
         randomness["cuda"] = torch.cuda.get_rng_state(fabric.device)
-    gathered: list[Any] = [randomness]
-    if fabric.world_size > 1:
-        gathered = [None] * fabric.world_size
-        torch.distributed.all_gather_object(gathered, randomness)
+    gathered = gather(fabric, randomness)
     if fabric.is_global_zero:
         save_checkpoint(
             run.checkpoint_file,
@@ -236,7 +245,7 @@ def restore(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimizer) 
     Raises:
         UserError: the checkpoint is damaged, of another model, or of another number of processes.
     """
-    state = load_checkpoint(run.checkpoint_file)
+    state = load_checkpoint(run.checkpoint_file, "iteration", "detector", "optimizer", "precision", "randomness")
     if len(state["randomness"]) != fabric.world_size:
         raise UserError(
             f"was written by {len(state['randomness'])} processes, not {fabric.world_size}",
