@@ -335,10 +335,12 @@ def test_a_mistake_is_named_in_one_line_with_status_2_and_leaves_nothing_behind(
 
 
 def test_the_process_ends_with_the_status_and_one_line() -> None:
-    done = subprocess.run([*AFRCNN, "evaluate", "nowhere"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*AFRCNN, "evaluate"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.splitlines() == ["afrcnn: error: nowhere: is no run; name a folder that `afrcnn train` made"]
+    assert done.stderr.splitlines() == [
+        "afrcnn: error: the following arguments are required: RUN; see `afrcnn evaluate --help`"
+    ]
 
 
 def test_a_reader_that_goes_away_gets_no_traceback() -> None:
