@@ -4,6 +4,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader, Dataset
 
 from afrcnn.errors import UserError
 
@@ -27,3 +28,19 @@ def test_it_crosses_processes_whole():
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error)
     assert (again.problem, again.file, again.field, again.fix) == ("is wrong", Path("a.xml"), "size", "mend it")
+
+
+class Broken(Dataset[int]):
+    """Images of which none can be read."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise UserError("cannot be decoded", file="photo.jpg", fix="replace it")
+
+
+def test_an_error_in_a_loaders_worker_keeps_its_line():
+    with pytest.raises(UserError) as caught:
+        list(DataLoader(Broken(), num_workers=1))
+    assert str(caught.value) == "photo.jpg: cannot be decoded; replace it"

@@ -38,6 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         where the reader of the output has gone away.
     """
     _quieten_libraries()
+    # PyTorch asks the kernel for large pages: on CPUs a tenth of a training step goes into mapping small ones. It
+    # reads this once, when it is loaded.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         try:
             arguments = _parse(sys.argv[1:] if argv is None else argv)
@@ -45,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
     except UserError as error:
-        # A DataLoader hands on an error of its workers as the text of a traceback, which ends with the message.
-        message = str(error).rpartition("afrcnn.errors.UserError: ")[2]
-        print(f"afrcnn: error: {message}", file=sys.stderr)
+        print(f"afrcnn: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("afrcnn: interrupted", file=sys.stderr)

@@ -22,6 +22,8 @@ class UserError(Exception):
     def __init__(
         self, problem: str, *, file: Path | str | None = None, field: str | None = None, fix: str | None = None
     ) -> None:
+        # A DataLoader raises its workers' errors anew with a traceback for a problem, which ends in the message.
+        problem = problem.rpartition("afrcnn.errors.UserError: ")[2]
         self.problem, self.file, self.field, self.fix = problem, file, field, fix
         where = [str(part) for part in (file, field) if part is not None]
         message = ": ".join([*where, problem]) + (f"; {fix}" if fix else "")

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from afrcnn.atomic import atomic_write
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.data.dataset import Target
 from afrcnn.data.image import read_image
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.errors import UserError
@@ -53,7 +53,7 @@ class Prediction:
     Attributes:
         image: its file.
         picture: the file of the picture that shows the objects.
-        width: the photograph's width in pixels.
+        width: the photograph's width in pixels, upright, as its EXIF says.
         height: its height.
         objects: the objects, best first.
     """
@@ -132,13 +132,13 @@ def predict(
 
     photographs = _Photographs(paths, cast(Mode, mode), recipe.data.proposals_per_image)
     workers = min(recipe.data.workers, len(paths))
-    found = detect(detector, cast(DetectionDataset, photographs), engine=recipe.engine, workers=workers)
+    found = detect(detector, photographs, engine=recipe.engine, workers=workers)
 
     assert recipe.data.classes is not None  # a resolved recipe names its classes
     predictions = []
     for path, picture, detections in zip(paths, pictures, found, strict=True):
         shown = {name: value[detections["scores"] >= score] for name, value in detections.items()}
-        image = read_image(path).permute(1, 2, 0).numpy()
+        image = read_image(path, upright=True).permute(1, 2, 0).numpy()
         with atomic_write(picture, "wb") as file:
             draw_detections(image, shown, recipe.data.classes).save(file, "JPEG", quality=92, subsampling=0)
         columns = (shown[name].tolist() for name in ("labels", "scores", "boxes"))
@@ -163,8 +163,8 @@ class _Photographs:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        image = read_image(self.paths[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        image = read_image(self.paths[index], upright=True)
         proposals = _propose(image.permute(1, 2, 0).numpy(), self.mode)
         return image, {"proposals": torch.from_numpy(proposals[: self.limit])}
 

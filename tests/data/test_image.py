@@ -114,3 +114,16 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the image is missing") as error:
         read_image(tmp_path / "a.jpg")
     assert error.value.file == tmp_path / "a.jpg"
+
+
+def test_an_image_is_turned_upright_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 90 degrees clockwise to see it upright
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+
+    stored = read_image(tmp_path / "turned.png").permute(1, 2, 0).numpy()
+    upright = read_image(tmp_path / "turned.png", upright=True).permute(1, 2, 0).numpy()
+
+    np.testing.assert_array_equal(stored, pixels)
+    np.testing.assert_array_equal(upright, np.rot90(pixels, -1))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -31,16 +31,17 @@ def _open(path: Path) -> Iterator[Image.Image]:
         ) from error
 
 
-def read_image(path: Path) -> tv_tensors.Image:
+def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
     """Decode an image.
 
     Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
     missing rows with grey, and torchvision's own decoders are to be removed. Greyscale, palette and CMYK
-    images are converted, transparency is dropped, and 16-bit greyscale keeps its upper 8 bits. The
-    orientation in EXIF is not applied: the pixels lie as they are stored, as VOC's and COCO's tools take them.
+    images are converted, transparency is dropped, and 16-bit greyscale keeps its upper 8 bits.
 
     Args:
         path: the image's file.
+        upright: turn the image as its EXIF says, for photographs straight from a camera. Those of a dataset stay
+            as they are stored, as VOC's and COCO's tools take them.
 
     Returns:
         The image, 3 x H x W, uint8, RGB.
@@ -49,6 +50,8 @@ def read_image(path: Path) -> tv_tensors.Image:
         UserError: the file is missing, truncated, or no image.
     """
     with _open(path) as image:
+        if upright:
+            ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
             upper = (np.asarray(image) >> 8).astype(np.uint8)
             return F.to_image(Image.fromarray(upper).convert("RGB"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.data.dataset import Target
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.svd import truncate_head
 from afrcnn.errors import UserError
@@ -21,9 +22,19 @@ from afrcnn.training.recipe import EngineRecipe
 from afrcnn.training.run import Run, open_split
 
 
+class ProposedImages(Protocol):
+    """As much of a dataset as detection needs: images, and targets that hold ``proposals``."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
+        """Return the image (3 x H x W, uint8, RGB) and its target."""
+
+
 def detect(
     detector: FastRCNN,
-    dataset: DetectionDataset,
+    dataset: ProposedImages,
     *,
     engine: EngineRecipe | None = None,
     workers: int = 2,
@@ -100,7 +111,7 @@ def evaluate_run(
 class _Images(Dataset[tuple[Tensor, Tensor]]):
     """Images and their proposals, as plain tensors."""
 
-    def __init__(self, dataset: DetectionDataset) -> None:
+    def __init__(self, dataset: ProposedImages) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
