@@ -2,7 +2,7 @@
 
 Settings are chosen on val; test is only for the numbers that are reported.
 
-    python benchmarks/validation_split.py ../shared/data/cards /tmp/cards
+    python benchmarks/validation_split.py ../shared/data/cards validation/cards
 """
 
 import sys
