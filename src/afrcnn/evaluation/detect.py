@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +18,7 @@ from afrcnn.errors import UserError
 from afrcnn.evaluation.detections import write_coco_results, write_voc_results
 from afrcnn.evaluation.results import Results, evaluate, write_results
 from afrcnn.progress import progress
+from afrcnn.training.engine import build_fabric
 from afrcnn.training.recipe import EngineRecipe
 from afrcnn.training.run import Run, open_split
 
@@ -50,8 +51,7 @@ def detect(
     Returns:
         For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU.
     """
-    engine = engine or EngineRecipe()
-    fabric = Fabric(accelerator=engine.accelerator, devices=1, precision=engine.precision)
+    fabric = build_fabric(replace(engine or EngineRecipe(), devices=1, nodes=1))
     model = fabric.setup(detector.eval())
     loader = fabric.setup_dataloaders(
         DataLoader(_Images(dataset), batch_size=None, num_workers=workers, generator=torch.Generator())

@@ -22,6 +22,7 @@ from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.errors import UserError
 from afrcnn.progress import progress
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
+from afrcnn.training.engine import build_fabric
 from afrcnn.training.log import Log
 from afrcnn.training.recipe import Recipe, ScheduleRecipe, build_detector
 from afrcnn.training.run import Run, open_split
@@ -49,12 +50,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
     """
-    fabric = Fabric(
-        accelerator=recipe.engine.accelerator,
-        devices=recipe.engine.devices,
-        num_nodes=recipe.engine.nodes,
-        precision=recipe.engine.precision,
-    )
+    fabric = build_fabric(recipe.engine)
     fabric.launch()
     run, schedule = Run(folder), recipe.schedule
     images_per_process, rest = divmod(schedule.images_per_iteration, fabric.world_size)

@@ -1,0 +1,27 @@
+"""The engine: Lightning Fabric on the devices and in the precision of a recipe."""
+
+from __future__ import annotations
+
+from lightning_fabric import Fabric
+
+from afrcnn.errors import UserError
+from afrcnn.training.recipe import EngineRecipe
+
+
+def build_fabric(engine: EngineRecipe) -> Fabric:
+    """Return Fabric on the devices of a recipe.
+
+    Raises:
+        UserError: this machine has no such devices, or they cannot compute in that precision.
+    """
+    try:
+        return Fabric(
+            accelerator=engine.accelerator,
+            devices=engine.devices,
+            num_nodes=engine.nodes,
+            precision=engine.precision,
+        )
+    except (ValueError, RuntimeError) as error:  # MisconfigurationException is of these, too
+        raise UserError(
+            str(error), field="engine", fix="choose what this machine has, as engine.accelerator=cpu"
+        ) from error
