@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from afrcnn.errors import UserError
 from afrcnn.training.recipe import EngineRecipe
@@ -21,7 +22,7 @@ def build_fabric(engine: EngineRecipe) -> Fabric:
             num_nodes=engine.nodes,
             precision=engine.precision,
         )
-    except (ValueError, RuntimeError) as error:  # MisconfigurationException is of these, too
-        raise UserError(
-            str(error), field="engine", fix="choose what this machine has, as engine.accelerator=cpu"
-        ) from error
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        problem = str(error).rstrip("!.")
+        fix = "choose what this machine has, as --engine.accelerator cpu"
+        raise UserError(problem, field="engine", fix=fix) from error
