@@ -1,6 +1,7 @@
 """Fixtures that several packages' tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 
 torch.set_num_threads(1)
+
+# A suite that a shell starts in the background ignores Ctrl-C, and so would the programs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

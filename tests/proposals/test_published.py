@@ -208,3 +208,16 @@ def test_boxes_of_another_image_are_named_and_nothing_is_left(scenes, tmp_path, 
     with pytest.raises(UserError, match=r"a\.mat: scene3: a proposal lies outside"):
         import_published(scenes, tmp_path / "s", published, method="m", source="a.mat")
     assert not list((tmp_path / "s").iterdir())
+
+
+def test_a_relative_path_is_read_from_where_the_caller_is_now(tmp_path, monkeypatch):
+    for name, count in (("first", 2), ("second", 3)):
+        folder = tmp_path / name
+        folder.mkdir()
+        boxes = np.empty((1, 1), dtype=object)
+        boxes[0, 0] = np.tile([1.0, 1.0, 9.0, 9.0], (count, 1))
+        images = np.empty((1, 1), dtype=object)
+        images[0, 0] = "a"
+        savemat(folder / "boxes.mat", {"images": images, "boxes": boxes})
+        monkeypatch.chdir(folder)
+        assert len(read_selective_search_mat("boxes.mat")["a"].boxes) == count

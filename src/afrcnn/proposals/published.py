@@ -36,8 +36,9 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     if not path.is_file():
         raise UserError("is missing", file=path)
     try:
-        # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it.
-        load = joblib.delayed(loadmat)(path, variable_names=["images", "boxes"])
+        # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it. That process
+        # may be an earlier call's, in another working directory.
+        load = joblib.delayed(loadmat)(Path(path).absolute(), variable_names=["images", "boxes"])
         with joblib.parallel_config(backend="loky"):
             [content] = joblib.Parallel(n_jobs=2)([load])
     except NotImplementedError as error:

@@ -110,7 +110,8 @@ def compute(
     method = f"selective_search-{mode}"
     parameters = {"scales": SCALES[mode], "min_side": min_side, "opencv": cv2.__version__}
     earlier = _earlier(folder, method, parameters)
-    paths = [dataset.image_path(index) for index in range(len(dataset))]
+    # Absolute, for worker processes that may be an earlier call's, in another working directory.
+    paths = [dataset.image_path(index).absolute() for index in range(len(dataset))]
     keys = [fingerprint(path) for path in paths]
     with Journal(folder / "finished.journal", {"method": method, "parameters": parameters}) as finished:
         if earlier:
