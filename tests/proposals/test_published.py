@@ -214,10 +214,6 @@ def test_a_relative_path_is_read_from_where_the_caller_is_now(tmp_path, monkeypa
     for name, count in (("first", 2), ("second", 3)):
         folder = tmp_path / name
         folder.mkdir()
-        boxes = np.empty((1, 1), dtype=object)
-        boxes[0, 0] = np.tile([1.0, 1.0, 9.0, 9.0], (count, 1))
-        images = np.empty((1, 1), dtype=object)
-        images[0, 0] = "a"
-        savemat(folder / "boxes.mat", {"images": images, "boxes": boxes})
+        write_mat(folder / "boxes.mat", ["a"], [np.tile([1.0, 1.0, 9.0, 9.0], (count, 1))])
         monkeypatch.chdir(folder)
         assert len(read_selective_search_mat("boxes.mat")["a"].boxes) == count
