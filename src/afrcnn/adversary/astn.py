@@ -8,6 +8,7 @@ into blocks with a rotation each: channels respond to different parts of an obje
 from __future__ import annotations
 
 import math
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -46,13 +47,15 @@ class ASTN(nn.Module):
     def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Bend features (n x C x d x d); see ``Adversary``."""
         numbers = self.localisation(features.detach()).float()
+        if not len(labels):
+            return Hardened(features, numbers.sum(), {})
         theta = self.transformation(numbers.view(-1, self.blocks, 4))
         # Two warps of the same features: the detector is trained through one, the localisation network through the
         # other, so that neither loss reaches what the other trains.
         bent = warp(features, theta.detach())
         logits = head(warp(features.detach(), theta))
-        loss = F.cross_entropy(logits.float(), torch.full_like(labels, BACKGROUND), reduction="sum")
-        return Hardened(bent, loss / max(len(labels), 1), self.measure(theta, features, logits, labels, head))
+        loss = F.cross_entropy(logits.float(), torch.full_like(labels, BACKGROUND))
+        return Hardened(bent, loss, self.measure(theta, features, logits, labels, head))
 
     def transformation(self, numbers: Tensor) -> Tensor:
         """Return affine maps n x blocks x 2 x 3 from output to input coordinates in [-1, 1], of raw numbers (.. x 4).
@@ -68,8 +71,6 @@ class ASTN(nn.Module):
     @torch.no_grad()
     def measure(self, theta: Tensor, features: Tensor, logits: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
         """Return how hard it is: score drop, mean absolute angle (degrees), share of angles at the limit."""
-        if not len(labels):
-            return {}
         angles = torch.atan2(theta[..., 1, 0], theta[..., 0, 0]).rad2deg().abs()
         drop = true_class_score(head(features), labels) - true_class_score(logits, labels)
         return {
@@ -83,14 +84,14 @@ class LocalisationNetwork(nn.Module):
     """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
 
     Args:
-        fc6: from the flattened features, copied from ImageNet's network or the detector's head.
-        fc7: from the outputs of ``fc6``, copied likewise.
+        fc6: from the flattened features, of ImageNet's network or the detector's head; it is copied, never shared.
+        fc7: from the outputs of ``fc6``; likewise.
         blocks: how many blocks of channels are transformed.
     """
 
     def __init__(self, fc6: nn.Linear, fc7: nn.Linear, blocks: int = 4) -> None:
         super().__init__()
-        self.fc6, self.fc7 = fc6, fc7
+        self.fc6, self.fc7 = deepcopy(fc6), deepcopy(fc7)
         self.transformation = nn.Linear(fc7.out_features, blocks * 4)
         # Near the identity, where the gradient of the hyperbolic tangent is largest.
         nn.init.normal_(self.transformation.weight, std=0.001)
@@ -122,12 +123,14 @@ def warp(features: Tensor, theta: Tensor) -> Tensor:
 
     Args:
         features: n x C x d x d.
-        theta: n x blocks x 2 x 3, as of :func:`affine`; C must be a multiple of ``blocks``.
+        theta: n x blocks x 2 x 3, float32, as of :func:`affine`; C must be a multiple of ``blocks``.
     """
     n, channels, height, width = features.shape
     blocks = theta.shape[1]
     shape = [n * blocks, channels // blocks, height, width]
-    grid = F.affine_grid(theta.flatten(0, 1), shape, align_corners=False)
-    parts = features.reshape(shape)
-    sampled = F.grid_sample(parts, grid.to(parts.dtype), padding_mode="zeros", align_corners=False)
-    return sampled.view(n, channels, height, width)
+    # In 16 bits, a coordinate would be off by more than a hundredth of a cell.
+    precision = torch.promote_types(features.dtype, theta.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        grid = F.affine_grid(theta.flatten(0, 1).to(precision), shape, align_corners=False)
+        sampled = F.grid_sample(features.reshape(shape).to(precision), grid, align_corners=False)
+    return sampled.to(features.dtype).view(n, channels, height, width)
