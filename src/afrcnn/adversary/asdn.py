@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Literal
 
 import torch
@@ -31,7 +32,7 @@ class MaskSampling(nn.Module):
 
     @torch.no_grad()
     def forward(self, heatmap: Tensor) -> Tensor:
-        """Return masks, n x d x d, bool, true where a cell is hidden, of heatmaps n x d x d."""
+        """Return masks, n x d x d, bool, true where a cell is hidden, of heatmaps (or their logits) n x d x d."""
         cells = heatmap.flatten(1)
         hidden = cell_count(self.share, cells.shape[1])
         candidates = cells.topk(max(hidden, cell_count(self.top, cells.shape[1])), dim=1).indices
@@ -56,7 +57,7 @@ class ASDN(nn.Module):
     Args:
         network: features n x C x d x d to the heatmap's logits n x d x d, with parameters of its own.
         sampling: turns heatmaps into masks.
-        window: cells on a side of the windows of pre-training; a third of d when None.
+        window: cells on a side of the windows of pre-training; a third of d, rounded down, when None.
         stride: cells between two windows.
         threshold: the smallest drop of the true class's score, in [0, 1], that makes a mask a target.
         negatives: the share of the cells outside the window that give a gradient in pre-training (1 in the paper, 0.4
@@ -98,7 +99,7 @@ class ASDN(nn.Module):
 
     def compete(self, logits: Tensor, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Hide cells, and learn from the masks that were hard."""
-        mask = self.sampling(logits.detach().float().sigmoid())
+        mask = self.sampling(logits.detach())
         hidden = features.masked_fill(mask[:, None], 0)
         with torch.no_grad():
             drop = true_class_score(head(features), labels) - true_class_score(head(hidden), labels)
@@ -109,23 +110,29 @@ class ASDN(nn.Module):
 
 
 def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
-    """Return the binary cross entropy (equation 1), averaged over the cells that count; 0 when none does."""
+    """Return equation 1, the binary cross entropy, summed over the cells that count and divided by n; 0 for n = 0.
+
+    Args:
+        logits: n x d x d.
+        target: n x d x d, bool.
+        counted: n x d x d, bool; the other cells give no gradient.
+    """
     loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
-    return (loss * counted).sum() / counted.sum().clamp(min=1)
+    return (loss * counted).sum() / max(len(loss), 1)
 
 
 class FullyConnectedASDN(nn.Module):
     """The paper's network: two layers as fc6 and fc7, and a third that gives a logit a cell.
 
     Args:
-        fc6: from the flattened features, copied from ImageNet's network or the detector's head.
-        fc7: from the outputs of ``fc6``, copied likewise.
+        fc6: from the flattened features, of ImageNet's network or the detector's head; it is copied, never shared.
+        fc7: from the outputs of ``fc6``; likewise.
         size: d, cells on a side of the features.
     """
 
     def __init__(self, fc6: nn.Linear, fc7: nn.Linear, size: int) -> None:
         super().__init__()
-        self.fc6, self.fc7 = fc6, fc7
+        self.fc6, self.fc7 = deepcopy(fc6), deepcopy(fc7)
         self.mask = nn.Linear(fc7.out_features, size * size)
         self.size = size
         nn.init.normal_(self.mask.weight, std=0.01)

@@ -35,7 +35,7 @@ class HardDropout(nn.Module):
     """Hides the hardest window of each object, found by exhaustive search in every update.
 
     Args:
-        window: cells on a side of the window; a third of d when None.
+        window: cells on a side of the window; a third of d, rounded down, when None.
         stride: cells between two windows.
     """
 
