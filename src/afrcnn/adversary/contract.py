@@ -68,9 +68,9 @@ class DetachedHead:
     @property
     def first_layer(self) -> nn.Linear | None:
         """The linear layer over the flattened features that the head begins with, if it does."""
-        if isinstance(self.head, FullyConnectedHead | TwoMLPHead) and isinstance(self.head.fc6, nn.Linear):
-            return self.head.fc6
-        return None
+        # These types exactly: a class derived from them may do something else before or between its layers.
+        first = self.head.fc6 if type(self.head) in {FullyConnectedHead, TwoMLPHead} else None
+        return first if isinstance(first, nn.Linear) else None
 
     def after_first_layer(self, outputs: Tensor) -> Tensor:
         """Return class logits n x (K + 1) of what ``first_layer`` gave (n x D); overwrites its argument."""
