@@ -39,7 +39,8 @@ def without_gradients(detector, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
 def test_in_float64_the_losses_are_those_of_the_plain_search(tiny, kind, size, window, stride, monkeypatch):
-    monkeypatch.setattr(window_search, "CHUNK", 2 * len(sliding_windows(size, window, stride)))  # 3 objects: 2 and 1
+    for bound in ("COPIES", "OUTPUTS"):  # the three objects in chunks of two and one
+        monkeypatch.setattr(window_search, bound, 2 * len(sliding_windows(size, window, stride)))
     detector = without_gradients(tiny.detector(kind, 2, size), torch.float64)
     features, labels = tiny.objects(3, 2, size, torch.float64)
     losses = window_losses(features, labels, detector.detached, sliding_windows(size, window, stride))
@@ -93,17 +94,17 @@ def test_a_callable_of_the_users_own_is_searched_plainly(tiny):
             assert losses[i, j].item() == pytest.approx((logits.logsumexp(0) - logits[label]).item(), abs=1e-9)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_search_is_bounded_in_chunks(tiny, kind, monkeypatch):
+@pytest.mark.parametrize(("kind", "bound"), zip(KINDS, ["OUTPUTS", "OUTPUTS", "COPIES"], strict=True))
+def test_the_search_is_bounded_in_chunks(tiny, kind, bound, monkeypatch):
     detector = tiny.detector(kind)
     features, labels = tiny.objects(20)
     seen = []
     detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    monkeypatch.setattr(window_search, "CHUNK", 60)
+    monkeypatch.setattr(window_search, bound, 60)
     windows = sliding_windows(6, 2)  # 25: two objects at once
     losses = window_losses(features, labels, detector.detached, windows)
     assert seen == [50] * 10
-    monkeypatch.setattr(window_search, "CHUNK", 3)  # fewer than the windows: one object at once
+    monkeypatch.setattr(window_search, bound, 3)  # fewer than the windows: one object at once
     torch.testing.assert_close(losses, window_losses(features, labels, detector.detached, windows))
     assert seen[10:] == [25] * 20
 

@@ -14,8 +14,11 @@ from torch.nn import functional as F
 
 from afrcnn.adversary.contract import DetachedHead, Head
 
-CHUNK = 256
+COPIES = 256
 """Masked copies that are evaluated at once: as many as an update has RoIs, so that the search needs no more memory."""
+
+OUTPUTS = 1024
+"""A first layer's outputs that are evaluated at once; each is several times smaller than a masked copy."""
 
 
 def sliding_windows(size: int, window: int, stride: int = 1) -> Tensor:
@@ -49,7 +52,7 @@ def window_losses(features: Tensor, labels: Tensor, head: Head, windows: Tensor)
     layer = head.first_layer if isinstance(head, DetachedHead) else None
     # A view where the layer stores its weight by input, as FullyConnectedHead's does; elsewhere a copy.
     weight = None if layer is None else layer.weight.detach().t().contiguous()
-    objects = max(1, CHUNK // len(kept))
+    objects = max(1, (COPIES if layer is None else OUTPUTS) // len(kept))
     losses = features.new_empty((len(features), len(kept)), dtype=torch.promote_types(features.dtype, torch.float32))
     for start in range(0, len(features), objects):
         chunk = slice(start, start + objects)
