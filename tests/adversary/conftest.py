@@ -65,10 +65,15 @@ def build_adversary(name, channels=8, size=6):
     return {"random": RandomDropout, "hard": HardDropout}[name]()
 
 
+@pytest.fixture(autouse=True)
+def seed():
+    """The same numbers in every run, in whatever order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def tiny():
-    """Builders of detectors, adversaries, features and labels; the same numbers in every run."""
-    torch.manual_seed(0)
+    """Builders of detectors, adversaries, features and labels."""
 
     def objects(n=5, channels=8, size=6, dtype=torch.float32):
         return torch.rand(n, channels, size, size, dtype=dtype), torch.randint(1, CLASSES + 1, (n,))

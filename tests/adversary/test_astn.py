@@ -136,7 +136,7 @@ def test_the_loss_is_the_cross_entropy_of_background(tiny):
 
 
 def test_every_angle_gives_the_localisation_network_the_gradient_of_finite_differences():
-    features = torch.rand(2, 8, 7, 7, dtype=torch.float64)
+    features = 0.2 * torch.rand(2, 8, 7, 7, dtype=torch.float64)
     labels = torch.ones(2, dtype=torch.int64)
     numbers = torch.randn(2, 4, 4) * 0.3
     astn = ASTN(Constant(numbers.flatten(1)))
@@ -146,11 +146,11 @@ def test_every_angle_gives_the_localisation_network_the_gradient_of_finite_diffe
     for i in range(2):
         for block in range(4):
             losses = []
-            for step in (1e-2, -1e-2):
+            for step in (1e-3, -1e-3):
                 moved = numbers.clone()
                 moved[i, block, 0] += step
                 losses.append(ASTN(Constant(moved.flatten(1)))(features, labels, head).loss.item())
-            assert gradient[i, block, 0].item() == pytest.approx((losses[0] - losses[1]) / 2e-2, rel=0.05, abs=1e-4)
+            assert gradient[i, block, 0].item() == pytest.approx((losses[0] - losses[1]) / 2e-3, rel=0.01, abs=1e-3)
 
 
 def test_learning_raises_the_score_of_background_of_a_frozen_detector(tiny):
@@ -177,7 +177,7 @@ def test_in_sixteen_bits_coordinates_keep_their_precision():
     features = torch.rand(4, 8, 14, 14).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         bent = ASTN(Constant(torch.zeros(4, 16)))(features, torch.ones(4, dtype=torch.int64), lambda x: x[:, :4, 0, 0])
-    assert torch.equal(bent.features, features)
+    torch.testing.assert_close(bent.features, features, rtol=1e-3, atol=1e-5)  # a bit of bfloat16 is 4e-3
 
 
 def test_the_localisation_network_begins_as_the_layers_given_and_near_the_identity(tiny):

@@ -94,7 +94,7 @@ def test_a_callable_of_the_users_own_is_searched_plainly(tiny):
             assert losses[i, j].item() == pytest.approx((logits.logsumexp(0) - logits[label]).item(), abs=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "bound"), zip(KINDS, ["OUTPUTS", "OUTPUTS", "COPIES"], strict=True))
+@pytest.mark.parametrize(("kind", "bound"), [*zip(KINDS, ["OUTPUTS", "OUTPUTS", "COPIES"], strict=True)])
 def test_the_search_is_bounded_in_chunks(tiny, kind, bound, monkeypatch):
     detector = tiny.detector(kind)
     features, labels = tiny.objects(20)
