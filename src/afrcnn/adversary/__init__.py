@@ -1,0 +1,22 @@
+"""Adversaries that make an object's features harder (section 4.2)."""
+
+from afrcnn.adversary.asdn import ASDN, ConvolutionalASDN, FullyConnectedASDN, MaskSampling
+from afrcnn.adversary.astn import ASTN, LocalisationNetwork
+from afrcnn.adversary.chain import Chain
+from afrcnn.adversary.contract import Adversary, DetachedHead, Hardened
+from afrcnn.adversary.dropout import HardDropout, RandomDropout
+
+__all__ = [
+    "ASDN",
+    "ASTN",
+    "Adversary",
+    "Chain",
+    "ConvolutionalASDN",
+    "DetachedHead",
+    "FullyConnectedASDN",
+    "HardDropout",
+    "Hardened",
+    "LocalisationNetwork",
+    "MaskSampling",
+    "RandomDropout",
+]

@@ -1,0 +1,107 @@
+"""The contract between a detector and an adversary (section 3).
+
+In training, between RoI pooling and the head, an adversary is given the RoI features of foreground proposals, their
+labels, and the detector's own classifier to try itself against. It returns harder features of the same shape, with
+which the detector is trained, and its own loss. Two invariants hold: the detector's loss gives the adversary no
+gradient, and the adversary's loss gives the detector none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
+
+from torch import Tensor, nn
+from torch.func import functional_call
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from afrcnn.detector.backbones import FullyConnectedHead
+
+Head = Callable[[Tensor], Tensor]
+"""From RoI features n x C x d x d to class logits n x (K + 1), differentiable in the features alone."""
+
+
+class Hardened(NamedTuple):
+    """What an adversary returns.
+
+    Attributes:
+        features: n x C x d x d, harder; differentiable in the features given, not in the adversary's parameters.
+        loss: scalar, the adversary's own loss; differentiable in its parameters alone.
+        metrics: numbers for the log that say how hard it is, without gradient.
+    """
+
+    features: Tensor
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Adversary(Protocol):
+    """Anything that makes features harder: in practice an ``nn.Module``."""
+
+    def __call__(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+        """Return harder features.
+
+        Args:
+            features: n x C x d x d, RoI features of foreground proposals; n may be 0.
+            labels: n, int64, 1..K.
+            head: the detector's classifier as it is now.
+        """
+
+
+class DetachedHead:
+    """A detector's head and predictor as an adversary sees them: parameters detached, dropout off.
+
+    Args:
+        head: RoI features to vectors.
+        predictor: vectors to (class logits, box offsets), torchvision's ``FastRCNNPredictor`` or alike.
+    """
+
+    def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
+        self.head, self.predictor = head, predictor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return class logits n x (K + 1) of features n x C x d x d."""
+        with evaluating(self.head, self.predictor):
+            return self._classify(_detached_call(self.head, features))
+
+    @property
+    def first_layer(self) -> nn.Linear | None:
+        """The linear layer over the flattened features that the head begins with, if it does."""
+        # These types exactly: a class derived from them may do something else before or between its layers.
+        first = self.head.fc6 if type(self.head) in {FullyConnectedHead, TwoMLPHead} else None
+        return first if isinstance(first, nn.Linear) else None
+
+    def after_first_layer(self, outputs: Tensor) -> Tensor:
+        """Return class logits n x (K + 1) of what ``first_layer`` gave (n x D); overwrites its argument."""
+        with evaluating(self.head, self.predictor):
+            hidden = _detached_call(self.head.fc7, outputs.relu_()).relu_()  # type: ignore[arg-type]
+            return self._classify(hidden)
+
+    def _classify(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = _detached_call(self.predictor, hidden)[0]
+        return logits
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Put modules into evaluation mode for a block, and back."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+def true_class_score(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the softmax score (n) of each RoI's label from logits n x (K + 1)."""
+    return logits.float().softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+
+
+def _detached_call(module: nn.Module, x: Tensor) -> Tensor:
+    parameters = {name: value.detach() for name, value in module.named_parameters()}
+    result: Tensor = functional_call(module, parameters, (x,))
+    return result

@@ -1,0 +1,51 @@
+"""Spatial dropout without a network, which the paper compares ASDN with (section 5.2.1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from afrcnn.adversary.asdn import cell_count
+from afrcnn.adversary.contract import Hardened, Head
+from afrcnn.adversary.window_search import sliding_windows, window_losses
+
+
+class RandomDropout(nn.Module):
+    """Hides as many cells as ASDN does, at random.
+
+    Args:
+        share: the fraction of the cells that is hidden.
+    """
+
+    def __init__(self, share: float = 1 / 3) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+        """Hide cells of features (n x C x d x d); see ``Adversary``."""
+        n, _, height, width = features.shape
+        order = torch.rand(n, height * width, device=features.device).argsort(dim=1)
+        mask = torch.zeros_like(order, dtype=torch.bool)
+        mask.scatter_(1, order[:, : cell_count(self.share, height * width)], True)
+        hidden = features.masked_fill(mask.view(n, 1, height, width), 0)
+        return Hardened(hidden, features.new_zeros(()), {})
+
+
+class HardDropout(nn.Module):
+    """Hides the hardest window of each object, found by exhaustive search in every update.
+
+    Args:
+        window: cells on a side of the window; a third of d, rounded down, when None.
+        stride: cells between two windows.
+    """
+
+    def __init__(self, window: int | None = None, stride: int = 1) -> None:
+        super().__init__()
+        self.window, self.stride = window, stride
+
+    def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+        """Hide the hardest window of features (n x C x d x d); see ``Adversary``."""
+        size = features.shape[-1]
+        windows = sliding_windows(size, self.window or size // 3, self.stride).to(features.device)
+        hardest = window_losses(features.detach(), labels, head, windows).argmax(dim=1)
+        return Hardened(features.masked_fill(windows[hardest][:, None], 0), features.new_zeros(()), {})

@@ -1,0 +1,84 @@
+"""Tiny detectors' second halves, and every adversary in a size that they fit."""
+
+from collections import OrderedDict
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops import FrozenBatchNorm2d
+
+from afrcnn.adversary import (
+    ASDN,
+    ASTN,
+    Chain,
+    ConvolutionalASDN,
+    DetachedHead,
+    FullyConnectedASDN,
+    HardDropout,
+    LocalisationNetwork,
+    RandomDropout,
+)
+from afrcnn.detector.backbones import FullyConnectedHead
+
+WIDTH, CLASSES = 12, 3
+
+
+def build_detector(kind="fully connected", channels=8, size=6, dropout=0.5):
+    """A head with its predictor, both with parameters large enough that objects differ."""
+    inputs = channels * size * size
+    if kind == "fully connected":
+        head = FullyConnectedHead(nn.Linear(inputs, WIDTH), nn.Linear(WIDTH, WIDTH), dropout)
+    elif kind == "torchvision":
+        head = TwoMLPHead(inputs, WIDTH)
+    else:  # as res5: convolutions, both kinds of batch normalisation, average pooling
+        head = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(channels, WIDTH, 3, padding=1, bias=False),
+                bn1=nn.BatchNorm2d(WIDTH),
+                relu=nn.ReLU(inplace=True),
+                conv2=nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False),
+                bn2=FrozenBatchNorm2d(WIDTH),
+                dropout=nn.Dropout(dropout),
+                avgpool=nn.AdaptiveAvgPool2d(1),
+                flatten=nn.Flatten(),
+            )
+        )
+        head.bn1.running_mean.normal_()
+        head.bn1.running_var.uniform_(0.5, 2)
+        head.bn2.running_mean.normal_()
+    predictor = FastRCNNPredictor(WIDTH, CLASSES + 1)
+    nn.init.normal_(predictor.cls_score.weight)
+    return SimpleNamespace(head=head, predictor=predictor, detached=DetachedHead(head, predictor))
+
+
+def build_adversary(name, channels=8, size=6):
+    fc6, fc7 = nn.Linear(channels * size * size, WIDTH), nn.Linear(WIDTH, WIDTH)
+    if name.startswith("asdn"):
+        kind = FullyConnectedASDN(fc6, fc7, size) if "fc" in name else ConvolutionalASDN(channels, width=4)
+        adversary = ASDN(kind, threshold=-1)  # every mask counts, so that there is a gradient to look for
+        adversary.stage = "pretraining" if "pretraining" in name else "joint"
+        return adversary
+    if name == "astn":
+        return ASTN(LocalisationNetwork(fc6, fc7), scale=0.1, translation=0.1)
+    return {"random": RandomDropout, "hard": HardDropout}[name]()
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same numbers in every run, in whatever order."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny():
+    """Builders of detectors, adversaries, features and labels."""
+
+    def objects(n=5, channels=8, size=6, dtype=torch.float32):
+        return torch.rand(n, channels, size, size, dtype=dtype), torch.randint(1, CLASSES + 1, (n,))
+
+    def chain(*names):
+        return Chain(**{f"{i}_{name}": build_adversary(name) for i, name in enumerate(names)})
+
+    return SimpleNamespace(detector=build_detector, adversary=build_adversary, chain=chain, objects=objects)

@@ -1,0 +1,156 @@
+"""The two invariants of the seam between detector and adversary, for every adversary and every chain of two."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import TwoMLPHead
+
+from afrcnn.adversary import DetachedHead
+from afrcnn.adversary.contract import true_class_score
+
+ALONE = ["asdn fc", "asdn conv", "asdn fc pretraining", "astn", "random", "hard"]
+KINDS = ["fully connected", "torchvision", "residual"]
+EVERY = [(name,) for name in ALONE] + list(itertools.product(ALONE, repeat=2))
+
+
+def build(tiny, names):
+    return tiny.adversary(names[0]) if len(names) == 1 else tiny.chain(*names)
+
+
+def is_learning(names):
+    return any(name.startswith("as") for name in names)
+
+
+def step(tiny, names, kind="fully connected", n=5):
+    """One training step's losses, with the features a trunk's and the detector's head in training mode."""
+    detector, adversary = tiny.detector(kind, dropout=0.0), build(tiny, names)
+    trunk = nn.Conv2d(8, 8, 1)
+    x, labels = tiny.objects(n)
+    features = trunk(x)
+    hardened = adversary(features, labels, detector.detached)
+    # As in the detector, beside RoIs that no adversary touches, so that batch normalisation has something to see.
+    logits, boxes = detector.predictor(detector.head(torch.cat([hardened.features, trunk(torch.rand(4, 8, 6, 6))])))
+    detector_loss = F.cross_entropy(logits, torch.cat([labels, torch.zeros(4, dtype=torch.int64)])) + boxes.sum()
+    detectors = [trunk.weight, *detector.head.parameters(), *detector.predictor.parameters()]
+    return detectors, list(adversary.parameters()), detector_loss, hardened, features
+
+
+def gradients(loss, tensors):
+    return torch.autograd.grad(loss, tensors, allow_unused=True, retain_graph=True) if tensors else ()
+
+
+@pytest.mark.parametrize("names", EVERY, ids="+".join)
+def test_the_detectors_loss_reaches_the_trunk_through_hard_features_and_gives_the_adversary_no_gradient(tiny, names):
+    detector, adversary, loss, hardened, features = step(tiny, names)
+    assert all(gradient is not None and gradient.any() for gradient in gradients(loss, detector))
+    assert all(gradient is None for gradient in gradients(loss, adversary))
+    assert gradients(hardened.features.sum(), [features])[0].flatten(1).any(dim=1).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", EVERY, ids="+".join)
+def test_the_adversarys_loss_teaches_every_parameter_of_it_and_gives_the_detector_no_gradient(tiny, names, kind):
+    detector, adversary, _, hardened, features = step(tiny, names, kind)
+    assert hardened.loss.shape == () and hardened.loss.requires_grad == is_learning(names)
+    if is_learning(names):
+        taught = gradients(hardened.loss, adversary)
+        assert all(gradient is not None for gradient in taught) and sum(g.abs().sum() for g in taught) > 0
+        assert all(gradient is None for gradient in gradients(hardened.loss, [features, *detector]))
+    assert not any(metric.requires_grad for metric in hardened.metrics.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", EVERY, ids="+".join)
+def test_no_objects_give_a_zero_loss_with_gradients_for_every_parameter(tiny, names, kind):
+    _, adversary, detector_loss, hardened, _ = step(tiny, names, kind, n=0)
+    assert hardened.features.shape == (0, 8, 6, 6)
+    assert hardened.loss == 0
+    (detector_loss + hardened.loss).backward()
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in adversary)
+    assert all(metric.isfinite().all() for metric in hardened.metrics.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", EVERY, ids="+".join)
+def test_the_detector_is_the_same_after_an_adversary_tried_itself_against_it(tiny, names, kind):
+    detector, adversary = tiny.detector(kind), build(tiny, names)
+    modules = nn.ModuleList([detector.head, detector.predictor])
+    for mixed in (True, False):  # a part that the user keeps in evaluation mode stays there
+        modules.train(mixed)
+        list(detector.head.modules())[-1].train(not mixed)
+        modes = [part.training for part in modules.modules()]
+        state = {name: tensor.clone() for name, tensor in modules.state_dict().items()}
+        identities = [id(tensor) for tensor in modules.state_dict(keep_vars=True).values()]
+        features, labels = tiny.objects()
+        given = features.clone()
+        adversary(features, labels, detector.detached).loss.sum()
+        assert modes == [part.training for part in modules.modules()]
+        assert identities == [id(tensor) for tensor in modules.state_dict(keep_vars=True).values()]
+        assert all(torch.equal(tensor, state[name]) for name, tensor in modules.state_dict().items())
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in modules.parameters())
+        assert torch.equal(features, given)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_detached_head_gives_the_evaluated_detectors_logits_while_it_trains(tiny, kind):
+    detector = tiny.detector(kind)
+    features, _ = tiny.objects()
+    detector.head.eval()
+    expected = detector.predictor(detector.head(features))[0]
+    detector.head.train()
+    torch.testing.assert_close(detector.detached(features), expected)
+    assert [part.training for part in detector.head.modules()] == [True] * len(list(detector.head.modules()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_detached_head_that_fails_leaves_the_detector_training(tiny, kind):
+    detector = tiny.detector(kind)
+    with pytest.raises(RuntimeError):
+        detector.detached(torch.rand(2, 9, 6, 6))
+    assert all(part.training for part in detector.head.modules())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_gradient_in_the_features_is_the_detectors_own(tiny, kind):
+    detector = tiny.detector(kind)
+    features, labels = tiny.objects()
+    detector.head.eval()
+    expected = features.clone().requires_grad_()
+    F.cross_entropy(detector.predictor(detector.head(expected))[0], labels).backward()
+    detector.head.train()
+    F.cross_entropy(detector.detached(features.requires_grad_()), labels).backward()
+    torch.testing.assert_close(features.grad, expected.grad)
+
+
+def test_a_head_derived_from_a_known_one_is_not_taken_for_it(tiny):
+    class Doubling(TwoMLPHead):
+        def forward(self, x):
+            return super().forward(2 * x)
+
+    predictor = tiny.detector().predictor
+    assert DetachedHead(Doubling(288, 12), predictor).first_layer is None
+    known = TwoMLPHead(288, 12)
+    assert DetachedHead(known, predictor).first_layer is known.fc6
+
+
+def test_the_score_is_the_softmax_of_the_label(tiny):
+    logits, labels = torch.randn(4, 3), torch.tensor([1, 2, 1, 2])
+    expected = [(row.exp() / row.exp().sum())[label].item() for row, label in zip(logits, labels, strict=True)]
+    assert true_class_score(logits, labels).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("names", EVERY, ids="+".join)
+def test_sixteen_bits_by_autocast_keep_features_as_they_are_and_losses_finite(tiny, names):
+    detector, adversary = tiny.detector(), build(tiny, names)
+    features, labels = tiny.objects()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for given in (features, features.bfloat16()):
+            hardened = adversary(given.requires_grad_(), labels, detector.detached)
+            assert hardened.features.dtype == given.dtype and hardened.features.shape == given.shape
+            assert hardened.loss.isfinite()
+    if is_learning(names):
+        hardened.loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in adversary.parameters())

@@ -1,0 +1,57 @@
+"""Dropout without a network: as many cells as ASDN hides, and the hardest window."""
+
+import pytest
+import torch
+from scipy import stats
+from torch.nn import functional as F
+
+from afrcnn.adversary import ASDN, HardDropout, MaskSampling, RandomDropout
+
+
+@pytest.mark.parametrize("size", [6, 7, 14])
+@pytest.mark.parametrize("share", [1 / 3, 15 / 49])
+def test_random_dropout_hides_as_many_cells_as_asdn_in_all_channels(tiny, size, share):
+    features, labels = tiny.objects(10, size=size)
+    features += 0.1
+    hidden = RandomDropout(share)(features, labels, lambda x: x[:, :4, 0, 0]).features
+    mask = (hidden == 0).all(dim=1)
+    assert torch.equal(hidden, features * ~mask[:, None])
+    asdn = ASDN(torch.nn.Flatten(1, 1), MaskSampling(share=share))
+    expected = asdn.sampling(torch.rand(10, size, size)).flatten(1).sum(1)
+    assert torch.equal(mask.flatten(1).sum(1), expected)
+
+
+def test_random_dropout_hides_every_cell_equally_often(tiny):
+    torch.manual_seed(6)
+    features = torch.ones(20_000, 1, 6, 6)
+    hidden = RandomDropout()(features, torch.ones(20_000, dtype=torch.int64), lambda x: x.flatten(1)).features
+    counts = (hidden == 0).flatten(1).sum(0).double()
+    statistic = ((counts - 20_000 / 3) ** 2 / (20_000 * 2 / 9)).sum().item() * 35 / 36
+    assert 0.001 < stats.chi2.cdf(statistic, 35) < 0.999
+
+
+def test_random_dropout_is_repeated_by_the_state_of_the_generator(tiny):
+    features, labels = tiny.objects()
+    state = torch.get_rng_state()
+    first = RandomDropout()(features, labels, None).features
+    assert not torch.equal(first, RandomDropout()(features, labels, None).features)
+    torch.set_rng_state(state)
+    assert torch.equal(first, RandomDropout()(features, labels, None).features)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(None, 1), (3, 1), (2, 2)])
+def test_hard_dropout_hides_the_window_that_costs_most(tiny, window, stride):
+    detector = tiny.detector()
+    features, labels = tiny.objects()
+    hidden = HardDropout(window, stride)(features, labels, detector.detached).features
+    detector.head.eval()
+    side = window or 2
+    for x, label, found in zip(features, labels, hidden, strict=True):
+        trials = []
+        for top in range(0, 7 - side, stride):
+            for left in range(0, 7 - side, stride):
+                y = x.clone()
+                y[:, top : top + side, left : left + side] = 0
+                loss = F.cross_entropy(detector.predictor(detector.head(y[None]))[0], label[None])
+                trials.append((loss.item(), y))
+        assert torch.equal(found, max(trials, key=lambda trial: trial[0])[1])

@@ -1,0 +1,168 @@
+"""The window search against hiding each window in turn and asking the head."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+
+from afrcnn.adversary import DetachedHead, window_search
+from afrcnn.adversary.window_search import sliding_windows, window_losses
+from afrcnn.detector.backbones import FullyConnectedHead, small
+
+KINDS = ["fully connected", "torchvision", "residual"]
+GRIDS = list(itertools.product([6, 7, 14], [2, 3, 5], [1, 2]))
+
+
+def plain_search(features, labels, detector, window, stride):
+    """For each object and each window, one call of the head in evaluation mode."""
+    head, predictor = detector.head.eval(), detector.predictor
+    size = features.shape[-1]
+    losses = []
+    for x, label in zip(features, labels, strict=True):
+        for top in range(0, size - window + 1, stride):
+            for left in range(0, size - window + 1, stride):
+                hidden = x.clone()
+                hidden[:, top : top + window, left : left + window] = 0
+                losses.append(F.cross_entropy(predictor(head(hidden[None]))[0], label[None]))
+    return torch.stack(losses).view(len(features), -1)
+
+
+def without_gradients(detector, dtype):
+    for module in (detector.head, detector.predictor):
+        module.to(dtype).requires_grad_(False)
+    return detector
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
+def test_in_float64_the_losses_are_those_of_the_plain_search(tiny, kind, size, window, stride, monkeypatch):
+    for bound in ("COPIES", "OUTPUTS"):  # the three objects in chunks of two and one
+        monkeypatch.setattr(window_search, bound, 2 * len(sliding_windows(size, window, stride)))
+    detector = without_gradients(tiny.detector(kind, 2, size), torch.float64)
+    features, labels = tiny.objects(3, 2, size, torch.float64)
+    losses = window_losses(features, labels, detector.detached, sliding_windows(size, window, stride))
+    expected = plain_search(features, labels, detector, window, stride)
+    assert losses.dtype == torch.float64
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
+    spread = expected.amax(dim=1) - expected.amin(dim=1)
+    assert expected.shape[1] == 1 or spread.min() > 1e-4  # the windows do differ
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
+def test_in_float32_the_hardest_window_is_that_of_the_plain_search_except_at_ties(tiny, kind, size, window, stride):
+    detector = without_gradients(tiny.detector(kind, 2, size), torch.float32)
+    features, labels = tiny.objects(3, 2, size)
+    found = window_losses(features, labels, detector.detached, sliding_windows(size, window, stride)).argmax(dim=1)
+    exact = plain_search(features.double(), labels, without_gradients(detector, torch.float64), window, stride)
+    best = exact.amax(dim=1)
+    tied = best - exact.scatter(1, exact.argmax(dim=1)[:, None], -1).amax(dim=1) < 1e-5
+    assert ((found == exact.argmax(dim=1)) | tied).all()
+    torch.testing.assert_close(exact.gather(1, found[:, None])[:, 0], best, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_first_layer_is_searched_with_and_without_a_bias(tiny, bias):
+    head = FullyConnectedHead(nn.Linear(2 * 36, 12, bias=bias), nn.Linear(12, 12))
+    detector = tiny.detector(channels=2)
+    detector.head, detector.detached = head, DetachedHead(head, detector.predictor)
+    without_gradients(detector, torch.float64)
+    features, labels = tiny.objects(3, 2, 6, torch.float64)
+    losses = window_losses(features, labels, detector.detached, sliding_windows(6, 2))
+    torch.testing.assert_close(losses, plain_search(features, labels, detector, 2, 1), rtol=0, atol=1e-9)
+
+
+def test_fc6_in_two_layers_is_searched_plainly(tiny):
+    detector = tiny.detector(channels=2)
+    detector.head.fc6 = nn.Sequential(nn.Linear(72, 5, bias=False), nn.Linear(5, 12))
+    without_gradients(detector, torch.float64)
+    features, labels = tiny.objects(3, 2, 6, torch.float64)
+    losses = window_losses(features, labels, detector.detached, sliding_windows(6, 2))
+    torch.testing.assert_close(losses, plain_search(features, labels, detector, 2, 1), rtol=0, atol=1e-9)
+
+
+def test_a_callable_of_the_users_own_is_searched_plainly(tiny):
+    weight = torch.randn(4, 2 * 36, dtype=torch.float64)
+    features, labels = tiny.objects(3, 2, 6, torch.float64)
+    losses = window_losses(features, labels, lambda x: x.flatten(1) @ weight.T, sliding_windows(6, 3))
+    for i, (x, label) in enumerate(zip(features, labels, strict=True)):
+        for j, mask in enumerate(sliding_windows(6, 3)):
+            logits = weight @ (x * ~mask).flatten()
+            assert losses[i, j].item() == pytest.approx((logits.logsumexp(0) - logits[label]).item(), abs=1e-9)
+
+
+@pytest.mark.parametrize(("kind", "bound"), [*zip(KINDS, ["OUTPUTS", "OUTPUTS", "COPIES"], strict=True)])
+def test_the_search_is_bounded_in_chunks(tiny, kind, bound, monkeypatch):
+    detector = tiny.detector(kind)
+    features, labels = tiny.objects(20)
+    seen = []
+    detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    monkeypatch.setattr(window_search, bound, 60)
+    windows = sliding_windows(6, 2)  # 25: two objects at once
+    losses = window_losses(features, labels, detector.detached, windows)
+    assert seen == [50] * 10
+    monkeypatch.setattr(window_search, bound, 3)  # fewer than the windows: one object at once
+    torch.testing.assert_close(losses, window_losses(features, labels, detector.detached, windows))
+    assert seen[10:] == [25] * 20
+
+
+def test_the_search_holds_no_graph_and_no_objects_need_no_search(tiny):
+    detector = tiny.detector()
+    features, labels = tiny.objects()
+    losses = window_losses(features.requires_grad_(), labels, detector.detached, sliding_windows(6, 2))
+    assert losses.shape == (5, 25) and not losses.requires_grad
+    assert window_losses(features[:0], labels[:0], detector.detached, sliding_windows(6, 2)).shape == (0, 25)
+
+
+def test_in_sixteen_bits_the_window_found_is_nearly_as_hard_as_the_hardest(tiny):
+    detector = tiny.detector(channels=32)
+    features, labels = tiny.objects(40, 32)
+    windows = sliding_windows(6, 2)
+    exact = window_losses(features, labels, detector.detached, windows)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = window_losses(features, labels, detector.detached, windows).argmax(dim=1)
+    given_up = exact.amax(dim=1) - exact.gather(1, found[:, None])[:, 0]
+    assert (given_up < 0.1 * (exact.amax(dim=1) - exact.amin(dim=1))).all()
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
+def test_windows_slide_over_the_whole_grid_row_by_row(size, window, stride):
+    masks = sliding_windows(size, window, stride)
+    corners = [(r, c) for r in range(0, size - window + 1, stride) for c in range(0, size - window + 1, stride)]
+    assert len(masks) == len(corners)
+    for mask, (top, left) in zip(masks.tolist(), corners, strict=True):
+        for row, column in itertools.product(range(size), repeat=2):
+            inside = top <= row < top + window and left <= column < left + window
+            assert mask[row][column] == inside
+
+
+@pytest.mark.parametrize(("size", "window", "stride"), [(7, 8, 1), (7, 0, 1), (7, -1, 1), (7, 2, 0), (2, 3, 1)])
+def test_windows_that_cannot_slide_are_refused(size, window, stride):
+    with pytest.raises(ValueError, match=f"no window of {window} cells slides by {stride}"):
+        sliding_windows(size, window, stride)
+
+
+def test_fc6_of_our_heads_is_searched_without_a_copy_of_its_weight_also_after_training(tiny):
+    """A copy of VGG16's fc6 in another order takes longer than the plain search."""
+    head = small().head
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    for _ in range(2):
+        head(torch.rand(2, 128, 7, 7)).sum().backward()
+        assert head.fc6.weight.grad.stride() == head.fc6.weight.stride()
+        optimizer.step()
+    head.load_state_dict({name: tensor.clone().contiguous() for name, tensor in head.state_dict().items()})
+    weight = head.fc6.weight.detach()
+    assert weight.t().contiguous().data_ptr() == weight.data_ptr()
+    assert weight.shape == (256, 128 * 7 * 7)
+
+
+def test_torchvisions_head_is_searched_by_its_first_layer(tiny):
+    head = TwoMLPHead(72, 12)
+    calls = []
+    head.register_forward_hook(lambda *_: calls.append(1))
+    features, labels = tiny.objects(2, 2)
+    window_losses(features, labels, DetachedHead(head, FastRCNNPredictor(12, 4)), sliding_windows(6, 2))
+    assert not calls
