@@ -59,9 +59,6 @@ class FullyConnectedHead(nn.Module):
         self.fc6 = fc6
         self.fc7 = fc7
         self.dropout = nn.Dropout(dropout)
-        # Stored by input, the weight of one cell of the features is a matrix that needs no copy (see the adversaries'
-        # window search); the layer itself, its gradient and its state are the same.
-        fc6.weight.data = fc6.weight.data.t().contiguous().t()
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the fc7 vectors, n x D, of RoI features n x C x d x d."""
