@@ -10,7 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 
 from afrcnn.adversary import DetachedHead, window_search
 from afrcnn.adversary.window_search import sliding_windows, window_losses
-from afrcnn.detector.backbones import FullyConnectedHead, small
+from afrcnn.detector.backbones import FullyConnectedHead
 
 KINDS = ["fully connected", "torchvision", "residual"]
 GRIDS = list(itertools.product([6, 7, 14], [2, 3, 5], [1, 2]))
@@ -143,20 +143,6 @@ def test_windows_slide_over_the_whole_grid_row_by_row(size, window, stride):
 def test_windows_that_cannot_slide_are_refused(size, window, stride):
     with pytest.raises(ValueError, match=f"no window of {window} cells slides by {stride}"):
         sliding_windows(size, window, stride)
-
-
-def test_fc6_of_our_heads_is_searched_without_a_copy_of_its_weight_also_after_training(tiny):
-    """A copy of VGG16's fc6 in another order takes longer than the plain search."""
-    head = small().head
-    optimizer = torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
-    for _ in range(2):
-        head(torch.rand(2, 128, 7, 7)).sum().backward()
-        assert head.fc6.weight.grad.stride() == head.fc6.weight.stride()
-        optimizer.step()
-    head.load_state_dict({name: tensor.clone().contiguous() for name, tensor in head.state_dict().items()})
-    weight = head.fc6.weight.detach()
-    assert weight.t().contiguous().data_ptr() == weight.data_ptr()
-    assert weight.shape == (256, 128 * 7 * 7)
 
 
 def test_torchvisions_head_is_searched_by_its_first_layer(tiny):

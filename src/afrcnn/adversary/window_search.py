@@ -50,7 +50,7 @@ def window_losses(features: Tensor, labels: Tensor, head: Head, windows: Tensor)
     """
     kept = ~windows.to(features.device)
     layer = head.first_layer if isinstance(head, DetachedHead) else None
-    # A view where the layer stores its weight by input, as FullyConnectedHead's does; elsewhere a copy.
+    # A view where the layer stores its weight by input (its transpose contiguous); elsewhere a copy, once a search.
     weight = None if layer is None else layer.weight.detach().t().contiguous()
     objects = max(1, (COPIES if layer is None else OUTPUTS) // len(kept))
     losses = features.new_empty((len(features), len(kept)), dtype=torch.promote_types(features.dtype, torch.float32))
