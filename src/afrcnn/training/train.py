@@ -91,7 +91,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
             batch_sampler=Positions(
                 iteration, schedule.iterations, images_per_process, fabric.global_rank, fabric.world_size
             ),
-            num_workers=recipe.data.workers if iteration < schedule.iterations else 0,
+            num_workers=recipe.data.workers,
             collate_fn=collate,
             pin_memory=fabric.device.type == "cuda",
             generator=torch.Generator(),  # the loader's own, or it would draw from the stream that is restored
