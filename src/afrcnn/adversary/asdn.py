@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afrcnn.adversary.contract import Hardened, Head, true_class_score
-from afrcnn.adversary.window_search import sliding_windows, window_losses
+from afrcnn.adversary.contract import Hardened, Head, HeadCopy, score_drop
+from afrcnn.adversary.window_search import default_window, sliding_windows, window_losses
 
 
 class MaskSampling(nn.Module):
@@ -49,15 +46,15 @@ def cell_count(fraction: float, cells: int) -> int:
 class ASDN(nn.Module):
     """Predicts, from an object's features, where hiding them makes the detector fail.
 
-    In pre-training, against a frozen detector, the target of the heatmap is the window whose hiding costs the detector
-    most, found by exhaustive search, and the features stay as they are. In joint training, the features lose the cells
-    of a sampled mask; those masks that lowered the true class's score much become the targets, and the others give no
-    gradient (the paper's turn on REINFORCE). Both are trained by binary cross entropy (equation 1).
+    In joint training (``forward``), the features lose the cells of a sampled mask; those masks that lowered the true
+    class's score much become the targets, and the others give no gradient (the paper's turn on REINFORCE). In
+    pre-training (``pretrain``), against a frozen detector, the target is the window whose hiding costs the detector
+    most, found by exhaustive search, and the features stay as they are. Both learn by binary cross entropy (equation 1).
 
     Args:
         network: features n x C x d x d to the heatmap's logits n x d x d, with parameters of its own.
         sampling: turns heatmaps into masks.
-        window: cells on a side of the windows of pre-training; a third of d, rounded down, when None.
+        window: cells on a side of the windows of pre-training; a third of d, rounded up, when None.
         stride: cells between two windows.
         threshold: the smallest drop of the true class's score, in [0, 1], that makes a mask a target.
         negatives: the share of the cells outside the window that give a gradient in pre-training (1 in the paper, 0.4
@@ -79,34 +76,29 @@ class ASDN(nn.Module):
         self.sampling = sampling or MaskSampling()
         self.window, self.stride = window, stride
         self.threshold, self.negatives = threshold, negatives
-        self.stage: Literal["pretraining", "joint"] = "joint"
 
     def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
-        """Hide cells of features (n x C x d x d), or in pre-training learn which; see ``Adversary``."""
+        """Hide cells of features (n x C x d x d), and learn from the masks that were hard; see ``Adversary``."""
         logits = self.network(features.detach())
-        return (self.pretrain if self.stage == "pretraining" else self.compete)(logits, features, labels, head)
+        mask = self.sampling(logits.detach())
+        hidden = features.masked_fill(mask[:, None], 0)
+        drop = score_drop(features, hidden, labels, head)
+        hard = drop > self.threshold
+        loss = masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
+        metrics = {"score_drop": drop.mean(), "hard_masks": hard.float().mean()} if len(drop) else {}
+        return Hardened(hidden, loss, metrics)
 
-    def pretrain(self, logits: Tensor, features: Tensor, labels: Tensor, head: Head) -> Hardened:
-        """Learn to predict the hardest window."""
+    def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+        """Learn to predict the hardest window of features (n x C x d x d), which stay as they are."""
+        logits = self.network(features.detach())
         size = features.shape[-1]
-        windows = sliding_windows(size, self.window or size // 3, self.stride).to(features.device)
+        windows = sliding_windows(size, self.window or default_window(size), self.stride).to(features.device)
         losses = window_losses(features.detach(), labels, head, windows)
         target = windows[losses.argmax(dim=1)]
         counted = target | (torch.rand(target.shape, device=target.device) < self.negatives)
         loss = masked_binary_cross_entropy(logits, target, counted)
         metrics = {"hardest_window_loss": losses.amax(dim=1).mean()} if len(losses) else {}
         return Hardened(features, loss, metrics)
-
-    def compete(self, logits: Tensor, features: Tensor, labels: Tensor, head: Head) -> Hardened:
-        """Hide cells, and learn from the masks that were hard."""
-        mask = self.sampling(logits.detach())
-        hidden = features.masked_fill(mask[:, None], 0)
-        with torch.no_grad():
-            drop = true_class_score(head(features), labels) - true_class_score(head(hidden), labels)
-        hard = drop > self.threshold
-        loss = masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
-        metrics = {"score_drop": drop.mean(), "hard_masks": hard.float().mean()} if len(drop) else {}
-        return Hardened(hidden, loss, metrics)
 
 
 def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
@@ -122,27 +114,25 @@ def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor)
 
 
 class FullyConnectedASDN(nn.Module):
-    """The paper's network: two layers as fc6 and fc7, and a third that gives a logit a cell.
+    """The paper's network: layers as the detector's head has (fc6 and fc7), and one more that gives a logit a cell.
 
     Args:
-        fc6: from the flattened features, of ImageNet's network or the detector's head; it is copied, never shared.
-        fc7: from the outputs of ``fc6``; likewise.
+        head: RoI features to vectors, of the ImageNet network or the detector's own; it is copied, never shared.
+        features: length of those vectors.
         size: d, cells on a side of the features.
     """
 
-    def __init__(self, fc6: nn.Linear, fc7: nn.Linear, size: int) -> None:
+    def __init__(self, head: nn.Module, features: int, size: int) -> None:
         super().__init__()
-        self.fc6, self.fc7 = deepcopy(fc6), deepcopy(fc7)
-        self.mask = nn.Linear(fc7.out_features, size * size)
+        self.head = HeadCopy(head)
+        self.mask = nn.Linear(features, size * size)
         self.size = size
         nn.init.normal_(self.mask.weight, std=0.01)
         nn.init.zeros_(self.mask.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return logits n x d x d of features n x C x d x d."""
-        x = F.relu(self.fc6(features.flatten(1)))
-        x = F.relu(self.fc7(x))
-        logits: Tensor = self.mask(x)
+        logits: Tensor = self.mask(self.head(features))
         return logits.view(-1, self.size, self.size)
 
 

@@ -8,13 +8,12 @@ into blocks with a rotation each: channels respond to different parts of an obje
 from __future__ import annotations
 
 import math
-from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afrcnn.adversary.contract import Hardened, Head, true_class_score
+from afrcnn.adversary.contract import Hardened, Head, HeadCopy, true_class_score
 
 BACKGROUND = 0
 
@@ -84,24 +83,22 @@ class LocalisationNetwork(nn.Module):
     """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
 
     Args:
-        fc6: from the flattened features, of ImageNet's network or the detector's head; it is copied, never shared.
-        fc7: from the outputs of ``fc6``; likewise.
+        head: RoI features to vectors, of the ImageNet network or the detector's own; it is copied, never shared.
+        features: length of those vectors.
         blocks: how many blocks of channels are transformed.
     """
 
-    def __init__(self, fc6: nn.Linear, fc7: nn.Linear, blocks: int = 4) -> None:
+    def __init__(self, head: nn.Module, features: int, blocks: int = 4) -> None:
         super().__init__()
-        self.fc6, self.fc7 = deepcopy(fc6), deepcopy(fc7)
-        self.transformation = nn.Linear(fc7.out_features, blocks * 4)
+        self.head = HeadCopy(head)
+        self.transformation = nn.Linear(features, blocks * 4)
         # Near the identity, where the gradient of the hyperbolic tangent is largest.
         nn.init.normal_(self.transformation.weight, std=0.001)
         nn.init.zeros_(self.transformation.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return raw numbers n x (blocks * 4) of features n x C x d x d."""
-        x = F.relu(self.fc6(features.flatten(1)))
-        x = F.relu(self.fc7(x))
-        numbers: Tensor = self.transformation(x)
+        numbers: Tensor = self.transformation(self.head(features))
         return numbers
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from copy import deepcopy
+from typing import NamedTuple, Protocol, Self
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
@@ -37,7 +39,11 @@ class Hardened(NamedTuple):
 
 
 class Adversary(Protocol):
-    """Anything that makes features harder: in practice an ``nn.Module``."""
+    """Anything that makes features harder: in practice an ``nn.Module``.
+
+    One that has to learn before it competes has a method ``pretrain`` with the arguments and the result of the call:
+    it is called instead while the detector is frozen, and only its loss is used.
+    """
 
     def __call__(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Return harder features.
@@ -46,7 +52,35 @@ class Adversary(Protocol):
             features: n x C x d x d, RoI features of foreground proposals; n may be 0.
             labels: n, int64, 1..K.
             head: the detector's classifier as it is now.
+
+        Returns:
+            Features of the same shape and type; a loss that is a mean over the n objects, and for n = 0 is 0 and still
+            depends on every parameter.
         """
+
+
+class HeadCopy(nn.Module):
+    """Layers as a detector's head has them, for an adversary's own: a copy that starts from the same weights.
+
+    It stays in evaluation mode: dropout is off, and batch normalisation keeps its statistics.
+
+    Args:
+        head: RoI features n x C x d x d to vectors n x D.
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.layers = deepcopy(head).requires_grad_(True).eval()
+
+    def train(self, mode: bool = True) -> Self:
+        """Note the mode, but leave the layers in evaluation mode."""
+        self.training = mode
+        return self
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return vectors n x D of features n x C x d x d."""
+        vectors: Tensor = self.layers(features)
+        return vectors
 
 
 class DetachedHead:
@@ -94,6 +128,14 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+@torch.no_grad()
+def score_drop(features: Tensor, hardened: Tensor, labels: Tensor, head: Head) -> Tensor:
+    """Return by how much (n, in [-1, 1]) the true class's score falls when features (n x C x d x d) are hardened."""
+    logits = head(torch.cat([features, hardened]))  # the head's weights, larger than the features, are read once
+    before, after = true_class_score(logits, labels.repeat(2)).chunk(2)
+    return before - after
 
 
 def true_class_score(logits: Tensor, labels: Tensor) -> Tensor:

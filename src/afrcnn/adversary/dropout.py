@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from afrcnn.adversary.asdn import cell_count
-from afrcnn.adversary.contract import Hardened, Head
-from afrcnn.adversary.window_search import sliding_windows, window_losses
+from afrcnn.adversary.contract import Hardened, Head, score_drop, true_class_score
+from afrcnn.adversary.window_search import default_window, sliding_windows, window_losses
 
 
 class RandomDropout(nn.Module):
@@ -28,14 +28,15 @@ class RandomDropout(nn.Module):
         mask = torch.zeros_like(order, dtype=torch.bool)
         mask.scatter_(1, order[:, : cell_count(self.share, height * width)], True)
         hidden = features.masked_fill(mask.view(n, 1, height, width), 0)
-        return Hardened(hidden, features.new_zeros(()), {})
+        metrics = {"score_drop": score_drop(features, hidden, labels, head).mean()} if n else {}
+        return Hardened(hidden, features.new_zeros(()), metrics)
 
 
 class HardDropout(nn.Module):
     """Hides the hardest window of each object, found by exhaustive search in every update.
 
     Args:
-        window: cells on a side of the window; a third of d, rounded down, when None.
+        window: cells on a side of the window; a third of d, rounded up, when None.
         stride: cells between two windows.
     """
 
@@ -46,6 +47,14 @@ class HardDropout(nn.Module):
     def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Hide the hardest window of features (n x C x d x d); see ``Adversary``."""
         size = features.shape[-1]
-        windows = sliding_windows(size, self.window or size // 3, self.stride).to(features.device)
-        hardest = window_losses(features.detach(), labels, head, windows).argmax(dim=1)
-        return Hardened(features.masked_fill(windows[hardest][:, None], 0), features.new_zeros(()), {})
+        windows = sliding_windows(size, self.window or default_window(size), self.stride).to(features.device)
+        losses, hardest = window_losses(features.detach(), labels, head, windows).max(dim=1)
+        hidden = features.masked_fill(windows[hardest][:, None], 0)
+        return Hardened(hidden, features.new_zeros(()), self.measure(losses, features, labels, head))
+
+    @torch.no_grad()
+    def measure(self, losses: Tensor, features: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
+        """Return how hard it is: the score drop, of which the search already knows what is left (exp of -loss)."""
+        if not len(losses):
+            return {}
+        return {"score_drop": (true_class_score(head(features), labels) - losses.neg().exp()).mean()}

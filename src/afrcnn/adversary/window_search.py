@@ -21,6 +21,11 @@ OUTPUTS = 1024
 """A first layer's outputs that are evaluated at once; each is several times smaller than a masked copy."""
 
 
+def default_window(size: int) -> int:
+    """Return the window's side on ``size`` x ``size`` cells: d / 3 (section 4.2.1), rounded up to whole cells."""
+    return -(-size // 3)
+
+
 def sliding_windows(size: int, window: int, stride: int = 1) -> Tensor:
     """Return all windows on a grid as masks, W x size x size, bool, true where the window is.
 
