@@ -3,8 +3,9 @@
 from afrcnn.adversary.asdn import ASDN, ConvolutionalASDN, FullyConnectedASDN, MaskSampling
 from afrcnn.adversary.astn import ASTN, LocalisationNetwork
 from afrcnn.adversary.chain import Chain
-from afrcnn.adversary.contract import Adversary, DetachedHead, Hardened
+from afrcnn.adversary.contract import Adversary, DetachedHead, Hardened, RoIHead
 from afrcnn.adversary.dropout import HardDropout, RandomDropout
+from afrcnn.adversary.seam import Seam
 
 __all__ = [
     "ASDN",
@@ -19,4 +20,6 @@ __all__ = [
     "LocalisationNetwork",
     "MaskSampling",
     "RandomDropout",
+    "RoIHead",
+    "Seam",
 ]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afrcnn.adversary.contract import Hardened, Head, HeadCopy, score_drop
+from afrcnn.adversary.contract import Hardened, Head, HeadCopy, RoIHead, score_drop
 from afrcnn.adversary.window_search import default_window, sliding_windows, window_losses
 
 
@@ -117,16 +117,14 @@ class FullyConnectedASDN(nn.Module):
     """The paper's network: layers as the detector's head has (fc6 and fc7), and one more that gives a logit a cell.
 
     Args:
-        head: RoI features to vectors, of the ImageNet network or the detector's own; it is copied, never shared.
-        features: length of those vectors.
-        size: d, cells on a side of the features.
+        head: of the ImageNet network, or the detector's own; its layers are copied, never shared.
     """
 
-    def __init__(self, head: nn.Module, features: int, size: int) -> None:
+    def __init__(self, head: RoIHead) -> None:
         super().__init__()
-        self.head = HeadCopy(head)
-        self.mask = nn.Linear(features, size * size)
-        self.size = size
+        self.head = HeadCopy(head.layers)
+        self.mask = nn.Linear(head.features, head.size**2)
+        self.size = head.size
         nn.init.normal_(self.mask.weight, std=0.01)
         nn.init.zeros_(self.mask.bias)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afrcnn.adversary.contract import Hardened, Head, HeadCopy, true_class_score
+from afrcnn.adversary.contract import Hardened, Head, HeadCopy, RoIHead, true_class_score
 
 BACKGROUND = 0
 
@@ -83,15 +83,14 @@ class LocalisationNetwork(nn.Module):
     """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
 
     Args:
-        head: RoI features to vectors, of the ImageNet network or the detector's own; it is copied, never shared.
-        features: length of those vectors.
+        head: of the ImageNet network, or the detector's own; its layers are copied, never shared.
         blocks: how many blocks of channels are transformed.
     """
 
-    def __init__(self, head: nn.Module, features: int, blocks: int = 4) -> None:
+    def __init__(self, head: RoIHead, blocks: int = 4) -> None:
         super().__init__()
-        self.head = HeadCopy(head)
-        self.transformation = nn.Linear(features, blocks * 4)
+        self.head = HeadCopy(head.layers)
+        self.transformation = nn.Linear(head.features, blocks * 4)
         # Near the identity, where the gradient of the hyperbolic tangent is largest.
         nn.init.normal_(self.transformation.weight, std=0.001)
         nn.init.zeros_(self.transformation.bias)

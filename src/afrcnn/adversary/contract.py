@@ -59,6 +59,22 @@ class Adversary(Protocol):
         """
 
 
+class RoIHead(NamedTuple):
+    """What an adversary's own layers are made from, and for.
+
+    Attributes:
+        layers: the detector's head, or that of the ImageNet network: n x C x d x d to n x D.
+        features: D.
+        channels: C.
+        size: d.
+    """
+
+    layers: nn.Module
+    features: int
+    channels: int
+    size: int
+
+
 class HeadCopy(nn.Module):
     """Layers as a detector's head has them, for an adversary's own: a copy that starts from the same weights.
 

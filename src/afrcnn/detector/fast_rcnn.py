@@ -11,10 +11,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from afrcnn.adversary.contract import DetachedHead
+from afrcnn.adversary.seam import Seam
 from afrcnn.data.dataset import Target
 from afrcnn.detector.backbones import Network
 from afrcnn.detector.box_coding import BoxCoder
 from afrcnn.detector.sampling import RoISampler, Sample
+from afrcnn.processes import mean_count
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -25,6 +28,8 @@ class FastRCNN(nn.Module):
     In training, ``losses = detector(images, proposals, targets)``; in evaluation,
     ``detections = detector(images, proposals)``: one dictionary an image with ``boxes`` (D x 4, XYXY pixels of the
     given image), ``labels`` (D, int64, 1..K) and ``scores`` (D, float32 in [0, 1]), best first.
+
+    An adversary is attached by ``afrcnn.adversary.attach`` and takes part in training alone.
 
     Args:
         network: the ImageNet network, cut at RoI pooling.
@@ -63,6 +68,8 @@ class FastRCNN(nn.Module):
         )
         self.trunk, self.roi_pooling, self.head = network.trunk, roi_pooling, network.head
         self.predictor = FastRCNNPredictor(network.features, num_classes + 1)
+        self.seam: Seam | None = None
+        self.channels = network.channels
         self.sampler = sampler or RoISampler()
         self.box_coder = box_coder or BoxCoder()
         self.score_threshold = score_threshold
@@ -91,23 +98,38 @@ class FastRCNN(nn.Module):
             targets: N targets with ``boxes`` and ``labels``; needed in training.
 
         Returns:
-            ``{"classification": ..., "box_regression": ...}`` in training, a list of detections in evaluation.
+            ``{"classification": ..., "box_regression": ...}`` in training, with ``"adversary"`` where one is attached;
+            a list of detections in evaluation.
         """
-        batch, scales = self.prepare(images)
-        features = self.trunk(batch)
-
         if not self.training:
-            pooled = self.roi_pooling(features, self.resize(proposals, scales))
-            logits, deltas = self.predictor(self.head(pooled))
+            logits, deltas = self.predictor(self.head(self.pool(images, proposals)))
             sizes = [(image.shape[-2], image.shape[-1]) for image in images]
             return self.detect(logits.float(), deltas.float(), proposals, sizes)
 
         if targets is None:
             raise ValueError("targets are needed in training; call eval() first to detect")
-        samples = [self.sampler(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        pooled = self.roi_pooling(features, self.resize([sample.rois for sample in samples], scales))
+        samples = self.sample(proposals, targets)
+        pooled = self.pool(images, [sample.rois for sample in samples])
+        adversarial = {}
+        if self.seam is not None:
+            pooled, loss = self.seam(pooled, [sample.labels for sample in samples], self.detached_head())
+            adversarial["adversary"] = loss
         logits, deltas = self.predictor(self.head(pooled))
-        return self.losses(logits.float(), deltas.float(), samples)
+        return self.losses(logits.float(), deltas.float(), samples) | adversarial
+
+    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[Sample]:
+        """Draw the RoIs of an update from each image's proposals."""
+        return [self.sampler(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+
+    def pool(self, images: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
+        """Return the features n x C x d x d of RoIs (n_i x 4, XYXY pixels of their image, n in all)."""
+        batch, scales = self.prepare(images)
+        features: Tensor = self.roi_pooling(self.trunk(batch), self.resize(rois, scales))
+        return features
+
+    def detached_head(self) -> DetachedHead:
+        """Return the classifier as an adversary sees it."""
+        return DetachedHead(self.head, self.predictor)
 
     def prepare(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the normalised, resized, padded batch and each image's scale as (x, y, x, y) factors."""
@@ -135,7 +157,8 @@ class FastRCNN(nn.Module):
 
         Returns:
             ``classification``, the mean softmax loss, and ``box_regression``, smooth L1 (beta 1) of the true class's
-            offsets, summed over the four numbers and the foreground, divided by the number of all RoIs.
+            offsets, summed over the four numbers and the foreground, divided by the number of all RoIs. Over
+            processes, both average to what one process would compute.
         """
         labels = torch.cat([sample.labels for sample in samples])
         foreground = labels.nonzero().flatten()
@@ -143,7 +166,7 @@ class FastRCNN(nn.Module):
         boxes = torch.cat([sample.boxes for sample in samples])[foreground]
         chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
         # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
-        count = max(len(labels), 1)
+        count = mean_count(len(labels), labels.device)
         return {
             "classification": F.cross_entropy(logits, labels, reduction="sum") / count,
             "box_regression": F.smooth_l1_loss(chosen, self.box_coder.encode(boxes, rois), reduction="sum") / count,

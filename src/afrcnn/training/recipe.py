@@ -104,13 +104,109 @@ class DetectorRecipe:
 
 
 @dataclass
+class ASDNRecipe:
+    """ASDN, which hides cells of an object (section 4.2.1). The defaults are the paper's."""
+
+    network: Literal["fully_connected", "convolutional"] = "fully_connected"
+    """The paper's network, layers as fc6 and fc7 and one more, or the Caffe release's five convolutions."""
+    window: PositiveInt | None = None
+    """Cells on a side of the windows of pre-training; a third of the features' side, rounded up, when null."""
+    stride: PositiveInt = 1
+    """Cells between two windows."""
+    negatives: ClosedUnitInterval = 1.0
+    """Share of the cells outside the hardest window that give a gradient in pre-training."""
+    top: ClosedUnitInterval = 1 / 2
+    """Share of the cells, those with the highest values, that may be hidden."""
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is hidden."""
+    threshold: float = 0.1
+    """Smallest drop of the true class's score that makes a mask a target in joint training."""
+    fixed: bool = False
+    """Whether joint training leaves the network as pre-training made it."""
+
+
+@dataclass
+class ASTNRecipe:
+    """ASTN, which bends an object's parts (section 4.2.2). The defaults are the paper's."""
+
+    blocks: PositiveInt = 4
+    """Blocks of channels, each with a transformation of its own."""
+    degrees: NonNegativeFloat = 10.0
+    """Largest rotation either way."""
+    scale: NonNegativeFloat = 0.0
+    """Largest factor of enlargement or reduction, minus 1; none in the paper."""
+    translation: NonNegativeFloat = 0.0
+    """Largest shift as a fraction of the features' side; none in the paper."""
+
+
+@dataclass
+class RandomDropoutRecipe:
+    """Random spatial dropout, which the paper compares with (section 5.2.1)."""
+
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is hidden."""
+
+
+@dataclass
+class HardDropoutRecipe:
+    """Hard dropout, the exhaustive search in every update (section 5.2.1)."""
+
+    window: PositiveInt | None = None
+    """Cells on a side of the window; a third of the features' side, rounded up, when null."""
+    stride: PositiveInt = 1
+    """Cells between two windows."""
+
+
+@dataclass
+class JitterRecipe:
+    """Random changes of the proposals, which the paper compares with (section 5.2.1; it gives no ranges)."""
+
+    scale: NonNegativeFloat = 0.0
+    """Largest factor of enlargement or reduction, minus 1."""
+    aspect_ratio: NonNegativeFloat = 0.0
+    """Largest factor of the ratio of width to height, or of its inverse, minus 1."""
+    degrees: NonNegativeFloat = 0.0
+    """Largest rotation either way."""
+
+
+@dataclass
+class AdversaryRecipe:
+    """What the detector competes with in joint training."""
+
+    chain: list[str] = field(default_factory=list)
+    """Adversaries, each of which makes harder what the one before it gave: `asdn`, `astn`, `random_dropout`,
+    `hard_dropout`, or one of your own, by its entry point in `afrcnn.adversaries` or as module:class."""
+    clean_fraction: ClosedUnitInterval = 0.5
+    """Share of the images that no adversary touches; of two, one in the paper."""
+    pretrained: list[str] | None = None
+    """Adversaries of the chain that are trained alone first; those that have a pre-training, as ASDN, when null."""
+    learning_rate_factor: NonNegativeFloat = 1.0
+    """Learning rate of adversaries in joint training as a multiple of the detector's."""
+    asdn: ASDNRecipe = field(default_factory=ASDNRecipe)
+    """Fields of `asdn`."""
+    astn: ASTNRecipe = field(default_factory=ASTNRecipe)
+    """Fields of `astn`."""
+    random_dropout: RandomDropoutRecipe = field(default_factory=RandomDropoutRecipe)
+    """Fields of `random_dropout`."""
+    hard_dropout: HardDropoutRecipe = field(default_factory=HardDropoutRecipe)
+    """Fields of `hard_dropout`."""
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Arguments of your own adversaries by their name in the chain."""
+    jitter: JitterRecipe = field(default_factory=JitterRecipe)
+    """Random changes of the proposals of adversarial images, with or without adversaries."""
+
+
+@dataclass
 class ScheduleRecipe:
-    """Stochastic gradient descent and its schedule."""
+    """Stochastic gradient descent and its schedule: the detector alone."""
 
     iterations: PositiveInt = 80_000
     """Number of updates."""
     images_per_iteration: PositiveInt = 2
     """Images of an update, over all processes."""
+    images_at_once: PositiveInt | None = None
+    """Images of a process whose gradients are computed together, and added to those of the others of the update; all
+    when null. Fewer need less memory."""
     learning_rate: PositiveFloat = 0.001
     """Learning rate of weights at the beginning."""
     decay_at: list[PositiveInt] = field(default_factory=lambda: [60_000])
@@ -134,6 +230,28 @@ class ScheduleRecipe:
 
 
 @dataclass
+class PretrainingRecipe(ScheduleRecipe):
+    """The adversary alone, against the frozen detector (section 4.2.1)."""
+
+    iterations: NonNegativeInt = 0
+    """Number of updates; none when 0 (10,000 in the paper)."""
+    decay_at: list[PositiveInt] = field(default_factory=list)
+    """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
+    foreground_per_image: PositiveInt = 32
+    """Foreground proposals that an image gives at most."""
+
+
+@dataclass
+class JointRecipe(ScheduleRecipe):
+    """Detector and adversary together (section 4.2.1)."""
+
+    iterations: NonNegativeInt = 0
+    """Number of updates; none when 0 (70,000 in the paper, after 10,000 of the detector alone)."""
+    decay_at: list[PositiveInt] = field(default_factory=list)
+    """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
+
+
+@dataclass
 class EngineRecipe:
     """The machine: devices, processes and precision, handed to Lightning Fabric."""
 
@@ -149,12 +267,17 @@ class EngineRecipe:
 
 @dataclass
 class Recipe:
-    """An experiment."""
+    """An experiment: the detector alone (`schedule`), the adversary alone (`pretraining`), both together (`joint`)."""
 
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
+    joint: JointRecipe = field(default_factory=JointRecipe)
     engine: EngineRecipe = field(default_factory=EngineRecipe)
+    init_from: str | None = None
+    """A trained detector that takes the place of the first stage: a run folder or a .safetensors file of weights."""
     seed: NonNegativeInt = 0
     """Seed of everything random."""
 
@@ -212,18 +335,7 @@ def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool
     Raises:
         UserError: the backbone has no ImageNet weights or no dropout, or the weights cannot be loaded.
     """
-    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
-    options = {"dropout": recipe.dropout, "weights": recipe.weights}
-    options = {name: value for name, value in options.items() if value is not None}
-    if "dropout" in options and recipe.backbone.startswith("resnet"):
-        raise UserError(
-            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
-        )
-    if "weights" in options and recipe.backbone == "small":
-        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
-    if not pretrained:
-        options.pop("weights", None)
-    network = build(**options)
+    network = build_network(recipe, pretrained=pretrained)
     pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
     return FastRCNN(
         network,
@@ -239,6 +351,22 @@ def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool
         nms_iou=recipe.nms_iou,
         detections_per_image=recipe.detections_per_image,
     )
+
+
+def build_network(recipe: DetectorRecipe, *, pretrained: bool = True) -> Network:
+    """Build the backbone that a recipe describes; see :func:`build_detector`."""
+    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
+    options = {"dropout": recipe.dropout, "weights": recipe.weights}
+    options = {name: value for name, value in options.items() if value is not None}
+    if "dropout" in options and recipe.backbone.startswith("resnet"):
+        raise UserError(
+            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
+        )
+    if "weights" in options and recipe.backbone == "small":
+        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
+    if not pretrained:
+        options.pop("weights", None)
+    return build(**options)
 
 
 def _plain_numbers(value: T) -> T:

@@ -1,0 +1,79 @@
+"""The seam between RoI pooling and the head, where an adversary meets the detector (section 3, figure 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
+
+import torch
+from torch import Tensor, nn
+
+from afrcnn.adversary.contract import Hardened, Head
+from afrcnn.processes import mean_count, rank_and_size
+
+
+class Seam(nn.Module):
+    """Hands the foreground RoIs of adversarial images to an adversary, and puts back what it made of them.
+
+    Used in training alone. What the adversary measured in the last update is in ``metrics``.
+
+    Args:
+        adversary: an ``Adversary`` (see ``afrcnn.adversary.contract``).
+        clean_fraction: the share of the images, in [0, 1], that no adversary touches, so that the detector does not
+            overfit to hard examples (section 5.1: one image of two).
+    """
+
+    def __init__(self, adversary: nn.Module, clean_fraction: float = 0.5) -> None:
+        super().__init__()
+        self.adversary = adversary
+        self.adversarial = AdversarialImages(clean_fraction)
+        self.metrics: dict[str, Tensor] = {}
+
+    def forward(self, features: Tensor, labels: Sequence[Tensor], head: Head) -> tuple[Tensor, Tensor]:
+        """Return features of which some are harder, and the adversary's loss.
+
+        Args:
+            features: n x C x d x d, of the RoIs of all images.
+            labels: the RoIs' labels by image, n in all; 0 is background.
+            head: the detector's classifier.
+
+        Returns:
+            Features n x C x d x d and a scalar, which over processes averages to the mean over all their objects.
+        """
+        turns = zip(labels, self.adversarial(len(labels)), strict=True)
+        chosen = torch.cat([(label > 0) & adversarial for label, adversarial in turns]).nonzero().flatten()
+        hardened = Hardened(*self.adversary(features[chosen], torch.cat(list(labels))[chosen], head))
+        self.metrics = hardened.metrics
+        loss = hardened.loss * (len(chosen) / mean_count(len(chosen), features.device))
+        return features.index_copy(0, chosen, hardened.features.to(features.dtype)), loss
+
+
+class AdversarialImages(nn.Module):
+    """Says which images of an update are adversarial, in turns: of two, with the paper's half, the second.
+
+    Images are counted over all processes and from update to update (in the state dict), so that the fraction holds for
+    any number of images of an update, also for one image at a time.
+
+    Args:
+        clean_fraction: the share of the images, in [0, 1], that are not.
+    """
+
+    count: Tensor
+
+    def __init__(self, clean_fraction: float) -> None:
+        super().__init__()
+        if not 0 <= clean_fraction <= 1:
+            raise ValueError(f"a clean fraction of {clean_fraction:g} is not in [0, 1]")
+        self.clean_fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images: int) -> list[bool]:
+        """Return for each of the next ``images`` images of this process whether it is adversarial."""
+        rank, size = rank_and_size()
+        first = int(self.count) + rank * images
+        self.count += size * images
+        return [not self._is_clean(number) for number in range(first, first + images)]
+
+    def _is_clean(self, number: int) -> bool:
+        return ceil((number + 1) * self.clean_fraction) > ceil(number * self.clean_fraction)

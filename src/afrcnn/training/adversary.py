@@ -1,0 +1,170 @@
+"""Adversaries in a training: built from a recipe, and trained alone against a frozen detector."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from afrcnn.adversary import (
+    ASDN,
+    ASTN,
+    Chain,
+    ConvolutionalASDN,
+    FullyConnectedASDN,
+    HardDropout,
+    LocalisationNetwork,
+    MaskSampling,
+    RandomDropout,
+    RoIHead,
+)
+from afrcnn.adversary.attach import roi_head_of
+from afrcnn.adversary.contract import Hardened
+from afrcnn.data.dataset import Target
+from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.sampling import RoISampler
+from afrcnn.errors import UserError
+from afrcnn.processes import mean_count
+from afrcnn.training.recipe import AdversaryRecipe, ASDNRecipe, ASTNRecipe, DetectorRecipe, build_network
+
+ENTRY_POINTS = "afrcnn.adversaries"
+"""Group of entry points in which an installed package names its adversaries."""
+
+NEW_HEADS = ("squeezenet1_0", "small")
+"""Backbones whose fc6 and fc7 ImageNet has not taught."""
+
+
+def build_adversary(recipe: AdversaryRecipe, head: RoIHead) -> Chain:
+    """Build the chain of adversaries that a recipe names; it may be empty.
+
+    Args:
+        recipe: its fields.
+        head: what the layers of the adversaries begin as.
+
+    Raises:
+        UserError: an adversary is unknown, or its fields are wrong.
+    """
+    chain = Chain()
+    for name in recipe.chain:
+        key = key_of(name)
+        if key in chain:
+            raise UserError(f"names {key} twice", field="adversary.chain", fix="name each adversary once")
+        try:
+            chain[key] = _build(name, recipe, head)
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error), field=f"adversary.{key}", fix="see `afrcnn train --help`") from error
+    return chain
+
+
+def initial_head(recipe: DetectorRecipe, detector: FastRCNN) -> RoIHead:
+    """Return the layers that an adversary's own begin as (section 4.2.1): ImageNet's, or else the detector's."""
+    head = roi_head_of(detector)
+    if recipe.weights is None or recipe.backbone in NEW_HEADS:
+        return head
+    return head._replace(layers=build_network(recipe).head)
+
+
+def key_of(name: str) -> str:
+    """Return the name of an adversary in its chain, in logs and in files: the last part of a dotted path."""
+    return name.rpartition(".")[2]
+
+
+def _build(name: str, recipe: AdversaryRecipe, head: RoIHead) -> nn.Module:
+    match name:
+        case "asdn":
+            return _build_asdn(recipe.asdn, head)
+        case "astn":
+            return _build_astn(recipe.astn, head)
+        case "random_dropout":
+            return RandomDropout(recipe.random_dropout.share)
+        case "hard_dropout":
+            return HardDropout(recipe.hard_dropout.window, recipe.hard_dropout.stride)
+        case _:
+            return _own(name)(head, **recipe.own.get(name, {}))
+
+
+def _build_asdn(recipe: ASDNRecipe, head: RoIHead) -> ASDN:
+    network = FullyConnectedASDN(head) if recipe.network == "fully_connected" else ConvolutionalASDN(head.channels)
+    return ASDN(
+        network,
+        MaskSampling(recipe.top, recipe.share),
+        window=recipe.window,
+        stride=recipe.stride,
+        threshold=recipe.threshold,
+        negatives=recipe.negatives,
+    )
+
+
+def _build_astn(recipe: ASTNRecipe, head: RoIHead) -> ASTN:
+    if head.channels % recipe.blocks:
+        raise ValueError(f"{head.channels} channels cannot be divided into {recipe.blocks} blocks")
+    return ASTN(
+        LocalisationNetwork(head, recipe.blocks),
+        blocks=recipe.blocks,
+        degrees=recipe.degrees,
+        scale=recipe.scale,
+        translation=recipe.translation,
+    )
+
+
+def _own(name: str) -> type[nn.Module]:
+    """Return a user's class by the name of an entry point, or by its dotted path from the current folder."""
+    installed = entry_points(group=ENTRY_POINTS, name=name)
+    module, _, attribute = name.rpartition(".")
+    fix = "choose asdn, astn, random_dropout, hard_dropout, or write package.module.Class for one of your own"
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        found = next(iter(installed)).load() if installed else getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"there is no adversary {name} ({error})", field="adversary.chain", fix=fix) from error
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"{name} is no class of nn.Module", field="adversary.chain", fix=fix)
+    return found
+
+
+class Pretraining(nn.Module):
+    """The second stage (section 4.2.1): adversaries learn alone, and the detector is a constant to them.
+
+    What they measured in the last update is in ``metrics``.
+
+    Args:
+        adversaries: those that learn, by name.
+        detector: no part of this module, so that nothing here trains it.
+        foreground_per_image: how many foreground RoIs an image gives at most.
+    """
+
+    def __init__(self, adversaries: dict[str, nn.Module], detector: FastRCNN, foreground_per_image: int) -> None:
+        super().__init__()
+        self.adversaries = nn.ModuleDict(adversaries)
+        self.metrics: dict[str, Tensor] = {}
+        sampler = detector.sampler
+        self.sampler = RoISampler(foreground_per_image, 1.0, sampler.foreground_iou, sampler.background_iou)
+        self.pool, self.head = detector.pool, detector.detached_head()
+
+    def forward(
+        self, images: Sequence[Tensor], proposals: Sequence[Tensor], targets: Sequence[Target]
+    ) -> dict[str, Tensor]:
+        """Return the adversaries' losses, each a mean over the foreground RoIs of all processes."""
+        with torch.no_grad():
+            rois, labels = self.sample(proposals, targets)
+            features = self.pool(images, rois)
+        share = len(labels) / mean_count(len(labels), features.device)
+        losses, self.metrics = {}, {}
+        for name, adversary in self.adversaries.items():
+            learn = getattr(adversary, "pretrain", adversary)
+            hardened = Hardened(*learn(features, labels, self.head))
+            losses[f"adversary/{name}"] = hardened.loss * share
+            self.metrics |= {f"{name}/{metric}": value for metric, value in hardened.metrics.items()}
+        return losses
+
+    def sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> tuple[list[Tensor], Tensor]:
+        """Draw foreground RoIs: boxes by image, and the labels (n, 1..K) of all."""
+        samples = [self.sampler(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        labels = torch.cat([sample.labels for sample in samples])
+        return [sample.rois[sample.labels > 0] for sample in samples], labels[labels > 0]

@@ -1,0 +1,64 @@
+"""The stages of a training (section 4.2.1): the detector alone, the adversary alone, both together."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from afrcnn.errors import UserError
+from afrcnn.training.recipe import Recipe, ScheduleRecipe
+
+
+class Stage(NamedTuple):
+    """One stage of a training.
+
+    Attributes:
+        name: which one.
+        schedule: its updates.
+        first: how many updates the run has made when it begins.
+    """
+
+    name: Literal["detector", "pretraining", "joint"]
+    schedule: ScheduleRecipe
+    first: int
+
+    @property
+    def last(self) -> int:
+        """How many updates the run has made when it ends."""
+        return self.first + self.schedule.iterations
+
+
+def stages(recipe: Recipe) -> list[Stage]:
+    """Return the stages that a recipe asks for, in order; the detector alone is skipped where one is given.
+
+    Raises:
+        UserError: no stage is left, or one lacks what it is for.
+    """
+    chain, before = recipe.adversary.chain, 0
+    if chain and not (recipe.pretraining.iterations or recipe.joint.iterations):
+        raise UserError(
+            f"is 0, and so {' and '.join(chain)} never meet the detector",
+            field="joint.iterations",
+            fix="set it, or leave adversary.chain empty",
+        )
+    if recipe.pretraining.iterations and not chain:
+        raise UserError(
+            "there is no adversary to train",
+            field="pretraining.iterations",
+            fix="set it to 0, or name an adversary in adversary.chain",
+        )
+    found = []
+    if recipe.init_from is None:
+        found.append(Stage("detector", recipe.schedule, before))
+        before = found[-1].last
+    if recipe.pretraining.iterations:
+        found.append(Stage("pretraining", recipe.pretraining, before))
+        before = found[-1].last
+    if recipe.joint.iterations:
+        found.append(Stage("joint", recipe.joint, before))
+    if not found:
+        raise UserError(
+            "takes the place of the first stage, and no other has iterations",
+            field="init_from",
+            fix="set joint.iterations",
+        )
+    return found
