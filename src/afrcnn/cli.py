@@ -23,7 +23,9 @@ from typing import Any, NoReturn
 from afrcnn import __version__
 from afrcnn.errors import UserError
 
-RECIPE_FIELD = re.compile(r"--((data|detector|schedule|engine)(\.[\w.]+)?|seed)\+?(=.*)?", re.DOTALL)
+RECIPE_FIELD = re.compile(
+    r"--((data|detector|adversary|schedule|pretraining|joint|engine)(\.[\w.]+)?|init_from|seed)\+?(=.*)?", re.DOTALL
+)
 """An option that is a field of a recipe, perhaps with its value."""
 
 

@@ -49,7 +49,8 @@ class ASDN(nn.Module):
     In joint training (``forward``), the features lose the cells of a sampled mask; those masks that lowered the true
     class's score much become the targets, and the others give no gradient (the paper's turn on REINFORCE). In
     pre-training (``pretrain``), against a frozen detector, the target is the window whose hiding costs the detector
-    most, found by exhaustive search, and the features stay as they are. Both learn by binary cross entropy (equation 1).
+    most, found by exhaustive search, and the features stay as they are. Both learn by binary cross entropy (equation
+    1).
 
     Args:
         network: features n x C x d x d to the heatmap's logits n x d x d, with parameters of its own.

@@ -69,6 +69,33 @@ def initial_head(recipe: DetectorRecipe, detector: FastRCNN) -> RoIHead:
     return head._replace(layers=build_network(recipe).head)
 
 
+def learners(recipe: AdversaryRecipe, chain: Chain) -> dict[str, nn.Module]:
+    """Return the adversaries of a chain that the second stage trains.
+
+    Raises:
+        UserError: there is none, or the recipe names one that is not in the chain.
+    """
+    own = [name for name, adversary in chain.items() if hasattr(adversary, "pretrain")]
+    names = own if recipe.pretrained is None else [key_of(name) for name in recipe.pretrained]
+    if unknown := [name for name in names if name not in chain]:
+        raise UserError(
+            f"{unknown[0]} is not in adversary.chain", field="adversary.pretrained", fix=f"choose of {', '.join(chain)}"
+        )
+    if not any(True for name in names for _ in chain[name].parameters()):
+        raise UserError(
+            f"{' and '.join(chain)} have nothing to learn alone",
+            field="pretraining.iterations",
+            fix="set it to 0, or name others in adversary.pretrained",
+        )
+    return {name: chain[name] for name in names}
+
+
+def freeze(recipe: AdversaryRecipe, chain: Chain) -> None:
+    """Leave fixed adversaries as pre-training made them (section 5.2.1)."""
+    for name, adversary in chain.items():
+        adversary.requires_grad_(not (name == "asdn" and recipe.asdn.fixed))
+
+
 def key_of(name: str) -> str:
     """Return the name of an adversary in its chain, in logs and in files: the last part of a dotted path."""
     return name.rpartition(".")[2]

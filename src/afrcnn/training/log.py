@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -23,34 +24,51 @@ class Log:
     """
 
     def __init__(self, file: Path, tensorboard: Path, iteration: int = 0) -> None:
-        self.file = file
+        self.file, self.columns = file, ["iteration"]
         if file.is_file():
             with file.open(encoding="utf-8", newline="") as lines:
                 rows = [row for row in csv.reader(lines) if row]
             # What was logged after the checkpoint is done, and logged, again; the last row may have been cut short.
             whole = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit()]
-            kept = rows[:1] + [row for row in whole if int(row[0]) <= iteration]
-            with atomic_write(file) as lines:
-                csv.writer(lines).writerows(kept if len(kept) > 1 else [])
+            kept = [row for row in whole if int(row[0]) <= iteration]
+            if kept:
+                self.columns = rows[0]
+            self._rewrite(kept)
         self.tensorboard = tensorboard
         with writing(tensorboard):
             self.writer = SummaryWriter(str(tensorboard), purge_step=iteration + 1)
 
-    def write(self, iteration: int, values: dict[str, float]) -> None:
-        """Log ``values`` as they are after ``iteration`` updates.
+    def write(self, iteration: int, values: Mapping[str, float | str]) -> None:
+        """Log ``values`` as they are after ``iteration`` updates; a name that is new becomes a new column.
 
         Raises:
             UserError: the log cannot be written.
         """
-        new = not self.file.is_file() or self.file.stat().st_size == 0
+        row = {"iteration": str(iteration)}
+        row |= {name: value if isinstance(value, str) else f"{value:.6g}" for name, value in values.items()}
+        if new := [name for name in row if name not in self.columns]:
+            with writing(self.file):
+                rows = self._rows()
+            self.columns = self.columns + new
+            self._rewrite([line + [""] * len(new) for line in rows])
         with writing(self.file), self.file.open("a", encoding="utf-8", newline="") as lines:
-            rows = csv.writer(lines)
-            if new:
-                rows.writerow(["iteration", *values])
-            rows.writerow([iteration, *(f"{value:.6g}" for value in values.values())])
+            csv.writer(lines).writerow([row.get(name, "") for name in self.columns])
         with writing(self.tensorboard):
             for name, value in values.items():
-                self.writer.add_scalar(name, value, iteration)
+                if not isinstance(value, str):
+                    self.writer.add_scalar(name, value, iteration)
+
+    def _rows(self) -> list[list[str]]:
+        """Return what the file holds below its header."""
+        if not self.file.is_file():
+            return []
+        with self.file.open(encoding="utf-8", newline="") as lines:
+            return list(csv.reader(lines))[1:]
+
+    def _rewrite(self, rows: list[list[str]]) -> None:
+        """Write the file anew: a header, where there is more to say than the iteration, and rows."""
+        with atomic_write(self.file) as lines:
+            csv.writer(lines).writerows([self.columns, *rows] if len(self.columns) > 1 else [])
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""

@@ -23,7 +23,9 @@ class Run:
     ``log.csv``           losses, learning rate and speed
     ``tensorboard/``      the same for TensorBoard
     ``checkpoint.pt``     the state to go on from
+    ``stage_one.safetensors``  the detector after its training alone, where further stages follow
     ``weights.safetensors``  the trained detector; there when the training is finished
+    ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
     ``results.json``      what they were worth
     ====================  =====================================================================
@@ -35,9 +37,16 @@ class Run:
         self.log_file = self.folder / "log.csv"
         self.tensorboard = self.folder / "tensorboard"
         self.checkpoint_file = self.folder / "checkpoint.pt"
+        self.stage_one_file = self.folder / "stage_one.safetensors"
         self.weights_file = self.folder / "weights.safetensors"
+        self.adversary_file = self.folder / "adversary.safetensors"
         self.detections = self.folder / "detections"
         self.results_file = self.folder / "results.json"
+
+    @property
+    def weights_files(self) -> tuple[Path, Path, Path]:
+        """The files that stages end with."""
+        return self.stage_one_file, self.weights_file, self.adversary_file
 
     def begin(self, recipe: Recipe) -> None:
         """Write the recipe, or find that the folder holds an earlier part of the same run.
@@ -45,7 +54,7 @@ class Run:
         Raises:
             UserError: the folder holds another run, or something else.
         """
-        for written in (self.recipe_file, self.log_file, self.checkpoint_file, self.weights_file):
+        for written in (self.recipe_file, self.log_file, self.checkpoint_file, *self.weights_files):
             remove_parts(written)
         text = dump_recipe(recipe)
         if self.recipe_file.is_file():
@@ -87,6 +96,24 @@ class Run:
         detector = build_detector(recipe.detector, len(recipe.data.classes), pretrained=False)
         fill(detector, read_state_dict(self.weights_file), self.weights_file)
         return detector.eval()
+
+
+def initial_weights(source: str) -> Path:
+    """Return the file of a detector that a training starts from.
+
+    Args:
+        source: a file of weights, or a run: then its detector after the first stage.
+
+    Raises:
+        UserError: there is none.
+    """
+    if not Path(source).is_dir():
+        return Path(source)
+    run = Run(source)
+    found = run.stage_one_file if run.stage_one_file.is_file() else run.weights_file
+    if not found.is_file():
+        raise UserError("has no trained weights yet", file=source, field="init_from", fix="finish its training first")
+    return found
 
 
 def open_split(recipe: Recipe, split: str) -> WithProposals:

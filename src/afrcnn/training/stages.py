@@ -22,9 +22,24 @@ class Stage(NamedTuple):
     first: int
 
     @property
+    def section(self) -> str:
+        """The section of the recipe that holds its schedule."""
+        return "schedule" if self.name == "detector" else self.name
+
+    @property
+    def number(self) -> int:
+        """Its number, 1 to 3, also where a stage before it is left out."""
+        return ("detector", "pretraining", "joint").index(self.name) + 1
+
+    @property
+    def label(self) -> str:
+        """What its progress is called."""
+        return ("training", "pre-training", "joint training")[self.number - 1]
+
+    @property
     def last(self) -> int:
         """How many updates the run has made when it ends."""
-        return self.first + self.schedule.iterations
+        return int(self.first + self.schedule.iterations)
 
 
 def stages(recipe: Recipe) -> list[Stage]:

@@ -54,7 +54,7 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         image, target = self.dataset[order(self.seed, epoch, len(self.dataset))[place]]
         target = trainable(target, self.use_difficult)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(_seed(self.seed, 1, position))
+            torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
             image, target = self.flip(image, target)
             if self.transform is not None:
                 image, target = self.transform(image, target)
@@ -125,6 +125,6 @@ def covered(boxes: Tensor, regions: Tensor) -> Tensor:
     return inside / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
 
 
-def _seed(*words: int) -> int:
+def seed_of(*words: int) -> int:
     """Return a seed of 63 bits that depends on every one of ``words``."""
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

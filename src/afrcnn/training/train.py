@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,31 +12,40 @@ from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
+from afrcnn.adversary import Chain
+from afrcnn.adversary.attach import attach, detach, roi_head_of
 from afrcnn.data.dataset import DetectionDataset, Target
 from afrcnn.detector.box_coding import offsets
 from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.weights import read_state_dict
 from afrcnn.errors import UserError
 from afrcnn.progress import progress
+from afrcnn.training.adversary import Pretraining, build_adversary, freeze, initial_head, learners
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.engine import build_fabric
 from afrcnn.training.log import Log
-from afrcnn.training.recipe import Recipe, ScheduleRecipe, build_detector
-from afrcnn.training.run import Run, open_split
-from afrcnn.training.stream import Positions, SampleTransform, TrainingStream, trainable
+from afrcnn.training.recipe import PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
+from afrcnn.training.run import Run, initial_weights, open_split
+from afrcnn.training.stages import Stage, stages
+from afrcnn.training.stream import Positions, SampleTransform, TrainingStream, seed_of, trainable
 
 Batch = tuple[list[Tensor], list[Target]]
+
+CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
+"""What a checkpoint holds."""
 
 IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
 
 
 def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | None = None) -> Run:
-    """Train the detector of a recipe; called again after an interruption, go on from the last checkpoint.
+    """Train the detector of a recipe, stage by stage; called again after an interruption, go on from the checkpoint.
 
     On the CPU with the same number of threads, an interrupted run ends with the same bits as one that was not.
 
@@ -52,45 +62,107 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
     """
     fabric = build_fabric(recipe.engine)
     fabric.launch()
-    run, schedule = Run(folder), recipe.schedule
-    images_per_process, rest = divmod(schedule.images_per_iteration, fabric.world_size)
-    if rest:
-        raise UserError(
-            f"{schedule.images_per_iteration} cannot be shared by {fabric.world_size} processes",
-            field="schedule.images_per_iteration",
-            fix=f"use a multiple of {fabric.world_size}",
-        )
+    run, ahead = Run(folder), stages(recipe)
+    for stage in ahead:
+        if stage.schedule.images_per_iteration % fabric.world_size:
+            raise UserError(
+                f"{stage.schedule.images_per_iteration} cannot be shared by {fabric.world_size} processes",
+                field=f"{stage.section}.images_per_iteration",
+                fix=f"use a multiple of {fabric.world_size}",
+            )
 
     dataset = open_split(recipe, recipe.data.train_split)
     recipe = replace(recipe, data=replace(recipe.data, classes=list(dataset.classes)))
+    torch.manual_seed(recipe.seed)  # every process builds the same detector
+    detector = begin(recipe, dataset)
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
 
-    # Every process builds the same detector, and then draws its own RoIs and dropout masks.
-    torch.manual_seed(recipe.seed)
-    detector = build_detector(recipe.detector, len(dataset.classes))
-    if recipe.detector.box_targets == "measured":
+    description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
+    saved = load_checkpoint(run.checkpoint_file, *CHECKPOINT) if run.checkpoint_file.is_file() else None
+    done = 0 if saved is None else int(saved["iteration"])
+    for stage in ahead:
+        # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
+        # run, by `init_from`, takes the place of the first stage without a difference.
+        torch.manual_seed(seed_of(recipe.seed, stage.number))
+        if stage.name != "detector" and recipe.adversary.chain and detector.seam is None:
+            adversary = build_adversary(recipe.adversary, initial_head(recipe.detector, detector))
+            attach(detector, adversary, recipe.adversary.clean_fraction)
+        inside = saved if stage.first < done <= stage.last else None
+        if inside is not None:
+            fill(detector, inside["detector"], run.checkpoint_file)
+        if done < stage.last:
+            run_stage(fabric, stage, detector, dataset, recipe, run, inside, transform)
+        if fabric.is_global_zero and stage.name == "detector" and len(ahead) > 1 and not run.stage_one_file.is_file():
+            save_weights(run.stage_one_file, detector, description)
+
+    if fabric.is_global_zero:
+        chain = None if detector.seam is None else detach(detector)
+        if chain is not None and chain.state_dict():
+            save_weights(run.adversary_file, chain, {"chain": recipe.adversary.chain})
+        save_weights(run.weights_file, detector, description)
+    fabric.barrier()
+    return run
+
+
+def begin(recipe: Recipe, dataset: DetectionDataset) -> FastRCNN:
+    """Return the detector that a training begins with, after the adversaries' fields were found to be right.
+
+    Raises:
+        UserError: weights cannot be read, or are those of another detector; an adversary cannot be built.
+    """
+    source = None if recipe.init_from is None else initial_weights(recipe.init_from)
+    detector = build_detector(recipe.detector, len(dataset.classes), pretrained=source is None)
+    if source is not None:
+        fill(detector, read_state_dict(source), source)
+    elif recipe.detector.box_targets == "measured":
         measure_box_targets(detector, dataset, recipe.data.use_difficult)
-    torch.manual_seed(recipe.seed + fabric.global_rank)
+    if recipe.adversary.chain:
+        adversary = build_adversary(recipe.adversary, roi_head_of(detector))  # a mistake is told now, not hours later
+        if recipe.pretraining.iterations:
+            learners(recipe.adversary, adversary)
+    return detector
 
-    optimizer = build_optimizer(detector, schedule)
-    model, optimizer = fabric.setup(detector, optimizer)
-    iteration = restore(fabric, run, detector, optimizer) if run.checkpoint_file.is_file() else 0
 
+def run_stage(
+    fabric: Fabric,
+    stage: Stage,
+    detector: FastRCNN,
+    dataset: DetectionDataset,
+    recipe: Recipe,
+    run: Run,
+    saved: dict[str, Any] | None,
+    transform: SampleTransform | None,
+) -> None:
+    """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
+    schedule, module = stage.schedule, cast(nn.Module, detector)
+    if isinstance(schedule, PretrainingRecipe):
+        assert detector.seam is not None
+        adversaries = learners(recipe.adversary, cast(Chain, detector.seam.adversary))
+        module = Pretraining(adversaries, detector, schedule.foreground_per_image)
+    elif detector.seam is not None:
+        freeze(recipe.adversary, cast(Chain, detector.seam.adversary))
+    fabric.to_device(detector)
+    detector.train()
+    optimizer = build_optimizer(module, schedule, recipe.adversary.learning_rate_factor)
+    model, optimizer = fabric.setup(module, optimizer)
+
+    # Every process draws its own RoIs and dropout masks.
+    torch.manual_seed(seed_of(recipe.seed, stage.number, fabric.global_rank))
+    done = 0 if saved is None else restore(fabric, run, saved, optimizer) - stage.first
     stream = TrainingStream(
         dataset,
-        seed=recipe.seed,
+        seed=seed_of(recipe.seed, stage.number),
         flip=recipe.data.flip,
         use_difficult=recipe.data.use_difficult,
         transform=transform,
     )
+    images = schedule.images_per_iteration // fabric.world_size
     loader = fabric.setup_dataloaders(
         DataLoader(
             stream,
-            batch_sampler=Positions(
-                iteration, schedule.iterations, images_per_process, fabric.global_rank, fabric.world_size
-            ),
+            batch_sampler=Positions(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
             num_workers=recipe.data.workers,
             collate_fn=collate,
             pin_memory=fabric.device.type == "cuda",
@@ -98,58 +170,71 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         ),
         use_distributed_sampler=False,
     )
-    if iteration < schedule.iterations:
-        fit(fabric, model, detector, optimizer, cast(Iterable[Batch], loader), schedule, run, iteration)
-    if fabric.is_global_zero:
-        save_weights(run.weights_file, detector, {"backbone": recipe.detector.backbone, "classes": recipe.data.classes})
-    fabric.barrier()
-    return run
+    fit(fabric, stage, model, detector, optimizer, cast(Iterable[Batch], loader), run, done)
 
 
 def fit(
     fabric: Fabric,
-    model: nn.Module,
+    stage: Stage,
+    model: _FabricModule,
     detector: FastRCNN,
     optimizer: Optimizer,
     loader: Iterable[Batch],
-    schedule: ScheduleRecipe,
     run: Run,
-    iteration: int,
+    start: int,
 ) -> None:
-    """Update the detector from ``iteration`` to the end of the schedule."""
-    first = fabric.is_global_zero
-    log = Log(run.log_file, run.tensorboard, iteration) if first else None
-    model.train()
-    sums: dict[str, Tensor] = {}
-    began, since = time.monotonic(), iteration
-    with progress("training", schedule.iterations, "iteration", done=iteration, quiet=not first) as report:
-        for images, targets in loader:
-            rate = learning_rate(iteration, schedule)
+    """Make the updates of a stage after the first ``start``."""
+    schedule, first = stage.schedule, fabric.is_global_zero
+    log = Log(run.log_file, run.tensorboard, stage.first + start) if first else None
+    values: dict[str, list[Tensor]] = defaultdict(list)
+    began, since = time.monotonic(), start
+    with progress(stage.label, schedule.iterations, "iteration", done=start, quiet=not first) as report:
+        for done, batch in enumerate(loader, start=start + 1):
+            rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            losses = model(images, [target["proposals"] for target in targets], targets)
-            loss = torch.stack(list(losses.values())).sum()
-            refuse_not_finite(fabric, loss, f"the loss of iteration {iteration + 1} is", targets, run)
             optimizer.zero_grad()
-            fabric.backward(loss)
+            losses = accumulate(fabric, model, batch, schedule.images_at_once)
+            refuse_not_finite(fabric, losses["loss"], f"the loss of iteration {stage.first + done} is", batch[1], run)
             optimizer.step()
-            iteration += 1
 
-            for name, value in {"loss": loss, **losses}.items():
-                sums[name] = sums.get(name, torch.zeros_like(value)) + value.detach()
-            if iteration % schedule.log_every == 0 or iteration == schedule.iterations:
-                means = {name: float(value) / (iteration - since) for name, value in sums.items()}
-                speed = (iteration - since) / (time.monotonic() - began)
+            for name, value in (losses | metrics(model.module)).items():
+                values[name].append(value.detach())
+            if done % schedule.log_every == 0 or done == schedule.iterations:
+                means = {name: float(torch.stack(items).mean()) for name, items in values.items()}
+                speed = (done - since) / (time.monotonic() - began)
                 if log is not None:
-                    log.write(iteration, {**means, "learning_rate": rate, "iterations_per_second": speed})
-                report(iteration, f"loss {means['loss']:.3f}")
-                sums, began, since = {}, time.monotonic(), iteration
-            if iteration % schedule.checkpoint_every == 0 or iteration == schedule.iterations:
+                    row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
+                    log.write(stage.first + done, row)
+                report(done, f"loss {means['loss']:.3f}")
+                values, began, since = defaultdict(list), time.monotonic(), done
+            if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
                 norm = nn.utils.get_total_norm(detector.parameters())
-                refuse_not_finite(fabric, norm, f"the weights after iteration {iteration} are", targets, run)
-                checkpoint(fabric, run, detector, optimizer, iteration)
+                refuse_not_finite(fabric, norm, f"the weights after iteration {stage.first + done} are", batch[1], run)
+                checkpoint(fabric, run, detector, optimizer, stage.first + done)
     if log is not None:
         log.close()
+
+
+def accumulate(fabric: Fabric, model: _FabricModule, batch: Batch, images_at_once: int | None) -> dict[str, Tensor]:
+    """Add the gradients of a batch to those there are, some images at a time, and return its losses.
+
+    Returns:
+        ``loss``, the sum that was differentiated, and what it is made of.
+    """
+    images, targets = batch
+    size = images_at_once or len(images)
+    losses: dict[str, Tensor] = {}
+    for start in range(0, len(images), size):
+        part = slice(start, start + size)
+        share = len(images[part]) / len(images)
+        with fabric.no_backward_sync(model, enabled=start + size < len(images)):
+            own = model(images[part], [target["proposals"] for target in targets[part]], targets[part])
+            loss = torch.stack(list(own.values())).sum() * share
+            fabric.backward(loss)
+        for name, value in {"loss": loss, **{name: value * share for name, value in own.items()}}.items():
+            losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
+    return losses
 
 
 def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
@@ -159,25 +244,38 @@ def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
     return float(schedule.learning_rate * warmup * schedule.decay_factor**decays)
 
 
-def build_optimizer(detector: nn.Module, schedule: ScheduleRecipe) -> SGD:
+def build_optimizer(module: nn.Module, schedule: ScheduleRecipe, adversary_factor: float = 1.0) -> SGD:
     """Return SGD over a module's trainable parameters, biases with their own learning rate and weight decay.
 
-    Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by.
+    Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by: for parameters of an
+    adversary that is attached to a detector, also by ``adversary_factor``.
     """
-    named = [(name, value) for name, value in detector.named_parameters() if value.requires_grad]
-    groups = [
-        {
-            "params": [value for name, value in named if not name.endswith("bias")],
-            "weight_decay": schedule.weight_decay,
-            "rate_factor": 1.0,
-        },
-        {
-            "params": [value for name, value in named if name.endswith("bias")],
-            "weight_decay": schedule.bias_weight_decay,
-            "rate_factor": schedule.bias_learning_rate_factor,
-        },
-    ]
+    groups = []
+    for attached in (False, True):
+        named = [
+            (name, value)
+            for name, value in module.named_parameters()
+            if value.requires_grad and name.startswith("seam.") == attached
+        ]
+        factor = adversary_factor if attached else 1.0
+        weights = [value for name, value in named if not name.endswith("bias")]
+        biases = [value for name, value in named if name.endswith("bias")]
+        if named:
+            groups += [
+                {"params": weights, "weight_decay": schedule.weight_decay, "rate_factor": factor},
+                {
+                    "params": biases,
+                    "weight_decay": schedule.bias_weight_decay,
+                    "rate_factor": factor * schedule.bias_learning_rate_factor,
+                },
+            ]
     return SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)
+
+
+def metrics(module: nn.Module) -> dict[str, Tensor]:
+    """Return what the adversary of a stage measured in its last update: how hard it is."""
+    measured = module.seam if isinstance(module, FastRCNN) else cast(Pretraining, module)
+    return {} if measured is None else measured.metrics
 
 
 def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
@@ -235,27 +333,25 @@ def checkpoint(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimize
     fabric.barrier()
 
 
-def restore(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimizer) -> int:
-    """Go back to the state of the last checkpoint and return its iteration.
+def restore(fabric: Fabric, run: Run, saved: dict[str, Any], optimizer: Optimizer) -> int:
+    """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
 
     Raises:
-        UserError: the checkpoint is damaged, of another model, or of another number of processes.
+        UserError: the checkpoint is of another number of processes.
     """
-    state = load_checkpoint(run.checkpoint_file, "iteration", "detector", "optimizer", "precision", "randomness")
-    if len(state["randomness"]) != fabric.world_size:
+    if len(saved["randomness"]) != fabric.world_size:
         raise UserError(
-            f"was written by {len(state['randomness'])} processes, not {fabric.world_size}",
+            f"was written by {len(saved['randomness'])} processes, not {fabric.world_size}",
             file=run.checkpoint_file,
             fix="go on with as many devices and nodes",
         )
-    fill(detector, state["detector"], run.checkpoint_file)
-    optimizer.load_state_dict(state["optimizer"])
-    fabric.strategy.precision.load_state_dict(state["precision"])
-    randomness = state["randomness"][fabric.global_rank]
+    optimizer.load_state_dict(saved["optimizer"])
+    fabric.strategy.precision.load_state_dict(saved["precision"])
+    randomness = saved["randomness"][fabric.global_rank]
     torch.set_rng_state(randomness["cpu"])
     if fabric.device.type == "cuda":
         torch.cuda.set_rng_state(randomness["cuda"], fabric.device)
-    return int(state["iteration"])
+    return int(saved["iteration"])
 
 
 def measure_box_targets(detector: FastRCNN, dataset: DetectionDataset, use_difficult: bool) -> None:
