@@ -19,6 +19,7 @@ from afrcnn.adversary import (
     HardDropout,
     LocalisationNetwork,
     RandomDropout,
+    RoIHead,
 )
 from afrcnn.detector.backbones import FullyConnectedHead
 
@@ -47,21 +48,36 @@ def build_detector(kind="fully connected", channels=8, size=6, dropout=0.5):
         )
         head.bn1.running_mean.normal_()
         head.bn1.running_var.uniform_(0.5, 2)
-        head.bn2.running_mean.normal_()
+        head.bn2.running_mean.normal_(std=0.1)
     predictor = FastRCNNPredictor(WIDTH, CLASSES + 1)
     nn.init.normal_(predictor.cls_score.weight)
     return SimpleNamespace(head=head, predictor=predictor, detached=DetachedHead(head, predictor))
 
 
-def build_adversary(name, channels=8, size=6):
-    fc6, fc7 = nn.Linear(channels * size * size, WIDTH), nn.Linear(WIDTH, WIDTH)
+class Pretraining(nn.Module):
+    """Pre-trains an adversary where it is called, so that what holds for a call is tested of pre-training too."""
+
+    def __init__(self, adversary):
+        super().__init__()
+        self.adversary = adversary
+
+    def forward(self, features, labels, head):
+        return self.adversary.pretrain(features, labels, head)
+
+
+def build_roi_head(kind="fully connected", channels=8, size=6, dropout=0.5):
+    return RoIHead(build_detector(kind, channels, size, dropout).head, WIDTH, channels, size)
+
+
+def build_adversary(name, kind="fully connected", channels=8, size=6):
+    """An adversary with layers as a head of some kind has them."""
+    head = build_roi_head(kind, channels, size)
     if name.startswith("asdn"):
-        kind = FullyConnectedASDN(fc6, fc7, size) if "fc" in name else ConvolutionalASDN(channels, width=4)
-        adversary = ASDN(kind, threshold=-1)  # every mask counts, so that there is a gradient to look for
-        adversary.stage = "pretraining" if "pretraining" in name else "joint"
-        return adversary
+        network = FullyConnectedASDN(head) if "fc" in name else ConvolutionalASDN(channels, width=4)
+        adversary = ASDN(network, threshold=-1)  # every mask counts, so that there is a gradient to look for
+        return Pretraining(adversary) if "pretraining" in name else adversary
     if name == "astn":
-        return ASTN(LocalisationNetwork(fc6, fc7), scale=0.1, translation=0.1)
+        return ASTN(LocalisationNetwork(head), scale=0.1, translation=0.1)
     return {"random": RandomDropout, "hard": HardDropout}[name]()
 
 
@@ -78,7 +94,9 @@ def tiny():
     def objects(n=5, channels=8, size=6, dtype=torch.float32):
         return torch.rand(n, channels, size, size, dtype=dtype), torch.randint(1, CLASSES + 1, (n,))
 
-    def chain(*names):
-        return Chain(**{f"{i}_{name}": build_adversary(name) for i, name in enumerate(names)})
+    def chain(*names, kind="fully connected"):
+        return Chain(**{f"{i}_{name}": build_adversary(name, kind) for i, name in enumerate(names)})
 
-    return SimpleNamespace(detector=build_detector, adversary=build_adversary, chain=chain, objects=objects)
+    return SimpleNamespace(
+        detector=build_detector, roi_head=build_roi_head, adversary=build_adversary, chain=chain, objects=objects
+    )

@@ -106,23 +106,25 @@ def test_logits_that_saturate_the_sigmoid_are_still_ranked(tiny):
     assert mask.sum() == 12 and logits[mask].min() >= 118
 
 
-@pytest.mark.parametrize(("window", "stride"), [(None, 1), (2, 2), (3, 1)])
-def test_the_target_of_pretraining_is_the_window_whose_hiding_costs_most(tiny, window, stride):
-    detector = tiny.detector()
-    features, labels = tiny.objects(6)
-    logits = torch.randn(6, 6, 6)
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "side"),
+    [(6, None, 1, 2), (7, None, 1, 3), (14, None, 2, 5), (7, 2, 2, 2), (6, 3, 1, 3)],
+)
+def test_the_target_of_pretraining_is_the_window_whose_hiding_costs_most(tiny, size, window, stride, side):
+    """By default d / 3 cells on a side, rounded up."""
+    detector = tiny.detector(size=size)
+    features, labels = tiny.objects(6, size=size)
+    logits = torch.randn(6, size, size)
     asdn = ASDN(Constant(logits), window=window, stride=stride)
-    asdn.stage = "pretraining"
-    hardened = asdn(features, labels, detector.detached)
+    hardened = asdn.pretrain(features, labels, detector.detached)
 
     detector.head.eval()
-    side = window or 2  # a third of 6
     targets, hardest = [], []
     for x, label in zip(features, labels, strict=True):
         trials = []
-        for top in range(0, 7 - side, stride):
-            for left in range(0, 7 - side, stride):
-                mask = torch.zeros(6, 6, dtype=torch.bool)
+        for top in range(0, size + 1 - side, stride):
+            for left in range(0, size + 1 - side, stride):
+                mask = torch.zeros(size, size, dtype=torch.bool)
                 mask[top : top + side, left : left + side] = True
                 loss = F.cross_entropy(detector.predictor(detector.head((x * ~mask)[None]))[0], label[None])
                 trials.append((loss.item(), mask))
@@ -138,7 +140,7 @@ def test_the_target_of_pretraining_is_the_window_whose_hiding_costs_most(tiny, w
 
 def test_pretraining_leaves_the_features_as_they_are(tiny):
     features, labels = tiny.objects()
-    hardened = tiny.adversary("asdn fc pretraining")(features, labels, tiny.detector().detached)
+    hardened = tiny.adversary("asdn fc").pretrain(features, labels, tiny.detector().detached)
     assert torch.equal(hardened.features, features)
 
 
@@ -146,9 +148,8 @@ def test_pretraining_leaves_the_features_as_they_are(tiny):
 def test_only_a_share_of_the_cells_outside_the_window_gives_a_gradient(tiny, negatives):
     features, labels = tiny.objects(400)
     asdn = ASDN(Constant(torch.randn(400, 6, 6)), negatives=negatives)
-    asdn.stage = "pretraining"
     torch.manual_seed(2)
-    loss = asdn(features, labels, tiny.detector().detached).loss
+    loss = asdn.pretrain(features, labels, tiny.detector().detached).loss
     loss.backward()
     gradient = asdn.network.logits.grad
     assert ((gradient < 0).flatten(1).sum(1) == 4).all()  # the window's cells always do
@@ -158,7 +159,7 @@ def test_only_a_share_of_the_cells_outside_the_window_gives_a_gradient(tiny, neg
     assert loss.item() == pytest.approx(equation_1(asdn.network.logits, gradient < 0, counted), rel=1e-5)
 
 
-def test_the_joint_stage_hides_the_sampled_cells_in_all_channels_and_nothing_else(tiny):
+def test_joint_training_hides_the_sampled_cells_in_all_channels_and_nothing_else(tiny):
     features, labels = tiny.objects()
     features += 0.1
     logits = torch.randn(5, 6, 6)
@@ -170,7 +171,7 @@ def test_the_joint_stage_hides_the_sampled_cells_in_all_channels_and_nothing_els
     assert torch.equal(hidden, features * ~mask[:, None])
 
 
-def test_the_joint_stage_learns_from_the_masks_that_lowered_the_score_by_more_than_the_threshold_alone(tiny):
+def test_joint_training_learns_from_the_masks_that_lowered_the_score_by_more_than_the_threshold_alone(tiny):
     weight = 0.1 * torch.randn(4, 8 * 36)
     features, labels = tiny.objects(60)
     logits = torch.randn(60, 6, 6)
@@ -205,23 +206,25 @@ def test_without_a_hard_mask_the_loss_is_zero_and_so_is_every_gradient(tiny):
 def test_the_loss_of_a_batch_is_the_mean_over_its_objects(tiny):
     """So that processes with parts of a batch need the number of objects alone to agree with one."""
     asdn, detector = tiny.adversary("asdn fc"), tiny.detector()
-    asdn.stage = "pretraining"
+    asdn.sampling = MaskSampling(top=1 / 3)  # nothing is left to chance
     features, labels = tiny.objects(5)
     parts = [slice(0, 2), slice(2, 5)]
-    losses = [asdn(features[part], labels[part], detector.detached).loss for part in parts]
-    whole = asdn(features, labels, detector.detached).loss
-    torch.testing.assert_close((2 * losses[0] + 3 * losses[1]) / 5, whole)
+    for learn in (asdn, asdn.pretrain):
+        losses = [learn(features[part], labels[part], detector.detached).loss for part in parts]
+        whole = learn(features, labels, detector.detached).loss
+        torch.testing.assert_close((2 * losses[0] + 3 * losses[1]) / 5, whole)
 
 
-def test_the_fully_connected_network_begins_as_the_layers_given_and_shares_nothing(tiny):
-    fc6, fc7 = nn.Linear(8 * 36, 12), nn.Linear(12, 12)
-    network = FullyConnectedASDN(fc6, fc7, 6)
+@pytest.mark.parametrize("kind", ["fully connected", "torchvision", "residual"])
+def test_the_fully_connected_network_is_the_head_given_without_dropout_and_a_logit_a_cell(tiny, kind):
+    head = tiny.roi_head(kind)
+    network = FullyConnectedASDN(head)
     features, _ = tiny.objects()
-    hidden = fc7(fc6(features.flatten(1)).relu()).relu()
+    hidden = head.layers.eval()(features)
     expected = (hidden @ network.mask.weight.T + network.mask.bias).view(5, 6, 6)
-    torch.testing.assert_close(network(features), expected)
-    theirs = {parameter.data_ptr() for layer in (fc6, fc7) for parameter in layer.parameters()}
-    assert theirs.isdisjoint(parameter.data_ptr() for parameter in network.parameters())
+    torch.testing.assert_close(network.train()(features), expected)
+    theirs = {tensor.data_ptr() for tensor in head.layers.state_dict().values()}
+    assert theirs.isdisjoint(tensor.data_ptr() for tensor in network.state_dict().values())
 
 
 def test_the_convolutional_network_is_the_releases():
@@ -248,11 +251,10 @@ def test_pretraining_learns_which_window_is_hard(tiny):
     weight = torch.zeros(4, 8, 6, 6)
     weight[1:, :, :, :3] = 1.0
     asdn = tiny.adversary("asdn fc")
-    asdn.stage = "pretraining"
     optimizer = torch.optim.SGD(asdn.parameters(), lr=0.02)
     for _ in range(60):
         features, labels = tiny.objects(16)
-        loss = asdn(features, labels, lambda x: x.flatten(1) @ weight.flatten(1).T).loss
+        loss = asdn.pretrain(features, labels, lambda x: x.flatten(1) @ weight.flatten(1).T).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -1,5 +1,6 @@
 """ASTN: warps against scipy, bounds under extreme numbers, and what it learns against a frozen head."""
 
+import itertools
 import math
 
 import numpy as np
@@ -43,7 +44,7 @@ def bent_by_scipy(image, degrees, factor=1.0, shift=(0.0, 0.0)):
 
 
 @pytest.mark.parametrize("size", [6, 7, 14])
-@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("blocks", [1, 2, 4, 8])
 def test_zero_angles_return_the_input(size, blocks):
     features = torch.rand(3, 8, size, size)
     astn = ASTN(Constant(torch.zeros(3, blocks * 4)), blocks=blocks, scale=0.5, translation=0.5)
@@ -73,19 +74,21 @@ def test_a_positive_angle_turns_clockwise_on_the_screen():
     assert (row, column) == (3, 6)  # right centre
 
 
-def test_angles_are_those_that_the_network_asks_for_block_by_block():
-    angles = torch.tensor([[-10.0, -2.5, 0.0, 7.0], [9.0, 1.0, -6.0, 4.0]])
-    numbers = torch.zeros(2, 4, 4)
+@pytest.mark.parametrize("blocks", [1, 2, 4, 8])
+def test_angles_are_those_that_the_network_asks_for_block_by_block(blocks):
+    angles = torch.tensor([[-10.0, -2.5, 0.0, 7.0, 1.5, -8.0, 3.0, 5.0], [9.0, 1.0, -6.0, 4.0, 2.0, 0.5, -7.0, -3.0]])
+    angles = angles[:, :blocks]
+    numbers = torch.zeros(2, blocks, 4)
     numbers[..., 0] = (angles / 10).clamp(-1 + 1e-7, 1 - 1e-7).atanh()
     features = torch.rand(2, 8, 7, 7)
-    astn = ASTN(Constant(numbers.flatten(1)))
+    astn = ASTN(Constant(numbers.flatten(1)), blocks=blocks)
     hardened = astn(features, torch.ones(2, dtype=torch.int64), head)
     for i in range(2):
-        for channel in range(8):  # two channels a block, in order
-            expected = bent_by_scipy(features[i, channel].numpy(), angles[i, channel // 2].item())
+        for channel in range(8):  # 8 / blocks channels a block, in order
+            expected = bent_by_scipy(features[i, channel].numpy(), angles[i, channel * blocks // 8].item())
             np.testing.assert_allclose(hardened.features[i, channel].detach().numpy(), expected, atol=1e-5)
     assert hardened.metrics["absolute_angle"].item() == pytest.approx(angles.abs().mean().item(), abs=1e-3)
-    assert hardened.metrics["angles_at_limit"].item() == pytest.approx(1 / 8)
+    assert hardened.metrics["angles_at_limit"].item() == pytest.approx(1 / angles.numel())  # the first alone
 
 
 def test_turning_one_block_leaves_the_others():
@@ -135,22 +138,31 @@ def test_the_loss_is_the_cross_entropy_of_background(tiny):
     assert hardened.metrics["score_drop"].item() == pytest.approx(sum(drop) / len(drop), abs=1e-6)
 
 
-def test_every_angle_gives_the_localisation_network_the_gradient_of_finite_differences():
-    features = 0.2 * torch.rand(2, 8, 7, 7, dtype=torch.float64)
+@pytest.mark.parametrize(("scale", "translation"), [(0.0, 0.0), (0.3, 0.2)])
+def test_every_number_gives_the_localisation_network_the_gradient_of_finite_differences(scale, translation):
+    # Smooth and zero at the border, so that bilinear interpolation has hardly a kink to step over.
+    bump = torch.linspace(0, math.pi, 7, dtype=torch.float64).sin()
+    slope = torch.linspace(-1, 1, 7, dtype=torch.float64) * torch.randn(2, 8, 1, 1, dtype=torch.float64)
+    features = 0.3 * bump * bump[:, None] * (1 + slope + slope.flip(1).mT)
     labels = torch.ones(2, dtype=torch.int64)
     numbers = torch.randn(2, 4, 4) * 0.3
-    astn = ASTN(Constant(numbers.flatten(1)))
+
+    def build(numbers):
+        return ASTN(Constant(numbers.flatten(1)), scale=scale, translation=translation)
+
+    astn = build(numbers)
     astn(features, labels, head).loss.backward()
     gradient = astn.localisation.numbers.grad.view(2, 4, 4)
-    assert not gradient[..., 1:].any()
-    for i in range(2):
-        for block in range(4):
-            losses = []
-            for step in (1e-3, -1e-3):
-                moved = numbers.clone()
-                moved[i, block, 0] += step
-                losses.append(ASTN(Constant(moved.flatten(1)))(features, labels, head).loss.item())
-            assert gradient[i, block, 0].item() == pytest.approx((losses[0] - losses[1]) / 2e-3, rel=0.01, abs=1e-3)
+    used = [True, scale > 0, translation > 0, translation > 0]
+    assert gradient.flatten(0, 1).any(dim=0).tolist() == used
+    for i, block, number in itertools.product(range(2), range(4), range(4)):
+        losses = []
+        for step in (3e-4, -3e-4):
+            moved = numbers.clone()
+            moved[i, block, number] += step
+            losses.append(build(moved)(features, labels, head).loss.item())
+        expected = (losses[0] - losses[1]) / 6e-4
+        assert gradient[i, block, number].item() == pytest.approx(expected, rel=0.01, abs=3e-3)
 
 
 def test_learning_raises_the_score_of_background_of_a_frozen_detector(tiny):
@@ -180,17 +192,19 @@ def test_in_sixteen_bits_coordinates_keep_their_precision():
     torch.testing.assert_close(bent.features, features, rtol=1e-3, atol=1e-5)  # a bit of bfloat16 is 4e-3
 
 
-def test_the_localisation_network_begins_as_the_layers_given_and_near_the_identity(tiny):
-    fc6, fc7 = nn.Linear(8 * 36, 12), nn.Linear(12, 12)
-    network = LocalisationNetwork(fc6, fc7, blocks=2)
+@pytest.mark.parametrize("kind", ["fully connected", "torchvision", "residual"])
+@pytest.mark.parametrize("blocks", [1, 2, 8])
+def test_the_localisation_network_begins_as_the_head_given_without_dropout_and_near_the_identity(tiny, kind, blocks):
+    roi_head = tiny.roi_head(kind)
+    network = LocalisationNetwork(roi_head, blocks)
     features, labels = tiny.objects()
-    hidden = F.relu(fc7(F.relu(fc6(features.flatten(1)))))
+    hidden = roi_head.layers.eval()(features)
     expected = hidden @ network.transformation.weight.T + network.transformation.bias
-    torch.testing.assert_close(network(features), expected)
-    assert network(features).shape == (5, 8)
-    assert ASTN(network, blocks=2)(features, labels, head).metrics["absolute_angle"] < 1
-    theirs = {parameter.data_ptr() for layer in (fc6, fc7) for parameter in layer.parameters()}
-    assert theirs.isdisjoint(parameter.data_ptr() for parameter in network.parameters())
+    torch.testing.assert_close(network.train()(features), expected)
+    assert network(features).shape == (5, 4 * blocks)
+    assert ASTN(network, blocks=blocks)(features, labels, head).metrics["absolute_angle"] < 1
+    theirs = {tensor.data_ptr() for tensor in roi_head.layers.state_dict().values()}
+    assert theirs.isdisjoint(tensor.data_ptr() for tensor in network.state_dict().values())
 
 
 def test_the_gradient_of_the_detectors_loss_passes_the_warp_to_the_features():

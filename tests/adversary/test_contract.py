@@ -1,4 +1,4 @@
-"""The two invariants of the seam between detector and adversary, for every adversary and every chain of two."""
+"""The two invariants between detector and adversary: for every adversary, every chain of two, and some longer."""
 
 import itertools
 
@@ -9,15 +9,20 @@ from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
 from afrcnn.adversary import DetachedHead
-from afrcnn.adversary.contract import true_class_score
+from afrcnn.adversary.contract import HeadCopy, score_drop, true_class_score
 
-ALONE = ["asdn fc", "asdn conv", "asdn fc pretraining", "astn", "random", "hard"]
+JOINT = ["asdn fc", "asdn conv", "astn", "random", "hard"]
+LONGER = [("asdn fc", "astn", "random"), ("hard", "asdn conv", "astn"), ("astn", "asdn fc", "astn", "asdn conv")]
+EVERY = [
+    *((name,) for name in [*JOINT, "asdn fc pretraining", "asdn conv pretraining"]),
+    *itertools.product(JOINT, repeat=2),
+    *LONGER,
+]
 KINDS = ["fully connected", "torchvision", "residual"]
-EVERY = [(name,) for name in ALONE] + list(itertools.product(ALONE, repeat=2))
 
 
-def build(tiny, names):
-    return tiny.adversary(names[0]) if len(names) == 1 else tiny.chain(*names)
+def build(tiny, names, kind="fully connected"):
+    return tiny.adversary(names[0], kind) if len(names) == 1 else tiny.chain(*names, kind=kind)
 
 
 def is_learning(names):
@@ -26,7 +31,7 @@ def is_learning(names):
 
 def step(tiny, names, kind="fully connected", n=5):
     """One training step's losses, with the features a trunk's and the detector's head in training mode."""
-    detector, adversary = tiny.detector(kind, dropout=0.0), build(tiny, names)
+    detector, adversary = tiny.detector(kind, dropout=0.0), build(tiny, names, kind)
     trunk = nn.Conv2d(8, 8, 1)
     x, labels = tiny.objects(n)
     features = trunk(x)
@@ -42,9 +47,10 @@ def gradients(loss, tensors):
     return torch.autograd.grad(loss, tensors, allow_unused=True, retain_graph=True) if tensors else ()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("names", EVERY, ids="+".join)
-def test_the_detectors_loss_reaches_the_trunk_through_hard_features_and_gives_the_adversary_no_gradient(tiny, names):
-    detector, adversary, loss, hardened, features = step(tiny, names)
+def test_the_detectors_loss_passes_hard_features_to_the_trunk_and_gives_the_adversary_no_gradient(tiny, names, kind):
+    detector, adversary, loss, hardened, features = step(tiny, names, kind)
     assert all(gradient is not None and gradient.any() for gradient in gradients(loss, detector))
     assert all(gradient is None for gradient in gradients(loss, adversary))
     assert gradients(hardened.features.sum(), [features])[0].flatten(1).any(dim=1).all()
@@ -76,7 +82,7 @@ def test_no_objects_give_a_zero_loss_with_gradients_for_every_parameter(tiny, na
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("names", EVERY, ids="+".join)
 def test_the_detector_is_the_same_after_an_adversary_tried_itself_against_it(tiny, names, kind):
-    detector, adversary = tiny.detector(kind), build(tiny, names)
+    detector, adversary = tiny.detector(kind), build(tiny, names, kind)
     modules = nn.ModuleList([detector.head, detector.predictor])
     for mixed in (True, False):  # a part that the user keeps in evaluation mode stays there
         modules.train(mixed)
@@ -140,6 +146,57 @@ def test_the_score_is_the_softmax_of_the_label(tiny):
     logits, labels = torch.randn(4, 3), torch.tensor([1, 2, 1, 2])
     expected = [(row.exp() / row.exp().sum())[label].item() for row, label in zip(logits, labels, strict=True)]
     assert true_class_score(logits, labels).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_drop_of_the_score_is_that_of_each_object_by_itself(tiny, kind):
+    detector = tiny.detector(kind)
+    features, labels = tiny.objects()
+    hardened = features * (torch.rand_like(features) < 0.5)
+    drops = score_drop(features.requires_grad_(), hardened, labels, detector.detached)
+    detector.head.eval()
+    expected = []
+    for before, after, label in zip(features, hardened, labels, strict=True):
+        first, second = (detector.predictor(detector.head(x[None]))[0][0].exp() for x in (before, after))
+        expected.append(first[label] / first.sum() - second[label] / second.sum())
+    torch.testing.assert_close(drops, torch.stack(expected))
+    assert drops.shape == (5,) and not drops.requires_grad and drops.abs().min() > 0
+    assert score_drop(features[:0], hardened[:0], labels[:0], detector.detached).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_copied_head_begins_equal_shares_nothing_and_learns_every_weight(tiny, kind):
+    head = tiny.detector(kind).head.requires_grad_(False)
+    copy = HeadCopy(head)
+    assert all(torch.equal(a, b) for a, b in zip(head.state_dict().values(), copy.state_dict().values(), strict=True))
+    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
+    features, _ = tiny.objects()
+    expected = head.eval()(features)
+    torch.testing.assert_close(copy(features), expected)
+    copy(features).square().sum().backward()
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            assert parameter.grad.any()
+            parameter.sub_(0.1 * parameter.grad)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in head.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+    assert (copy(features) - expected).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_a_copied_head_stays_in_evaluation_mode(tiny, kind, n):
+    head = tiny.detector(kind, dropout=0.9).head.train()
+    holder = nn.Sequential(HeadCopy(head))
+    features, _ = tiny.objects(n)
+    for mode in (True, False, True):
+        holder.train(mode)
+        assert holder[0].training == mode and not any(part.training for part in holder[0].layers.modules())
+    state = {name: tensor.clone() for name, tensor in holder.state_dict().items()}
+    first = holder(features)
+    assert torch.equal(first, holder(features)) and first.shape == (n, 12)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in holder.state_dict().items())
+    assert all(part.training for part in head.modules())
 
 
 @pytest.mark.parametrize("names", EVERY, ids="+".join)
