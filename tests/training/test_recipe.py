@@ -1,6 +1,7 @@
 """Recipes: every field there and back, and one line for every mistake."""
 
 import dataclasses
+import json
 import typing
 from pathlib import Path
 
@@ -11,6 +12,20 @@ from afrcnn.errors import UserError
 from afrcnn.training.recipe import DetectorRecipe, Recipe, build_detector, dump_recipe, load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+
+SGD = {
+    "images_per_iteration": 3,
+    "images_at_once": 1,
+    "learning_rate": 1e-07,
+    "decay_factor": 0.5,
+    "warmup_iterations": 9,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "bias_learning_rate_factor": 1.0,
+    "bias_weight_decay": 0.25,
+    "log_every": 1,
+    "checkpoint_every": 2,
+}
 
 OTHERS = {
     "data": {
@@ -45,18 +60,33 @@ OTHERS = {
     },
     "schedule": {
         "iterations": 5,
-        "images_per_iteration": 3,
-        "learning_rate": 1e-07,
         "decay_at": [],
-        "decay_factor": 0.5,
-        "warmup_iterations": 9,
-        "momentum": 0.0,
-        "weight_decay": 0.0,
-        "bias_learning_rate_factor": 1.0,
-        "bias_weight_decay": 0.25,
-        "log_every": 1,
-        "checkpoint_every": 2,
+        **SGD,
     },
+    "pretraining": {"iterations": 6, "decay_at": [7], "foreground_per_image": 8, **SGD},
+    "joint": {"iterations": 9, "decay_at": [3], **SGD},
+    "adversary": {
+        "chain": ["asdn", "mine.Own"],
+        "clean_fraction": 0.25,
+        "pretrained": ["astn"],
+        "learning_rate_factor": 3.0,
+        "asdn": {
+            "network": "convolutional",
+            "window": 2,
+            "stride": 2,
+            "negatives": 0.4,
+            "top": 20 / 49,
+            "share": 15 / 49,
+            "threshold": 0.2,
+            "fixed": True,
+        },
+        "astn": {"blocks": 8, "degrees": 20.0, "scale": 0.25, "translation": 0.125},
+        "random_dropout": {"share": 0.5},
+        "hard_dropout": {"window": 4, "stride": 3},
+        "own": {"mine.Own": {"strength": 2, "name": "x"}},
+        "jitter": {"scale": 0.25, "aspect_ratio": 0.5, "degrees": 5.0},
+    },
+    "init_from": "runs/one",
     "engine": {"accelerator": "cpu", "devices": 2, "nodes": 3, "precision": "bf16-mixed"},
     "seed": 12345678901,
 }
@@ -73,18 +103,28 @@ def recipe_of(tmp_path):
     return load
 
 
-def other_recipe():
-    sections = typing.get_type_hints(Recipe)
-    return Recipe(
-        **{name: sections[name](**value) if isinstance(value, dict) else value for name, value in OTHERS.items()}
+def other_recipe(section=Recipe, fields=OTHERS):
+    kinds = typing.get_type_hints(section)
+    sections = {name for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    return section(
+        **{name: other_recipe(kinds[name], value) if name in sections else value for name, value in fields.items()}
     )
 
 
+def leaves(section, above=()):
+    """The fields of a recipe by their dotted names."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, (*above, item.name))
+        else:
+            yield ".".join((*above, item.name)), value
+
+
 def test_every_field_comes_back_from_yaml_as_it_was(recipe_of):
-    default, other = dataclasses.asdict(Recipe()), dataclasses.asdict(other_recipe())
-    for section, fields in default.items():
-        for name in fields if isinstance(fields, dict) else ():
-            assert fields[name] != other[section][name], f"{section}.{name} is not tried"
+    default, other = dict(leaves(Recipe())), dict(leaves(other_recipe()))
+    assert default.keys() == other.keys()
+    assert not [name for name in default if default[name] == other[name]]  # each is tried
     assert recipe_of(dump_recipe(Recipe())) == Recipe()
     again = recipe_of(dump_recipe(other_recipe()))
     assert again == other_recipe()
@@ -93,15 +133,10 @@ def test_every_field_comes_back_from_yaml_as_it_was(recipe_of):
 
 def test_every_field_can_be_overridden(recipe_of):
     def text(value):
-        return str(list(value) if isinstance(value, tuple) else value)
+        return json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
 
-    overrides = [
-        f"--{section}.{name}={text(value)}"
-        for section, fields in OTHERS.items()
-        if isinstance(fields, dict)
-        for name, value in fields.items()
-    ]
-    assert recipe_of("", *overrides, "--seed", str(OTHERS["seed"])) == other_recipe()
+    overrides = [f"--{name}={text(value)}" for name, value in leaves(other_recipe())]
+    assert recipe_of("", *overrides) == other_recipe()
 
 
 def test_an_override_changes_one_field_of_the_file_and_no_other(recipe_of):
