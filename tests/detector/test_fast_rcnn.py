@@ -8,6 +8,19 @@ from torch import nn
 from torchvision.models.detection._utils import BoxCoder as ReferenceCoder
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
 
+from afrcnn.adversary import (
+    ASDN,
+    ASTN,
+    Chain,
+    ConvolutionalASDN,
+    FullyConnectedASDN,
+    HardDropout,
+    Hardened,
+    LocalisationNetwork,
+    RandomDropout,
+    RoIHead,
+    Seam,
+)
 from afrcnn.detector.backbones import Network, small
 from afrcnn.detector.box_coding import BoxCoder
 from afrcnn.detector.fast_rcnn import FastRCNN
@@ -245,3 +258,121 @@ def test_of_several_short_sides_evaluation_takes_the_last():
     with torch.no_grad():
         (one,), (other,) = several([image], proposals), last([image], proposals)
     torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=0)
+
+
+def build_adversary(name, detector):
+    """Adversaries whose every mask is a target, so that there is a gradient to look for; several make a chain."""
+    head = RoIHead(detector.head, 256, 128, 7)
+    parts = {
+        "asdn": lambda: ASDN(FullyConnectedASDN(head), threshold=-1),
+        "conv": lambda: ASDN(ConvolutionalASDN(128, width=8), threshold=-1),
+        "astn": lambda: ASTN(LocalisationNetwork(head), scale=0.1, translation=0.1),
+        "random": RandomDropout,
+        "hard": HardDropout,
+    }
+    names = name.split("+")
+    return parts[name]() if len(names) == 1 else Chain(**{part: parts[part]() for part in names})
+
+
+@pytest.mark.parametrize(
+    "name", ["asdn", "conv", "astn", "random", "hard", "asdn+astn", "hard+astn", "astn+conv+random"]
+)
+def test_the_detectors_losses_and_the_adversarys_loss_give_each_other_no_gradient(name, detector):
+    detector = copy.deepcopy(detector).train()
+    detector.seam = Seam(build_adversary(name, detector))
+    images = [torch.rand(3, 64, 64) for _ in range(2)]
+    losses = detector(images, [random_boxes(20) for _ in images], [objects(3) for _ in images])
+    assert list(losses) == ["classification", "box_regression", "adversary"]
+    adversary = list(detector.seam.parameters())
+    own = [value for key, value in detector.named_parameters() if not key.startswith("seam.")]
+
+    def gradients(loss, parameters):
+        return torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True) if parameters else []
+
+    detectors = losses["classification"] + losses["box_regression"]
+    assert all(gradient is not None and gradient.isfinite().all() for gradient in gradients(detectors, own))
+    assert all(gradient is None for gradient in gradients(detectors, adversary))
+    assert losses["adversary"].requires_grad == bool(adversary)
+    if adversary:
+        taught = gradients(losses["adversary"], adversary)
+        assert all(gradient is not None for gradient in taught) and any(gradient.any() for gradient in taught)
+        assert all(gradient is None for gradient in gradients(losses["adversary"], own))
+
+
+def test_an_adversary_pretrains_on_pooled_features_without_a_gradient_for_the_detector(detector):
+    detector = copy.deepcopy(detector).train()
+    asdn = build_adversary("asdn", detector)
+    samples = detector.sample([random_boxes(20)], [objects(3)])
+    labels = samples[0].labels
+    features = detector.pool([torch.rand(3, 64, 64)], [samples[0].rois])[labels > 0]
+    asdn.pretrain(features, labels[labels > 0], detector.detached_head()).loss.backward()
+    assert all(parameter.grad.any() for parameter in asdn.parameters())
+    assert all(parameter.grad is None for parameter in detector.parameters())
+
+
+class Hiding(nn.Module):
+    """Zeroes all that it is given, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+        self.labels = []
+
+    def forward(self, features, labels, head):
+        self.labels.append(labels)
+        return Hardened(0 * features, 0 * self.weight + (1.0 if len(labels) else 0.0), {})
+
+
+def test_in_evaluation_the_adversary_is_not_asked_and_detections_keep_their_bits(detector):
+    detector = copy.deepcopy(detector).eval()
+    images, proposals = [torch.rand(3, 64, 64), torch.rand(3, 50, 70)], [random_boxes(20), random_boxes(20)]
+    with torch.no_grad():
+        expected = detector(images, proposals)
+        detector.seam = Seam(adversary := Hiding(), clean_fraction=0)
+        found = detector.eval()(images, proposals)
+    assert not adversary.labels and not detector.seam.adversarial.count
+    for one, other in zip(found, expected, strict=True):
+        assert len(one["boxes"]) and one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+def test_training_losses_are_those_of_features_of_which_the_adversarial_foreground_is_replaced(fraction, detector):
+    detector = copy.deepcopy(detector).train()
+    nn.init.normal_(detector.predictor.cls_score.weight)
+    images = [torch.rand(3, 64, 64) for _ in range(2)]
+    proposals, targets = [random_boxes(20) for _ in images], [objects(3) for _ in images]
+
+    torch.manual_seed(7)
+    samples = detector.sample(proposals, targets)
+    pooled = detector.pool(images, [sample.rois for sample in samples])
+    plain = detector.losses(*detector.predictor(detector.head(pooled)), samples)
+    labels = [sample.labels for sample in samples]
+    turns = (fraction == 0, fraction < 1)
+    hidden = torch.cat([(label > 0) & turn for label, turn in zip(labels, turns, strict=True)])
+    expected = detector.losses(*detector.predictor(detector.head(pooled * ~hidden.view(-1, 1, 1, 1))), samples)
+
+    detector.seam = Seam(adversary := Hiding(), fraction)
+    torch.manual_seed(7)
+    losses = detector(images, proposals, targets)
+    assert torch.equal(adversary.labels[0], torch.cat(labels)[hidden])
+    assert losses["adversary"] == (1 if fraction < 1 else 0)
+    for name in ("classification", "box_regression"):
+        torch.testing.assert_close(losses[name], expected[name])
+        assert torch.equal(losses[name], plain[name]) == (fraction == 1)
+
+
+@pytest.mark.parametrize(
+    ("proposals", "objects_"), [((20, 20), (2, 0)), ((20,), (0,)), ((0,), (0,)), ((0, 20), (0, 0)), ((20, 0), (2, 0))]
+)
+def test_without_foreground_to_harden_every_parameter_of_the_adversary_gets_a_zero_gradient(
+    proposals, objects_, detector
+):
+    detector = copy.deepcopy(detector)
+    detector.seam = Seam(build_adversary("asdn+astn", detector), clean_fraction=0.5 if len(proposals) > 1 else 0)
+    losses = train_once(
+        detector, [random_boxes(count) for count in proposals], [objects(n) if n else NOTHING for n in objects_]
+    )
+    assert losses["adversary"] == 0
+    assert all(parameter.grad is not None for parameter in detector.parameters())
+    assert not any(parameter.grad.any() for parameter in detector.seam.parameters())
