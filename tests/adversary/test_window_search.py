@@ -1,15 +1,18 @@
 """The window search against hiding each window in turn and asking the head."""
 
+import copy
 import itertools
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
 from afrcnn.adversary import DetachedHead, window_search
-from afrcnn.adversary.window_search import sliding_windows, window_losses
+from afrcnn.adversary.window_search import sliding_windows, stored_by_input, window_losses
 from afrcnn.detector.backbones import FullyConnectedHead
 
 KINDS = ["fully connected", "torchvision", "residual"]
@@ -39,8 +42,10 @@ def without_gradients(detector, dtype):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
 def test_in_float64_the_losses_are_those_of_the_plain_search(tiny, kind, size, window, stride, monkeypatch):
-    for bound in ("COPIES", "OUTPUTS"):  # the three objects in chunks of two and one
+    for bound in ("COPIES", "VECTORS"):  # the three objects in chunks of two and one
         monkeypatch.setattr(window_search, bound, 2 * len(sliding_windows(size, window, stride)))
+    monkeypatch.setattr(window_search, "VECTORS_ONWARD", 7)
+    monkeypatch.setattr(window_search, "OUTPUTS", 5)  # of 12
     detector = without_gradients(tiny.detector(kind, 2, size), torch.float64)
     features, labels = tiny.objects(3, 2, size, torch.float64)
     losses = window_losses(features, labels, detector.detached, sliding_windows(size, window, stride))
@@ -94,7 +99,7 @@ def test_a_callable_of_the_users_own_is_searched_plainly(tiny):
             assert losses[i, j].item() == pytest.approx((logits.logsumexp(0) - logits[label]).item(), abs=1e-9)
 
 
-@pytest.mark.parametrize(("kind", "bound"), [*zip(KINDS, ["OUTPUTS", "OUTPUTS", "COPIES"], strict=True)])
+@pytest.mark.parametrize(("kind", "bound"), [*zip(KINDS, ["VECTORS", "VECTORS", "COPIES"], strict=True)])
 def test_the_search_is_bounded_in_chunks(tiny, kind, bound, monkeypatch):
     detector = tiny.detector(kind)
     features, labels = tiny.objects(20)
@@ -107,6 +112,97 @@ def test_the_search_is_bounded_in_chunks(tiny, kind, bound, monkeypatch):
     monkeypatch.setattr(window_search, bound, 3)  # fewer than the windows: one object at once
     torch.testing.assert_close(losses, window_losses(features, labels, detector.detached, windows))
     assert seen[10:] == [25] * 20
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_few_vectors_at_once_go_through_the_rest_of_the_head(tiny, kind, monkeypatch):
+    detector = tiny.detector(kind)
+    features, labels = tiny.objects(4)
+    windows = sliding_windows(6, 2)
+    at_once = window_losses(features, labels, detector.detached, windows)
+    seen = []
+    detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    monkeypatch.setattr(window_search, "VECTORS_ONWARD", 30)
+    torch.testing.assert_close(window_losses(features, labels, detector.detached, windows), at_once)
+    assert seen == [25] * 4
+
+
+class Allocations(TorchDispatchMode):
+    """Remembers how many bytes the tensors had that operators returned, other than views of given ones."""
+
+    def __init__(self, *given):
+        super().__init__()
+        self.given = {tensor.untyped_storage().data_ptr() for tensor in given}
+        self.sizes = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.given:
+                self.sizes.append(tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_weight_that_is_stored_by_input_is_searched_without_a_copy(tiny, kind):
+    detector = tiny.detector(kind, channels=512)
+    features, labels = tiny.objects(2, 512)
+    weight, windows = detector.head.fc6.weight, sliding_windows(6, 2)
+    size = weight.untyped_storage().nbytes()
+    with stored_by_input(detector.detached), Allocations(weight, features) as allocations:
+        inside = window_losses(features, labels, detector.detached, windows)
+    assert max(allocations.sizes) < size / 2
+    with Allocations(weight, features) as allocations:
+        torch.testing.assert_close(window_losses(features, labels, detector.detached, windows), inside)
+    assert max(allocations.sizes) >= size
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+@pytest.mark.parametrize(("size", "window", "stride"), GRIDS)
+def test_a_weight_that_is_stored_by_input_gives_the_losses_of_the_plain_search(tiny, kind, size, window, stride):
+    detector = without_gradients(tiny.detector(kind, 2, size), torch.float64)
+    features, labels = tiny.objects(3, 2, size, torch.float64)
+    with stored_by_input(detector.detached):
+        losses = window_losses(features, labels, detector.detached, sliding_windows(size, window, stride))
+    expected = plain_search(features, labels, detector, window, stride)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_weight_is_stored_by_input_for_the_block_alone(tiny, fails):
+    detector = tiny.detector()
+    weight = detector.head.fc6.weight
+    values, stride = weight.detach().clone(), weight.stride()
+    with pytest.raises(KeyError) if fails else nullcontext(), stored_by_input(detector.detached):
+        assert weight.t().is_contiguous() and detector.head.fc6.weight is weight
+        if fails:
+            raise KeyError
+    assert weight.stride() == stride and weight.is_contiguous()
+    assert torch.equal(weight, values)
+
+
+def test_a_head_is_the_same_with_its_weight_stored_by_input(tiny):
+    detector = tiny.detector()
+    head = detector.head.eval()
+    other = copy.deepcopy(head)
+    features, _ = tiny.objects()
+    with stored_by_input(detector.detached):
+        for same in (head, copy.deepcopy(head)):
+            torch.testing.assert_close(same(features), other(features))
+            assert head.state_dict().keys() == other.state_dict().keys()
+            assert all(torch.equal(value, other.state_dict()[name]) for name, value in same.state_dict().items())
+        changed = {name: value + 1 for name, value in other.state_dict().items()}
+        head.load_state_dict(changed)
+        assert head.fc6.weight.t().is_contiguous()  # values were replaced, not the way they lie
+    assert torch.equal(head.fc6.weight, changed["fc6.weight"])
+
+
+@pytest.mark.parametrize("kind", KINDS[2:])
+def test_a_head_without_a_first_linear_layer_is_left_as_it_is(tiny, kind):
+    detector = tiny.detector(kind)
+    strides = [parameter.stride() for parameter in detector.head.parameters()]
+    with stored_by_input(detector.detached), stored_by_input(lambda x: x):
+        assert [parameter.stride() for parameter in detector.head.parameters()] == strides
 
 
 def test_the_search_holds_no_graph_and_no_objects_need_no_search(tiny):

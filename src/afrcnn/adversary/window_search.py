@@ -8,8 +8,12 @@ pass of the layer, and every window is a sum of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afrcnn.adversary.contract import DetachedHead, Head
@@ -17,8 +21,15 @@ from afrcnn.adversary.contract import DetachedHead, Head
 COPIES = 256
 """Masked copies that are evaluated at once: as many as an update has RoIs, so that the search needs no more memory."""
 
-OUTPUTS = 1024
-"""A first layer's outputs that are evaluated at once; each is several times smaller than a masked copy."""
+VECTORS = 1024
+"""A first layer's output vectors that are kept at once: of 40 objects with 25 windows, for whom its weight is read."""
+
+VECTORS_ONWARD = 512
+"""Those of them that go through the rest of the head at once."""
+
+OUTPUTS = 256
+"""A first layer's outputs that are computed at once: the contributions of all cells to all outputs would be twice the
+vectors that are made of them."""
 
 
 def default_window(size: int) -> int:
@@ -54,15 +65,15 @@ def window_losses(features: Tensor, labels: Tensor, head: Head, windows: Tensor)
         windows: W x d x d, bool, as of :func:`sliding_windows`.
     """
     kept = ~windows.to(features.device)
-    layer = head.first_layer if isinstance(head, DetachedHead) else None
-    # A view where the layer stores its weight by input (its transpose contiguous); elsewhere a copy, once a search.
-    weight = None if layer is None else layer.weight.detach().t().contiguous()
-    objects = max(1, (COPIES if layer is None else OUTPUTS) // len(kept))
+    layer = _first_layer(head)
+    objects = max(1, (COPIES if layer is None else VECTORS) // len(kept))
     losses = features.new_empty((len(features), len(kept)), dtype=torch.promote_types(features.dtype, torch.float32))
     for start in range(0, len(features), objects):
         chunk = slice(start, start + objects)
-        if isinstance(head, DetachedHead) and layer is not None and weight is not None:
-            logits = head.after_first_layer(_first_outputs(features[chunk], weight, layer.bias, kept))
+        if isinstance(head, DetachedHead) and layer is not None:
+            vectors = first_outputs(features[chunk], layer, kept).flatten(0, 1)
+            blocks = vectors.chunk(ceil(len(vectors) / VECTORS_ONWARD))
+            logits = torch.cat([head.after_first_layer(block) for block in blocks])
         else:
             logits = head((features[chunk] * kept[:, None, None]).flatten(0, 1))
         loss = F.cross_entropy(logits.to(losses.dtype), labels[chunk].repeat(len(kept)), reduction="none")
@@ -70,18 +81,55 @@ def window_losses(features: Tensor, labels: Tensor, head: Head, windows: Tensor)
     return losses
 
 
-def _first_outputs(features: Tensor, weight: Tensor, bias: Tensor | None, kept: Tensor) -> Tensor:
-    """Return a linear layer's outputs (W * n x D) of features n x C x d x d of which masks W x d x d are kept.
+def first_outputs(features: Tensor, layer: nn.Linear, kept: Tensor) -> Tensor:
+    """Return a linear layer's outputs (W x n x D) of features of which the masks keep some cells.
 
     Args:
         features: n x C x d x d.
-        weight: C * d * d x D, contiguous: the layer's weight, by input.
-        bias: D.
-        kept: W x d x d, bool.
+        layer: over the flattened features.
+        kept: W x d x d, bool, the cells that are not hidden.
     """
-    _, channels, height, width = features.shape
-    by_cell = weight.view(channels, height * width, -1).transpose(0, 1)
     cells = features.flatten(2).permute(2, 0, 1).contiguous()  # of a strided operand, bmm takes a slow path
+    outputs = features.new_empty(len(kept), len(features), layer.out_features)
+    for start in range(0, layer.out_features, OUTPUTS):
+        part = slice(start, start + OUTPUTS)
+        outputs[:, :, part] = _sums_of_cells(cells, layer.weight.detach()[part], kept)
+    return outputs if layer.bias is None else outputs.add_(layer.bias.detach())
+
+
+def _sums_of_cells(cells: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
+    """Return the sums (W x n x D) over the kept cells of weight (D x C * d * d) times cells (d * d x n x C)."""
+    by_input = weight.t()
+    if by_input.stride(1) != 1:  # see stored_by_input
+        by_input = by_input.contiguous()
+    by_cell = by_input.view(cells.shape[2], len(cells), -1).transpose(0, 1)
     contributions = torch.bmm(cells, by_cell)
-    outputs = (kept.flatten(1).to(contributions.dtype) @ contributions.flatten(1)).view(-1, weight.shape[1])
-    return outputs if bias is None else outputs.add_(bias.detach())
+    sums = kept.flatten(1).to(contributions.dtype) @ contributions.flatten(1)
+    return sums.view(len(kept), *contributions.shape[1:])
+
+
+@contextmanager
+def stored_by_input(head: Head) -> Iterator[None]:
+    """For a block in which a head is frozen, store the weight of the linear layer that it begins with by input.
+
+    The weights of one cell are then a matrix that the search reads where it lies; of a weight that is stored by output,
+    as layers are made, every search copies them. The parameter stays the same tensor with the same shape and values,
+    so that nothing can be out of date, and the layer is as fast. But fused optimisers copy what is not stored by
+    output, at several times the price of their step: hence not for a head that is trained.
+
+    Args:
+        head: a :class:`DetachedHead`; others are left as they are.
+    """
+    layer = _first_layer(head)
+    if layer is None:
+        yield
+        return
+    layer.weight.data = layer.weight.data.t().contiguous().t()
+    try:
+        yield
+    finally:
+        layer.weight.data = layer.weight.data.contiguous()
+
+
+def _first_layer(head: Head) -> nn.Linear | None:
+    return head.first_layer if isinstance(head, DetachedHead) else None
