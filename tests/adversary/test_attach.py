@@ -237,6 +237,8 @@ def test_an_adversary_is_made_for_the_features_that_the_head_is_given(name):
     features, vectors = seen
     assert features.shape[1:] == (head.channels, head.size, head.size)
     assert vectors.flatten(1).shape[1] == head.features
+    assert FullyConnectedASDN(head)(features).shape == (len(features), head.size, head.size)
+    assert LocalisationNetwork(head)(features).shape == (len(features), 4 * 4)
 
 
 @every_small_detector
