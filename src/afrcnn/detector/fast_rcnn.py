@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from afrcnn.adversary.seam import Seam
 from afrcnn.data.dataset import Target
 from afrcnn.detector.backbones import Network
 from afrcnn.detector.box_coding import BoxCoder
+from afrcnn.detector.jitter import ProposalJitter
 from afrcnn.detector.sampling import RoISampler, Sample
 from afrcnn.processes import mean_count
 
@@ -29,7 +31,7 @@ class FastRCNN(nn.Module):
     ``detections = detector(images, proposals)``: one dictionary an image with ``boxes`` (D x 4, XYXY pixels of the
     given image), ``labels`` (D, int64, 1..K) and ``scores`` (D, float32 in [0, 1]), best first.
 
-    An adversary is attached by ``afrcnn.adversary.attach`` and takes part in training alone.
+    An adversary is attached by ``afrcnn.adversary.attach``; it takes part in training alone, and so does ``jitter``.
 
     Args:
         network: the ImageNet network, cut at RoI pooling.
@@ -68,6 +70,7 @@ class FastRCNN(nn.Module):
         )
         self.trunk, self.roi_pooling, self.head = network.trunk, roi_pooling, network.head
         self.predictor = FastRCNNPredictor(network.features, num_classes + 1)
+        self.jitter: ProposalJitter | None = None
         self.seam: Seam | None = None
         self.channels = network.channels
         self.sampler = sampler or RoISampler()
@@ -108,8 +111,12 @@ class FastRCNN(nn.Module):
 
         if targets is None:
             raise ValueError("targets are needed in training; call eval() first to detect")
-        samples = self.sample(proposals, targets)
-        pooled = self.pool(images, [sample.rois for sample in samples])
+        samples, pool = self.sample(proposals, targets), partial(self.pool, images)
+        if self.jitter is None:
+            pooled = pool([sample.rois for sample in samples])
+        else:
+            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+            samples, pooled = self.jitter(samples, sizes, pool)
         adversarial = {}
         if self.seam is not None:
             pooled, loss = self.seam(pooled, [sample.labels for sample in samples], self.detached_head())

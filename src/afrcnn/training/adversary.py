@@ -27,6 +27,7 @@ from afrcnn.adversary.attach import roi_head_of
 from afrcnn.adversary.contract import Hardened
 from afrcnn.data.dataset import Target
 from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.jitter import ProposalJitter
 from afrcnn.detector.sampling import RoISampler
 from afrcnn.errors import UserError
 from afrcnn.processes import mean_count
@@ -59,6 +60,12 @@ def build_adversary(recipe: AdversaryRecipe, head: RoIHead) -> Chain:
         except (TypeError, ValueError) as error:
             raise UserError(str(error), field=f"adversary.{key}", fix="see `afrcnn train --help`") from error
     return chain
+
+
+def build_jitter(recipe: AdversaryRecipe) -> ProposalJitter | None:
+    """Build the random changes of proposals that a recipe names, if any."""
+    ranges = recipe.jitter.scale, recipe.jitter.aspect_ratio, recipe.jitter.degrees
+    return ProposalJitter(*ranges, recipe.clean_fraction) if any(ranges) else None
 
 
 def initial_head(recipe: DetectorRecipe, detector: FastRCNN) -> RoIHead:

@@ -48,7 +48,13 @@ def stages(recipe: Recipe) -> list[Stage]:
     Raises:
         UserError: no stage is left, or one lacks what it is for.
     """
-    chain, before = recipe.adversary.chain, 0
+    chain, jitter, before = recipe.adversary.chain, recipe.adversary.jitter, 0
+    if (jitter.scale or jitter.aspect_ratio or jitter.degrees) and not recipe.joint.iterations:
+        raise UserError(
+            "is 0, and so adversary.jitter changes nothing",
+            field="joint.iterations",
+            fix="set it, or leave adversary.jitter out",
+        )
     if chain and not (recipe.pretraining.iterations or recipe.joint.iterations):
         raise UserError(
             f"is 0, and so {' and '.join(chain)} never meet the detector",

@@ -26,7 +26,7 @@ from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.weights import read_state_dict
 from afrcnn.errors import UserError
 from afrcnn.progress import progress
-from afrcnn.training.adversary import Pretraining, build_adversary, freeze, initial_head, learners
+from afrcnn.training.adversary import Pretraining, build_adversary, build_jitter, freeze, initial_head, learners
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.engine import build_fabric
 from afrcnn.training.log import Log
@@ -86,9 +86,8 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
         # run, by `init_from`, takes the place of the first stage without a difference.
         torch.manual_seed(seed_of(recipe.seed, stage.number))
-        if stage.name != "detector" and recipe.adversary.chain and detector.seam is None:
-            adversary = build_adversary(recipe.adversary, initial_head(recipe.detector, detector))
-            attach(detector, adversary, recipe.adversary.clean_fraction)
+        if stage.name != "detector" and detector.seam is None and detector.jitter is None:
+            meet(recipe, detector)
         inside = saved if stage.first < done <= stage.last else None
         if inside is not None:
             fill(detector, inside["detector"], run.checkpoint_file)
@@ -101,6 +100,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         chain = None if detector.seam is None else detach(detector)
         if chain is not None and chain.state_dict():
             save_weights(run.adversary_file, chain, {"chain": recipe.adversary.chain})
+        detector.jitter = None
         save_weights(run.weights_file, detector, description)
     fabric.barrier()
     return run
@@ -123,6 +123,14 @@ def begin(recipe: Recipe, dataset: DetectionDataset) -> FastRCNN:
         if recipe.pretraining.iterations:
             learners(recipe.adversary, adversary)
     return detector
+
+
+def meet(recipe: Recipe, detector: FastRCNN) -> None:
+    """Give a detector what a recipe says that it competes with."""
+    detector.jitter = build_jitter(recipe.adversary)
+    if recipe.adversary.chain:
+        adversary = build_adversary(recipe.adversary, initial_head(recipe.detector, detector))
+        attach(detector, adversary, recipe.adversary.clean_fraction)
 
 
 def run_stage(
