@@ -99,10 +99,11 @@ def first_outputs(features: Tensor, layer: nn.Linear, kept: Tensor) -> Tensor:
 
 def _sums_of_cells(cells: Tensor, weight: Tensor, kept: Tensor) -> Tensor:
     """Return the sums (W x n x D) over the kept cells of weight (D x C * d * d) times cells (d * d x n x C)."""
-    by_input = weight.t()
-    if by_input.stride(1) != 1:  # see stored_by_input
-        by_input = by_input.contiguous()
-    by_cell = by_input.view(cells.shape[2], len(cells), -1).transpose(0, 1)
+    count, _, channels = cells.shape
+    if weight.stride(0) == 1:  # see stored_by_input
+        by_cell = weight.t().view(channels, count, -1).transpose(0, 1)
+    else:  # one transposition of a matrix, which is quicker than any other copy
+        by_cell = weight.reshape(-1, count).t().contiguous().view(count, -1, channels).mT
     contributions = torch.bmm(cells, by_cell)
     sums = kept.flatten(1).to(contributions.dtype) @ contributions.flatten(1)
     return sums.view(len(kept), *contributions.shape[1:])
