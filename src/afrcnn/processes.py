@@ -14,7 +14,7 @@ def rank_and_size() -> tuple[int, int]:
 
 
 def mean_count(count: int, device: torch.device) -> Tensor | int:
-    """Return the mean over all processes of a count, but 1 at the least, for a sum of losses to be divided by.
+    """Return the mean over all processes of a count, for a sum of losses to be divided by; of none, as of one in all.
 
     Gradients are averaged over processes. Sums divided by the mean of the counts average to the sum over all processes
     divided by the count of all: to what one process with all the images would compute.
