@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command; fields of a recipe go as they are into ``fields``, for ``load_recipe`` to check."""
     parser = _build_parser()
     command = argv[0] if argv else None
-    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict") else (list(argv), [])
+    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict", "masks") else (list(argv), [])
     arguments = parser.parse_args(words)
     arguments.fields = fields
     return arguments
@@ -114,7 +114,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     parser.set_defaults(call=lambda _: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="afrcnn")
-    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict):
+    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict, _add_masks):
         add(commands)
     return parser
 
@@ -378,6 +378,75 @@ def _predict(arguments: argparse.Namespace) -> None:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         print(f"{prediction.picture}: {found or 'nothing'}")
     print(f"predictions: {(arguments.out or arguments.run / 'predictions') / 'predictions.json'}")
+
+
+def _add_masks(commands: Any) -> None:
+    parser = commands.add_parser(
+        "masks",
+        help="show what adversaries hide and bend in images",
+        usage="afrcnn masks RUN IMAGE [IMAGE ...] [--box X1 Y1 X2 Y2 CLASS ...] [--boxes N]\n"
+        "                    [--score SCORE] [--seed N] [--out FOLDER] [--FIELD VALUE ...]",
+        description="Show what the adversaries of a run do to the objects of photographs. Draws a\n"
+        "figure of each: for each detected object ASDN's heatmap and mask, ASTN's angles,\n"
+        "and the score of the object's class before and after. Writes masks.json with\n"
+        "all of it.",
+        epilog="""examples:
+  afrcnn masks run photo.jpg
+  afrcnn masks run photos --boxes 3 --seed 1 --out figures
+  afrcnn masks run photo.jpg --box 40 12 180 300 person --box 200 9 250 80 dog
+  afrcnn masks run photo.jpg --adversary.chain [hard_dropout]
+
+Masks are drawn at random: the same seed draws the same ones (default: the
+run's). The last example works for any run, also one trained without
+adversaries. FIELD is any field of the run's recipe; `afrcnn train --help`
+lists them.""",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image, or folder of images")
+    parser.add_argument(
+        "--box",
+        nargs=5,
+        action="append",
+        default=[],
+        metavar=("X1", "Y1", "X2", "Y2", "CLASS"),
+        help="an object to show in place of detections, in pixels of the one IMAGE; may be given repeatedly",
+    )
+    parser.add_argument(
+        "--boxes", type=int, default=6, metavar="N", help="detections shown of an image, best first (default: 6)"
+    )
+    parser.add_argument(
+        "--score", type=float, default=0.5, help="lowest score of detections that are shown (default: 0.5)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write to (default: RUN/masks)")
+    parser.set_defaults(call=_masks)
+
+
+def _masks(arguments: argparse.Namespace) -> None:
+    from afrcnn.masks import masks
+
+    drawn = masks(
+        arguments.run,
+        arguments.images,
+        arguments.out,
+        boxes=[_box(words) for words in arguments.box],
+        limit=arguments.boxes,
+        score=arguments.score,
+        overrides=arguments.fields,
+    )
+    for image in drawn:
+        counts = Counter(item.name for item in image.objects)
+        found = ", ".join(f"{count} {name}" for name, count in counts.items())
+        print(f"{image.picture}: {found or 'nothing'}" + (f"; {image.left_out} left out" if image.left_out else ""))
+    print(f"masks: {(arguments.out or arguments.run / 'masks') / 'masks.json'}")
+
+
+def _box(words: Sequence[str]) -> tuple[tuple[float, float, float, float], str]:
+    """Return the box and the class of a ``--box``."""
+    try:
+        x1, y1, x2, y2 = map(float, words[:4])
+    except ValueError as error:
+        raise UserError(f"{' '.join(words)} is no box", field="--box", fix="give X1 Y1 X2 Y2 CLASS") from error
+    return (x1, y1, x2, y2), words[4]
 
 
 def _quoted(path: Path) -> str:

@@ -23,6 +23,7 @@ from afrcnn.errors import UserError
 from afrcnn.evaluation.detect import detect
 from afrcnn.proposals.selective_search import Mode, selective_search
 from afrcnn.report.pictures import draw_detections
+from afrcnn.training.recipe import Recipe
 from afrcnn.training.run import Run
 
 LARGEST_SEARCHED = 640
@@ -116,28 +117,15 @@ def predict(
     Raises:
         UserError: the run is not finished, an image is missing or damaged, or the folder cannot be written.
     """
-    if not 0 <= score <= 1:
-        raise UserError(f"{score} is out of range", field="score", fix="choose from 0 to 1")
     recipe = Run(run).recipe(overrides)
-    mode = recipe.data.proposal_method
-    if mode not in get_args(Mode):
-        problem = f"{mode!r} proposals cannot be made for new images"
-        raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
     out = Path(run) / "predictions" if out is None else Path(out)
-    paths = _photographs(images)
-    pictures = _pictures(paths, out)
-    detector = Run(run).detector(overrides)
-    # The threshold is this one, lower or higher than the recipe's.
-    detector.score_threshold = min(score, detector.score_threshold)
-
-    photographs = _Photographs(paths, cast(Mode, mode), recipe.data.proposals_per_image)
-    workers = min(recipe.data.workers, len(paths))
-    found = detect(detector, photographs, engine=recipe.engine, workers=workers)
+    paths = photograph_files(images)
+    pictures = picture_files(paths, out, ".jpg")
+    found = detect_photographs(Run(run).detector(overrides), paths, recipe, score)
 
     assert recipe.data.classes is not None  # a resolved recipe names its classes
     predictions = []
-    for path, picture, detections in zip(paths, pictures, found, strict=True):
-        shown = {name: value[detections["scores"] >= score] for name, value in detections.items()}
+    for path, picture, shown in zip(paths, pictures, found, strict=True):
         image = read_image(path, upright=True).permute(1, 2, 0).numpy()
         with atomic_write(picture, "wb") as file:
             draw_detections(image, shown, recipe.data.classes).save(file, "JPEG", quality=92, subsampling=0)
@@ -152,6 +140,37 @@ def predict(
         json.dump([asdict(prediction) for prediction in predictions], file, indent=2, ensure_ascii=False)
         file.write("\n")
     return predictions
+
+
+def detect_photographs(
+    detector: FastRCNN, paths: Sequence[Path], recipe: Recipe, score: float
+) -> list[dict[str, Tensor]]:
+    """Detect objects in photographs, by proposals made as those that the detector was trained with.
+
+    Args:
+        detector: the trained detector; it moves to the device of the recipe.
+        paths: the photographs.
+        recipe: the run's, which says how proposals are made, and on what machine.
+        score: the lowest score, in [0, 1], of what is returned.
+
+    Returns:
+        For each photograph ``boxes`` (D x 4, XYXY pixels), ``labels`` (D) and ``scores`` (D), best first, on the CPU.
+
+    Raises:
+        UserError: an image is damaged, the score is out of range, or such proposals cannot be made.
+    """
+    if not 0 <= score <= 1:
+        raise UserError(f"{score} is out of range", field="score", fix="choose from 0 to 1")
+    mode = recipe.data.proposal_method
+    if mode not in get_args(Mode):
+        problem = f"{mode!r} proposals cannot be made for new images"
+        raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
+    # The threshold is this one, lower or higher than the recipe's.
+    detector.score_threshold = min(score, detector.score_threshold)
+    photographs = _Photographs(paths, cast(Mode, mode), recipe.data.proposals_per_image)
+    workers = min(recipe.data.workers, len(paths))
+    found = detect(detector, photographs, engine=recipe.engine, workers=workers)
+    return [{name: value[each["scores"] >= score] for name, value in each.items()} for each in found]
 
 
 class _Photographs:
@@ -181,8 +200,12 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     return boxes * np.array([x, y, x, y], dtype=np.float32)
 
 
-def _photographs(images: Iterable[Path | str]) -> list[Path]:
-    """Return the files of images and of folders of images, each once."""
+def photograph_files(images: Iterable[Path | str]) -> list[Path]:
+    """Return the files of images and of folders of images, each once.
+
+    Raises:
+        UserError: an image is missing, or a folder holds none.
+    """
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     paths: list[Path] = []
     for path in map(Path, images):
@@ -198,8 +221,12 @@ def _photographs(images: Iterable[Path | str]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def _pictures(paths: Sequence[Path], out: Path) -> list[Path]:
-    """Name a picture for each image: no two the same, and none where an image lies."""
+def picture_files(paths: Sequence[Path], out: Path, suffix: str) -> list[Path]:
+    """Name a picture with a suffix, as ``.jpg``, for each image: no two the same, and none where an image lies.
+
+    Raises:
+        UserError: the folder ``out`` is that of an image.
+    """
     if source := next((path for path in paths if path.parent.resolve() == out.resolve()), None):
         problem = f"pictures would mix with the images, as {source.name}"
         raise UserError(problem, file=out, fix="choose another folder with --out")
@@ -211,5 +238,5 @@ def _pictures(paths: Sequence[Path], out: Path) -> list[Path]:
             number += 1
             name = f"{path.stem}-{number}"
         taken.add(name.casefold())
-        pictures.append(out / f"{name}.jpg")
+        pictures.append(out / f"{name}{suffix}")
     return pictures

@@ -68,9 +68,15 @@ class ASTN(nn.Module):
         return affine(angle, factor, shift)
 
     @torch.no_grad()
+    def angles(self, features: Tensor) -> Tensor:
+        """Return by how many degrees (n x blocks, clockwise) it turns each block of features (n x C x d x d)."""
+        numbers = self.localisation(features).float()
+        return degrees_of(self.transformation(numbers.view(-1, self.blocks, 4)))
+
+    @torch.no_grad()
     def measure(self, theta: Tensor, features: Tensor, logits: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
         """Return how hard it is: score drop, mean absolute angle (degrees), share of angles at the limit."""
-        angles = torch.atan2(theta[..., 1, 0], theta[..., 0, 0]).rad2deg().abs()
+        angles = degrees_of(theta).abs()
         drop = true_class_score(head(features), labels) - true_class_score(logits, labels)
         return {
             "score_drop": drop.mean(),
@@ -112,6 +118,12 @@ def affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     cos, sin = angle.cos() / factor, angle.sin() / factor
     linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
     return torch.cat([linear, -linear @ shift[..., None]], -1)
+
+
+def degrees_of(theta: Tensor) -> Tensor:
+    """Return the rotations (..., degrees, clockwise) of affine maps ... x 2 x 3 as of :func:`affine`."""
+    # The maps lead from output to input: they turn the other way.
+    return torch.atan2(-theta[..., 1, 0], theta[..., 0, 0]).rad2deg()
 
 
 def warp(features: Tensor, theta: Tensor) -> Tensor:

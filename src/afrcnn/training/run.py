@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from afrcnn.adversary import Chain
+from afrcnn.adversary.attach import roi_head_of
 from afrcnn.atomic import atomic_write, remove_parts
 from afrcnn.data import open_dataset
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.weights import read_state_dict
 from afrcnn.errors import UserError
 from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.training.adversary import build_adversary
 from afrcnn.training.checkpoint import fill
 from afrcnn.training.recipe import Recipe, build_detector, dump_recipe, load_recipe
 
@@ -96,6 +99,37 @@ class Run:
         detector = build_detector(recipe.detector, len(recipe.data.classes), pretrained=False)
         fill(detector, read_state_dict(self.weights_file), self.weights_file)
         return detector.eval()
+
+    def adversary(self, detector: FastRCNN, overrides: Sequence[str] = ()) -> Chain:
+        """Return the trained adversaries, in evaluation mode, on the CPU, with fields of the recipe set differently.
+
+        Those without parameters, as random dropout, need no training: an override can name them for any run.
+
+        Args:
+            detector: the run's, which says what the adversaries' layers are like.
+            overrides: as of ``recipe``.
+
+        Raises:
+            UserError: there is no run, its recipe names no adversary, or the adversaries are not trained.
+        """
+        recipe = self.recipe(overrides)
+        if not recipe.adversary.chain:
+            raise UserError(
+                "has no adversary",
+                file=self.folder,
+                field="adversary.chain",
+                fix="train with one, as by --adversary.chain [asdn,astn], or name [hard_dropout], which learns nothing",
+            )
+        chain = build_adversary(recipe.adversary, roi_head_of(detector))
+        if chain.state_dict():
+            if not self.adversary_file.is_file():
+                raise UserError(
+                    f"has no trained {' and '.join(chain)}",
+                    file=self.folder,
+                    fix="train them: --pretraining.iterations or --joint.iterations above 0",
+                )
+            fill(chain, read_state_dict(self.adversary_file), self.adversary_file)
+        return chain.eval()
 
 
 def initial_weights(source: str) -> Path:
