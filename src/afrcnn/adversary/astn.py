@@ -8,9 +8,11 @@ into blocks with a rotation each: channels respond to different parts of an obje
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from afrcnn.adversary.contract import Hardened, Head, HeadCopy, RoIHead, true_class_score
@@ -59,9 +61,9 @@ class ASTN(nn.Module):
     def transformation(self, numbers: Tensor) -> Tensor:
         """Return affine maps n x blocks x 2 x 3 from output to input coordinates in [-1, 1], of raw numbers (.. x 4).
 
-        The hyperbolic tangent bounds each number, so that the limits hold whatever the network says.
+        Each number is confined to [-1, 1], so that the limits hold whatever the network says.
         """
-        bounded = numbers.tanh()
+        bounded: Tensor = Confine.apply(numbers)
         angle = bounded[..., 0] * math.radians(self.degrees)
         factor = (bounded[..., 1] * math.log1p(self.scale)).exp()
         shift = bounded[..., 2:] * (2 * self.translation)
@@ -85,6 +87,26 @@ class ASTN(nn.Module):
         }
 
 
+class Confine(torch.autograd.Function):
+    """Clamps to [-1, 1], with the gradient of the identity wherever it does not lead further out.
+
+    A function that saturates, as the hyperbolic tangent, would keep each angle at the limit that it reached first:
+    which way parts turn would become one habit for all objects.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, numbers: Tensor) -> Tensor:
+        """Return the numbers, clamped."""
+        ctx.save_for_backward(numbers)
+        return numbers.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient, and 0 where descent would leave the bounds."""
+        (numbers,), (gradient,) = ctx.saved_tensors, gradients
+        return gradient.where((numbers.abs() < 1) | (numbers * gradient > 0), 0)
+
+
 class LocalisationNetwork(nn.Module):
     """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
 
@@ -97,8 +119,7 @@ class LocalisationNetwork(nn.Module):
         super().__init__()
         self.head = HeadCopy(head.layers)
         self.transformation = nn.Linear(head.features, blocks * 4)
-        # Near the identity, where the gradient of the hyperbolic tangent is largest.
-        nn.init.normal_(self.transformation.weight, std=0.001)
+        nn.init.normal_(self.transformation.weight, std=0.01)
         nn.init.zeros_(self.transformation.bias)
 
     def forward(self, features: Tensor) -> Tensor:
