@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -126,7 +127,20 @@ def test_predict_says_what_is_in_each_image(work: Path, capsys: pytest.CaptureFi
     assert len(json.loads(Path("run/predictions/predictions.json").read_text())) == 6
 
 
-@pytest.mark.parametrize("command", ["shapes", "proposals", "train", "evaluate", "predict"])
+def test_masks_says_what_is_shown_of_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chain = ["--adversary.chain", "[hard_dropout]"]
+    assert main(["masks", "run", "--score", "0.01", "--boxes", "1", "shapes/JPEGImages", *chain]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == 7
+    assert re.fullmatch(r"run/masks/test_000000\.png: 1 \w+; \d+ left out", shown[0])
+    assert shown[-1] == "masks: run/masks/masks.json"
+    assert len(json.loads(Path("run/masks/masks.json").read_text())) == 6
+    box = ["--box", "3", "4.5", "40", "60", "dog"]
+    assert main(["masks", "run", *box, *box, JPEG, "--out", "given", "--seed", "1", *chain]) == 0
+    assert capsys.readouterr().out == "given/test_000000.png: 2 dog\nmasks: given/masks.json\n"
+
+
+@pytest.mark.parametrize("command", ["shapes", "proposals", "train", "evaluate", "predict", "masks"])
 def test_help_explains_each_command_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])
@@ -188,6 +202,7 @@ def replace(file: str, old: str, new: str) -> None:
 
 
 XML, JPEG = "shapes/Annotations/test_000000.xml", "shapes/JPEGImages/test_000000.jpg"
+HARD = ["--adversary.chain", "[hard_dropout]"]
 TRAIN = ["train", "tiny.yaml", "--data.root", "shapes", "--run", "new"]
 MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     # what is wrong: (how it came to be, the command, what the line must name)
@@ -302,6 +317,26 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
         lambda: None,
         ["predict", "run", "tiny.yaml", "--out", "new", "--data.workers", "1"],
         ["tiny.yaml"],
+    ),
+    "masks of a run without adversaries": (
+        lambda: None,
+        ["masks", "run", JPEG, "--out", "new"],
+        ["run", "adversary.chain"],
+    ),
+    "masks of a box of an unknown class": (
+        lambda: None,
+        ["masks", "run", JPEG, "--box", "1", "2", "30", "40", "digo", "--out", "new", *HARD],
+        ["digo", "digger"],
+    ),
+    "masks of a box outside": (
+        lambda: None,
+        ["masks", "run", JPEG, "--box", "-1", "2", "30", "40", "dog", "--out", "new", *HARD],
+        [JPEG, "-1 2 30 40", "64 x 64"],
+    ),
+    "masks of no box": (
+        lambda: None,
+        ["masks", "run", JPEG, "--box", "1", "2", "3", "dog", "4", "--out", "new", *HARD],
+        ["--box", "1 2 3 dog 4"],
     ),
     "score no number": (lambda: None, ["predict", "run", JPEG, "--score", "high"], ["--score"]),
     "folder of pictures is a file": (

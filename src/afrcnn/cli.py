@@ -384,8 +384,8 @@ def _add_masks(commands: Any) -> None:
     parser = commands.add_parser(
         "masks",
         help="show what adversaries hide and bend in images",
-        usage="afrcnn masks RUN IMAGE [IMAGE ...] [--box X1 Y1 X2 Y2 CLASS ...] [--boxes N]\n"
-        "                    [--score SCORE] [--seed N] [--out FOLDER] [--FIELD VALUE ...]",
+        usage="afrcnn masks RUN IMAGE [IMAGE ...] [--out FOLDER] [--boxes N] [--score SCORE]\n"
+        "                    [--box X1 Y1 X2 Y2 CLASS] [--seed N] [--FIELD VALUE ...]",
         description="Show what the adversaries of a run do to the objects of photographs. Draws a\n"
         "figure of each: for each detected object ASDN's heatmap and mask, ASTN's angles,\n"
         "and the score of the object's class before and after. Writes masks.json with\n"
@@ -394,11 +394,11 @@ def _add_masks(commands: Any) -> None:
   afrcnn masks run photo.jpg
   afrcnn masks run photos --boxes 3 --seed 1 --out figures
   afrcnn masks run photo.jpg --box 40 12 180 300 person --box 200 9 250 80 dog
-  afrcnn masks run photo.jpg --adversary.chain [hard_dropout]
+  afrcnn masks run photo.jpg --adversary.chain '[hard_dropout]'
 
 Masks are drawn at random: the same seed draws the same ones (default: the
 run's). The last example works for any run, also one trained without
-adversaries. FIELD is any field of the run's recipe; `afrcnn train --help`
+adversaries. Scores are of the box as it is drawn, classified anew. FIELD is any field of the run's recipe; `afrcnn train --help`
 lists them.""",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
@@ -409,10 +409,10 @@ lists them.""",
         action="append",
         default=[],
         metavar=("X1", "Y1", "X2", "Y2", "CLASS"),
-        help="an object to show in place of detections, in pixels of the one IMAGE; may be given repeatedly",
+        help="an object to show instead of detections, in pixels of the only IMAGE; once for each object",
     )
     parser.add_argument(
-        "--boxes", type=int, default=6, metavar="N", help="detections shown of an image, best first (default: 6)"
+        "--boxes", type=int, default=6, metavar="N", help="how many detections an image shows at most (default: 6)"
     )
     parser.add_argument(
         "--score", type=float, default=0.5, help="lowest score of detections that are shown (default: 0.5)"

@@ -49,7 +49,8 @@ class MaskedObject:
     Attributes:
         name: its class.
         box: where it is; the d x d cells of heatmaps and masks divide it evenly, row by row from its upper left.
-        score: the score of its class, in [0, 1], before any adversary.
+        score: the score of its class, in [0, 1], before any adversary. It is that of this very box, classified anew; a
+            detection's own score is that of the proposal that became the box.
         steps: the adversaries, in their order.
     """
 
@@ -121,10 +122,7 @@ def masks(
     detector = Run(run).detector(overrides)
     chain = Run(run).adversary(detector, overrides)
     assert classes is not None  # a resolved recipe names its classes
-    if boxes:
-        found = [_given(boxes, paths, classes)]
-    else:
-        found = detect_photographs(detector, paths, recipe, score)
+    found = [_given(boxes, paths, classes)] if boxes else detect_photographs(detector, paths, recipe, score)
     device = next(detector.parameters()).device
     chain.to(device)
 
@@ -165,19 +163,16 @@ def trace(chain: Chain, features: Tensor, labels: Tensor, head: Head) -> tuple[l
     Returns:
         The score of each object's class before any adversary, and for each object the steps of the chain.
     """
-    before = _scores(features, labels, head)
-    steps: list[tuple[Step, ...]] = [() for _ in before]
+    before, nothing = _scores(features, labels, head), [None] * len(labels)
+    steps: list[tuple[Step, ...]] = [()] * len(labels)
     for name, adversary in chain.items():
         given = features.detach().requires_grad_()
         features = Hardened(*adversary(given, labels, head)).features
-        columns = (
-            _scores(features, labels, head),
-            adversary.network(given).sigmoid().tolist() if isinstance(adversary, ASDN) else None,
-            hidden_cells(given, features),
-            adversary.angles(given).tolist() if isinstance(adversary, ASTN) else None,
-        )
-        for n in range(len(steps)):
-            steps[n] += (Step(name, *(None if column is None else column[n] for column in columns)),)
+        after = _scores(features, labels, head)
+        heatmaps = adversary.network(given).sigmoid().tolist() if isinstance(adversary, ASDN) else nothing
+        angles = adversary.angles(given).tolist() if isinstance(adversary, ASTN) else nothing
+        columns = zip(after, heatmaps, hidden_cells(given, features) or nothing, angles, strict=True)
+        steps = [(*earlier, Step(name, *values)) for earlier, values in zip(steps, columns, strict=True)]
     return before, steps
 
 
@@ -201,7 +196,8 @@ def hidden_cells(given: Tensor, hardened: Tensor) -> list[list[list[bool]]] | No
 @torch.no_grad()
 def _scores(features: Tensor, labels: Tensor, head: Head) -> list[float]:
     """Return the score of each object's class."""
-    return true_class_score(head(features), labels).tolist()
+    scores: list[float] = true_class_score(head(features), labels).tolist()
+    return scores
 
 
 def _given(boxes: Sequence[tuple[Box, str]], paths: Sequence[Path], classes: Sequence[str]) -> dict[str, Tensor]:

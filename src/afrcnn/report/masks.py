@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import ceil, cos, radians, sin, sqrt
+from math import ceil, radians, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle, Wedge
+from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,12 +29,13 @@ DOTS_PER_INCH = 200
 TEXT, SMALL = 9, 7.5
 """Sizes of text in points."""
 
-OPACITY = 0.7
-"""Of a heatmap over the photograph."""
+HEATMAP_OPACITY, MASK_OPACITY = 0.7, 0.85
+"""Over the photograph."""
 
 TITLES = {"asdn": "ASDN", "astn": "ASTN"}
 
-Draw = Callable[[Axes, NDArray[np.uint8], "MaskedObject"], None]
+Column = tuple[str, str | ScalarMappable, Callable[[Axes, NDArray[np.uint8], "MaskedObject"], None]]
+"""What stands above a column, what stands below it (a text, or a scale for a colour bar), and what draws a panel."""
 
 
 def draw_masks(image: NDArray[np.uint8], objects: Sequence[MaskedObject], left_out: int = 0) -> Figure:
@@ -56,11 +57,11 @@ def draw_masks(image: NDArray[np.uint8], objects: Sequence[MaskedObject], left_o
         return _draw_nothing(image)
     heatmaps = [step.heatmap for each in objects for step in each.steps if step.heatmap is not None]
     scale = ScalarMappable(Normalize(0, np.max(heatmaps) if heatmaps else 1), "viridis")
-    panels = _panels(objects[0].steps, scale)
+    panels = _panels(objects[0].steps, scale, left_out)
     width = len(panels) * (PANEL + GAP) + GAP
     height = len(objects) * (PANEL + GAP) - GAP + HEAD + FOOT
     figure = Figure((width, height), dpi=DOTS_PER_INCH)
-    for column, (title, draw) in enumerate(panels):
+    for column, (title, note, draw) in enumerate(panels):
         left = GAP + column * (PANEL + GAP)
         figure.text((left + PANEL / 2) / width, 1 - 0.14 / height, title, size=TEXT, ha="center", va="center")
         for row, each in enumerate(objects):
@@ -68,13 +69,12 @@ def draw_masks(image: NDArray[np.uint8], objects: Sequence[MaskedObject], left_o
             axes = figure.add_axes((left / width, bottom / height, PANEL / width, PANEL / height))
             axes.set_axis_off()
             draw(axes, image, each)
-        if "heatmap" in title:
-            bar = figure.add_axes((left / width, 0.34 / height, PANEL / width, 0.1 / height))
-            figure.colorbar(scale, bar, orientation="horizontal", alpha=OPACITY).outline.set_visible(False)
+        if isinstance(note, ScalarMappable):
+            bar = figure.add_axes((left / width, (FOOT - 0.26) / height, PANEL / width, 0.1 / height))
+            figure.colorbar(note, bar, orientation="horizontal", alpha=HEATMAP_OPACITY).outline.set_visible(False)
             bar.tick_params(labelsize=SMALL, length=2, pad=2)
-    if left_out:
-        text = f"{left_out} more detected,\nnot shown (--boxes)"
-        figure.text(GAP / width, 0.3 / height, text, size=SMALL, va="center")
+        else:
+            figure.text(left / width, (FOOT - 0.16) / height, note, size=SMALL, va="top")
     return figure
 
 
@@ -100,18 +100,26 @@ def view(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _panels(steps: Sequence[Step], scale: ScalarMappable) -> list[tuple[str, Draw]]:
-    """Return the columns of a figure: titles, and functions that draw their panels."""
-    panels: list[tuple[str, Draw]] = [("photograph", _draw_photograph)]
+def rotation(degrees: float) -> NDArray[np.float64]:
+    """Return the 2 x 2 matrix that turns (x right, y down) clockwise on the screen."""
+    cos, sin = np.cos(radians(degrees)), np.sin(radians(degrees))
+    return np.array([(cos, -sin), (sin, cos)])
+
+
+def _panels(steps: Sequence[Step], scale: ScalarMappable, left_out: int) -> list[Column]:
+    """Return the columns of a figure."""
+    further = f"{left_out} more detected,\nnot shown (--boxes)" if left_out else ""
+    panels: list[Column] = [("photograph", further, _draw_photograph)]
     for index, step in enumerate(steps):
         title = _title(step)
         if step.heatmap is not None:
-            panels.append((f"{title}: heatmap", partial(_draw_heatmap, index, scale)))
+            panels.append((f"{title}: heatmap", scale, partial(_draw_heatmap, index, scale)))
         if step.mask is not None:
-            panels.append((f"{title}: mask", partial(_draw_mask, index)))
+            panels.append((f"{title}: mask", "hidden cells are black", partial(_draw_mask, index)))
         if step.angles is not None:
-            panels.append((f"{title}: rotations", partial(_draw_angles, index)))
-    return [*panels, ("score of the class", _draw_scores)]
+            note = "one for each block of\nchannels; + is clockwise"
+            panels.append((f"{title}: rotations", note, partial(_draw_angles, index)))
+    return [*panels, ("score of the class", "of the box as it is drawn", _draw_scores)]
 
 
 def _draw_photograph(axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
@@ -121,31 +129,30 @@ def _draw_photograph(axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -
 
 def _draw_heatmap(index: int, scale: ScalarMappable, axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
     _show(axes, image, each.box, grey=True)
-    heatmap = np.array(each.steps[index].heatmap)
-    _cover(axes, heatmap, each.box, cmap=scale.cmap, norm=scale.norm, alpha=OPACITY)
+    _cover(axes, scale.to_rgba(np.array(each.steps[index].heatmap), alpha=HEATMAP_OPACITY), each.box)
 
 
 def _draw_mask(index: int, axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
     _show(axes, image, each.box)
-    hidden = np.array(each.steps[index].mask)
-    _cover(axes, hidden, each.box, cmap=ListedColormap(["black"]), alpha=0.85 * hidden)
+    hidden = np.array(each.steps[index].mask)[..., None]
+    _cover(axes, hidden * np.array([0, 0, 0, MASK_OPACITY]), each.box)
 
 
 def _draw_angles(index: int, axes: Axes, _: NDArray[np.uint8], each: MaskedObject) -> None:
-    """Draw a dial for each block of channels: how far what pointed upwards is turned."""
+    """Draw for each block of channels a square as it was (dashed) and turned, with an arrow that was upright."""
     angles = each.steps[index].angles or []
     columns = ceil(sqrt(len(angles)))
+    square = np.array([(-0.3, -0.3), (0.3, -0.3), (0.3, 0.3), (-0.3, 0.3)])
     for block, angle in enumerate(angles):
-        x, y = block % columns + 0.5, block // columns + 0.85
-        turned = radians(angle)
-        axes.add_patch(Wedge((x, y), 0.7, *sorted((-90, -90 + angle)), color="0.8", linewidth=0))
-        axes.plot((x, x), (y, y - 0.7), color="0.5", linewidth=0.8, linestyle=(0, (2, 2)))
-        axes.annotate(
-            "", (x + 0.75 * sin(turned), y - 0.75 * cos(turned)), (x, y), arrowprops={"arrowstyle": "-|>", "shrinkA": 0}
-        )
-        size = min(TEXT, 2 * TEXT / columns)
-        axes.text(x, y + 0.06, f"{angle:+.1f}°", size=size, ha="center", va="top")
-    axes.set(xlim=(0, columns), ylim=(columns + 0.1, 0), aspect="equal")
+        centre = np.array([block % columns + 0.5, block // columns + 0.4])
+        turn = rotation(angle)
+        axes.add_patch(Polygon(centre + square, fill=False, color="0.5", linewidth=0.7, linestyle=(0, (3, 2))))
+        axes.add_patch(Polygon(centre + square @ turn.T, facecolor="0.88", edgecolor="black", linewidth=1, zorder=0.5))
+        tail, tip = centre - turn @ (0, -0.3), centre + turn @ (0, -0.3)
+        axes.annotate("", tuple(tip), tuple(tail), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0})
+        size = min(SMALL, 2.5 * SMALL / columns)
+        axes.text(centre[0], centre[1] + 0.38, f"{angle:+z.1f}°", size=size, ha="center", va="top")
+    axes.set(xlim=(0, columns), ylim=(columns, 0))
 
 
 def _draw_scores(axes: Axes, _: NDArray[np.uint8], each: MaskedObject) -> None:
@@ -182,11 +189,13 @@ def _show(axes: Axes, image: NDArray[np.uint8], box: Box, *, grey: bool = False)
         axes.add_patch(Rectangle(corner, *size, fill=False, color=colour, linewidth=line, zorder=3))
 
 
-def _cover(axes: Axes, cells: NDArray[np.generic], box: Box, **kwargs: object) -> None:
-    """Lay d x d cells over a box; the view of the axes stays."""
+def _cover(axes: Axes, cells: NDArray[np.float64], box: Box) -> None:
+    """Lay cells (d x d x RGBA) over a box, with lines between them; what the axes show of the photograph stays."""
     limits = axes.get_xlim(), axes.get_ylim()
-    x1, y1, x2, y2 = box
-    axes.imshow(cells, extent=(x1, x2, y2, y1), interpolation="nearest", zorder=2, **kwargs)
+    (x1, y1, x2, y2), lines = box, np.linspace(0, 1, len(cells) + 1)[1:-1]
+    axes.imshow(cells, extent=(x1, x2, y2, y1), interpolation="nearest")
+    axes.hlines(y1 + (y2 - y1) * lines, x1, x2, color="white", alpha=0.5, linewidth=0.3)
+    axes.vlines(x1 + (x2 - x1) * lines, y1, y2, color="white", alpha=0.5, linewidth=0.3)
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
