@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from afrcnn.adversary import ASTN, LocalisationNetwork
-from afrcnn.adversary.astn import affine, warp
+from afrcnn.adversary.astn import Confine, affine, warp
 
 
 class Constant(nn.Module):
@@ -79,7 +79,7 @@ def test_angles_are_those_that_the_network_asks_for_block_by_block(blocks):
     angles = torch.tensor([[-10.0, -2.5, 0.0, 7.0, 1.5, -8.0, 3.0, 5.0], [9.0, 1.0, -6.0, 4.0, 2.0, 0.5, -7.0, -3.0]])
     angles = angles[:, :blocks]
     numbers = torch.zeros(2, blocks, 4)
-    numbers[..., 0] = (angles / 10).clamp(-1 + 1e-7, 1 - 1e-7).atanh()
+    numbers[..., 0] = angles / 10
     features = torch.rand(2, 8, 7, 7)
     astn = ASTN(Constant(numbers.flatten(1)), blocks=blocks)
     hardened = astn(features, torch.ones(2, dtype=torch.int64), head)
@@ -213,3 +213,12 @@ def test_the_gradient_of_the_detectors_loss_passes_the_warp_to_the_features():
     astn = ASTN(Constant(numbers))
     labels = torch.ones(1, dtype=torch.int64)
     assert torch.autograd.gradcheck(lambda x: astn(x, labels, head).features, features)
+
+
+def test_a_number_beyond_its_bound_has_a_gradient_only_if_that_leads_back():
+    numbers = torch.tensor([-2.0, -2.0, -0.5, 0.5, 2.0, 2.0, 1.0, 1.0], requires_grad=True)
+    descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # the way that descent takes
+    confined = Confine.apply(numbers)
+    assert confined.tolist() == [-1, -1, -0.5, 0.5, 1, 1, 1, 1]
+    confined.backward(-descent)
+    assert (-numbers.grad).tolist() == [1, 0, 1, -1, 0, -1, 0, -1]
