@@ -384,8 +384,9 @@ def _add_masks(commands: Any) -> None:
     parser = commands.add_parser(
         "masks",
         help="show what adversaries hide and bend in images",
-        usage="afrcnn masks RUN IMAGE [IMAGE ...] [--out FOLDER] [--boxes N] [--score SCORE]\n"
-        "                    [--box X1 Y1 X2 Y2 CLASS] [--seed N] [--FIELD VALUE ...]",
+        usage="afrcnn masks RUN IMAGE [IMAGE ...] [--out FOLDER] [--boxes N]\n"
+        "                    [--score SCORE] [--box X1 Y1 X2 Y2 CLASS] [--seed N]\n"
+        "                    [--FIELD VALUE ...]",
         description="Show what the adversaries of a run do to the objects of photographs. Draws a\n"
         "figure of each: for each detected object ASDN's heatmap and mask, ASTN's angles,\n"
         "and the score of the object's class before and after. Writes masks.json with\n"
@@ -398,8 +399,9 @@ def _add_masks(commands: Any) -> None:
 
 Masks are drawn at random: the same seed draws the same ones (default: the
 run's). The last example works for any run, also one trained without
-adversaries. Scores are of the box as it is drawn, classified anew. FIELD is any field of the run's recipe; `afrcnn train --help`
-lists them.""",
+adversaries. Scores are of the box as it is drawn, classified anew.
+
+FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="image, or folder of images")
