@@ -75,5 +75,10 @@ class AdversarialImages(nn.Module):
         self.count += size * images
         return [not self._is_clean(number) for number in range(first, first + images)]
 
+    def ahead(self, images: int) -> int:
+        """Return how many are adversarial of the next images of all processes, ``images`` in each."""
+        first, (_, size) = int(self.count), rank_and_size()
+        return sum(not self._is_clean(number) for number in range(first, first + size * images))
+
     def _is_clean(self, number: int) -> bool:
         return ceil((number + 1) * self.clean_fraction) > ceil(number * self.clean_fraction)

@@ -50,6 +50,8 @@ def build_adversary(recipe: AdversaryRecipe, head: RoIHead) -> Chain:
     Raises:
         UserError: an adversary is unknown, or its fields are wrong.
     """
+    if stray := [name for name in recipe.own if name not in recipe.chain]:
+        raise UserError(f"{stray[0]} is not in adversary.chain", field="adversary.own", fix="use its name in the chain")
     chain = Chain()
     for name in recipe.chain:
         key = key_of(name)
@@ -58,7 +60,8 @@ def build_adversary(recipe: AdversaryRecipe, head: RoIHead) -> Chain:
         try:
             chain[key] = _build(name, recipe, head)
         except (TypeError, ValueError) as error:
-            raise UserError(str(error), field=f"adversary.{key}", fix="see `afrcnn train --help`") from error
+            field = name if hasattr(recipe, name) else "own"
+            raise UserError(str(error), field=f"adversary.{field}", fix="see `afrcnn train --help`") from error
     return chain
 
 
@@ -90,7 +93,7 @@ def learners(recipe: AdversaryRecipe, chain: Chain) -> dict[str, nn.Module]:
         )
     if not any(True for name in names for _ in chain[name].parameters()):
         raise UserError(
-            f"{' and '.join(chain)} have nothing to learn alone",
+            f"there is nothing to learn alone for {', '.join(chain)}",
             field="pretraining.iterations",
             fix="set it to 0, or name others in adversary.pretrained",
         )
@@ -99,8 +102,8 @@ def learners(recipe: AdversaryRecipe, chain: Chain) -> dict[str, nn.Module]:
 
 def freeze(recipe: AdversaryRecipe, chain: Chain) -> None:
     """Leave fixed adversaries as pre-training made them (section 5.2.1)."""
-    for name, adversary in chain.items():
-        adversary.requires_grad_(not (name == "asdn" and recipe.asdn.fixed))
+    if "asdn" in chain and recipe.asdn.fixed:
+        chain["asdn"].requires_grad_(False)
 
 
 def key_of(name: str) -> str:
@@ -117,12 +120,14 @@ def _build(name: str, recipe: AdversaryRecipe, head: RoIHead) -> nn.Module:
         case "random_dropout":
             return RandomDropout(recipe.random_dropout.share)
         case "hard_dropout":
+            _refuse_large(recipe.hard_dropout.window, head)
             return HardDropout(recipe.hard_dropout.window, recipe.hard_dropout.stride)
         case _:
             return _own(name)(head, **recipe.own.get(name, {}))
 
 
 def _build_asdn(recipe: ASDNRecipe, head: RoIHead) -> ASDN:
+    _refuse_large(recipe.window, head)
     network = FullyConnectedASDN(head) if recipe.network == "fully_connected" else ConvolutionalASDN(head.channels)
     return ASDN(
         network,
@@ -144,6 +149,11 @@ def _build_astn(recipe: ASTNRecipe, head: RoIHead) -> ASTN:
         scale=recipe.scale,
         translation=recipe.translation,
     )
+
+
+def _refuse_large(window: int | None, head: RoIHead) -> None:
+    if window is not None and window > head.size:
+        raise ValueError(f"a window of {window} cells does not fit in features of {head.size} x {head.size}")
 
 
 def _own(name: str) -> type[nn.Module]:

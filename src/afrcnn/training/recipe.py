@@ -159,7 +159,7 @@ class HardDropoutRecipe:
 
 @dataclass
 class JitterRecipe:
-    """Random changes of the proposals, which the paper compares with (section 5.2.1; it gives no ranges)."""
+    """Random changes of the proposals, with or without adversaries (section 5.2.1; the paper gives no ranges)."""
 
     scale: NonNegativeFloat = 0.0
     """Largest factor of enlargement or reduction, minus 1."""
@@ -175,7 +175,7 @@ class AdversaryRecipe:
 
     chain: list[str] = field(default_factory=list)
     """Adversaries, each of which makes harder what the one before it gave: `asdn`, `astn`, `random_dropout`,
-    `hard_dropout`, or one of your own, by its entry point in `afrcnn.adversaries` or as module:class."""
+    `hard_dropout`, or one of your own, by its entry point in `afrcnn.adversaries` or as package.module.Class."""
     clean_fraction: ClosedUnitInterval = 0.5
     """Share of the images that no adversary touches; of two, one in the paper."""
     pretrained: list[str] | None = None
@@ -193,7 +193,7 @@ class AdversaryRecipe:
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments of your own adversaries by their name in the chain."""
     jitter: JitterRecipe = field(default_factory=JitterRecipe)
-    """Random changes of the proposals of adversarial images, with or without adversaries."""
+    """Random changes of the proposals of adversarial images."""
 
 
 @dataclass
@@ -267,7 +267,7 @@ class EngineRecipe:
 
 @dataclass
 class Recipe:
-    """An experiment: the detector alone (`schedule`), the adversary alone (`pretraining`), both together (`joint`)."""
+    """An experiment, in up to three stages: `schedule`, `pretraining`, `joint`."""
 
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)

@@ -67,6 +67,12 @@ def stages(recipe: Recipe) -> list[Stage]:
             field="pretraining.iterations",
             fix="set it to 0, or name an adversary in adversary.chain",
         )
+    if "asdn" in chain and recipe.adversary.asdn.fixed and not recipe.pretraining.iterations:
+        raise UserError(
+            "is true, and nothing has trained it before",
+            field="adversary.asdn.fixed",
+            fix="set pretraining.iterations, or leave it false",
+        )
     found = []
     if recipe.init_from is None:
         found.append(Stage("detector", recipe.schedule, before))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any, cast
 
 import torch
@@ -88,18 +90,20 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         torch.manual_seed(seed_of(recipe.seed, stage.number))
         if stage.name != "detector" and detector.seam is None and detector.jitter is None:
             meet(recipe, detector)
-        inside = saved if stage.first < done <= stage.last else None
+        if done > stage.last:
+            continue
+        inside = saved if stage.first < done else None
         if inside is not None:
             fill(detector, inside["detector"], run.checkpoint_file)
         if done < stage.last:
             run_stage(fabric, stage, detector, dataset, recipe, run, inside, transform)
-        if fabric.is_global_zero and stage.name == "detector" and len(ahead) > 1 and not run.stage_one_file.is_file():
+        if fabric.is_global_zero and stage.name == "detector" and len(ahead) > 1:
             save_weights(run.stage_one_file, detector, description)
 
     if fabric.is_global_zero:
-        chain = None if detector.seam is None else detach(detector)
-        if chain is not None and chain.state_dict():
-            save_weights(run.adversary_file, chain, {"chain": recipe.adversary.chain})
+        adversary = None if detector.seam is None else detach(detector)
+        if adversary is not None and adversary.state_dict():
+            save_weights(run.adversary_file, adversary, {"chain": recipe.adversary.chain})
         detector.jitter = None
         save_weights(run.weights_file, detector, description)
     fabric.barrier()
@@ -202,14 +206,15 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
             optimizer.zero_grad()
-            losses = accumulate(fabric, model, batch, schedule.images_at_once)
-            refuse_not_finite(fabric, losses["loss"], f"the loss of iteration {stage.first + done} is", batch[1], run)
+            losses, hardness = accumulate(fabric, model, batch, schedule.images_at_once)
+            what = f"the loss of iteration {stage.first + done} is"
+            refuse_not_finite(fabric, losses["loss"], what, batch[1], run, stage)
             optimizer.step()
 
-            for name, value in (losses | metrics(model.module)).items():
+            for name, value in [*losses.items(), *hardness]:
                 values[name].append(value.detach())
             if done % schedule.log_every == 0 or done == schedule.iterations:
-                means = {name: float(torch.stack(items).mean()) for name, items in values.items()}
+                means = mean_over_processes(fabric, values)
                 speed = (done - since) / (time.monotonic() - began)
                 if log is not None:
                     row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
@@ -218,31 +223,52 @@ def fit(
                 values, began, since = defaultdict(list), time.monotonic(), done
             if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
                 norm = nn.utils.get_total_norm(detector.parameters())
-                refuse_not_finite(fabric, norm, f"the weights after iteration {stage.first + done} are", batch[1], run)
+                what = f"the weights after iteration {stage.first + done} are"
+                refuse_not_finite(fabric, norm, what, batch[1], run, stage)
                 checkpoint(fabric, run, detector, optimizer, stage.first + done)
     if log is not None:
         log.close()
 
 
-def accumulate(fabric: Fabric, model: _FabricModule, batch: Batch, images_at_once: int | None) -> dict[str, Tensor]:
-    """Add the gradients of a batch to those there are, some images at a time, and return its losses.
+def accumulate(
+    fabric: Fabric, model: _FabricModule, batch: Batch, images_at_once: int | None
+) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
+    """Add the gradients of a batch to those there are, some images at a time.
+
+    A loss is a mean over the RoIs of a part, and counts by the part's share of the images, as Caffe's ``iter_size``
+    has it; an adversary's, which only adversarial images have, by the share of these. Where images give as many RoIs,
+    that is the mean over the RoIs of all.
 
     Returns:
-        ``loss``, the sum that was differentiated, and what it is made of.
+        The losses: ``loss``, the sum that was differentiated, and what it is made of. And what the adversary measured,
+        part by part.
     """
     images, targets = batch
     size = images_at_once or len(images)
-    losses: dict[str, Tensor] = {}
+    seam = model.module.seam if isinstance(model.module, FastRCNN) else None
+    adversarial = 0 if seam is None else seam.adversarial.ahead(len(images))
+    losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
+    hardness: list[tuple[str, Tensor]] = []
     for start in range(0, len(images), size):
         part = slice(start, start + size)
         share = len(images[part]) / len(images)
+        shares = {} if seam is None else {"adversary": seam.adversarial.ahead(len(images[part])) / max(adversarial, 1)}
         with fabric.no_backward_sync(model, enabled=start + size < len(images)):
             own = model(images[part], [target["proposals"] for target in targets[part]], targets[part])
-            loss = torch.stack(list(own.values())).sum() * share
-            fabric.backward(loss)
-        for name, value in {"loss": loss, **{name: value * share for name, value in own.items()}}.items():
-            losses[name] = losses.get(name, torch.zeros_like(value)) + value.detach()
-    return losses
+            own = {name: loss * shares.get(name, share) for name, loss in own.items()}
+            own["loss"] = torch.stack(list(own.values())).sum()
+            fabric.backward(own["loss"])
+        for name, value in own.items():
+            losses[name] = losses[name] + value.detach()
+        hardness += metrics(model.module).items()
+    return losses, hardness
+
+
+def mean_over_processes(fabric: Fabric, values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """Return the mean by name of what all processes have; some may have nothing under a name."""
+    parts = gather(fabric, {name: torch.stack(list(items)).tolist() for name, items in values.items()})
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: fmean(chain.from_iterable(part.get(name, []) for part in parts)) for name in names}
 
 
 def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
@@ -292,7 +318,9 @@ def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
     return [image.as_subclass(Tensor) for image in images], list(targets)
 
 
-def refuse_not_finite(fabric: Fabric, value: Tensor, what: str, targets: Sequence[Target], run: Run) -> None:
+def refuse_not_finite(
+    fabric: Fabric, value: Tensor, what: str, targets: Sequence[Target], run: Run, stage: Stage
+) -> None:
     """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
 
     Raises:
@@ -307,8 +335,8 @@ def refuse_not_finite(fabric: Fabric, value: Tensor, what: str, targets: Sequenc
         kept = "the last checkpoint is kept" if run.checkpoint_file.is_file() else "no checkpoint was written yet"
         raise UserError(
             f"{what} not finite (images {images}); {kept}",
-            field="schedule.learning_rate",
-            fix="lower it, or add schedule.warmup_iterations",
+            field=f"{stage.section}.learning_rate",
+            fix=f"lower it, or add {stage.section}.warmup_iterations",
         )
 
 
