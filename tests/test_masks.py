@@ -206,6 +206,14 @@ class Cornered(Dimmed):
         return Hardened(features * keep, features.new_zeros(()), {})
 
 
+class Overwriting(Dimmed):
+    """Hides the lower left cell, in place."""
+
+    def forward(self, features, labels, head):
+        features[:, :, -1, 0] = 0
+        return Hardened(features, features.new_zeros(()), {})
+
+
 class Centred(Dimmed):
     """Takes the mean of each channel away: every feature counts, though their sum does not."""
 
@@ -220,7 +228,7 @@ class Detached(Dimmed):
         return Hardened(features.detach() / 2, features.new_zeros(()), {})
 
 
-@pytest.mark.parametrize("kind", [Dimmed, Cornered, Centred, Detached])
+@pytest.mark.parametrize("kind", [Dimmed, Cornered, Overwriting, Centred, Detached])
 def test_of_an_adversary_of_ones_own_scores_are_shown_and_the_cells_that_it_hides(
     kind: type[nn.Module], plain: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,10 +237,10 @@ def test_of_an_adversary_of_ones_own_scores_are_shown_and_the_cells_that_it_hide
     (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "dog")], overrides=fields)
     (step,) = image.objects[0].steps
     features, scores = pooled(plain, photo, BOX)
-    expected = kind(None)(features, torch.tensor([2]), None).features
+    expected = kind(None)(features.clone(), torch.tensor([2]), None).features
     assert step.score == pytest.approx(scores(expected, [2])[0], abs=1e-5)
     assert step.heatmap is step.angles is None
-    if kind is Cornered:
+    if kind in (Cornered, Overwriting):
         assert np.argwhere(step.mask).tolist() == [[6, 0]]
     else:
         assert step.mask is None

@@ -167,7 +167,8 @@ def trace(chain: Chain, features: Tensor, labels: Tensor, head: Head) -> tuple[l
     steps: list[tuple[Step, ...]] = [()] * len(labels)
     for name, adversary in chain.items():
         given = features.detach().requires_grad_()
-        features = Hardened(*adversary(given, labels, head)).features
+        # A copy, as in training: an adversary may work in place.
+        features = Hardened(*adversary(given.clone(), labels, head)).features
         after = _scores(features, labels, head)
         heatmaps = adversary.network(given).sigmoid().tolist() if isinstance(adversary, ASDN) else nothing
         angles = adversary.angles(given).tolist() if isinstance(adversary, ASTN) else nothing
