@@ -211,3 +211,19 @@ def test_sixteen_bits_by_autocast_keep_features_as_they_are_and_losses_finite(ti
     if is_learning(names):
         hardened.loss.backward()
         assert all(parameter.grad.isfinite().all() for parameter in adversary.parameters())
+
+
+def test_in_sixteen_bits_a_detached_head_gives_the_detectors_logits_also_after_the_detector_has_changed(tiny):
+    detector = tiny.detector(dropout=0.0)
+    features, _ = tiny.objects()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        before = detector.detached(features)
+        assert torch.equal(before, detector.predictor(detector.head(features))[0])
+    with torch.no_grad():
+        detector.head.fc6.weight.mul_(-1)
+        detector.predictor.cls_score.weight.add_(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        after = detector.detached(features)
+        assert torch.equal(after, detector.predictor(detector.head(features))[0])
+    assert not torch.equal(before, after)
+    assert detector.detached(features).dtype == torch.float32

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class Adversary(Protocol):
             Features of the same shape and type; a loss that is a mean over the n objects, and for n = 0 is 0 and still
             depends on every parameter.
         """
+
+
+LOWERED = (nn.Linear, nn.Conv2d)
+"""Layers that autocast computes in 16 bits."""
 
 
 class RoIHead(NamedTuple):
@@ -109,11 +113,12 @@ class DetachedHead:
 
     def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
         self.head, self.predictor = head, predictor
+        self._lowered: dict[int, tuple[int, Tensor]] = {}
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return class logits n x (K + 1) of features n x C x d x d."""
         with evaluating(self.head, self.predictor):
-            return self._classify(_detached_call(self.head, features))
+            return self._classify(self._call(self.head, features))
 
     @property
     def first_layer(self) -> nn.Linear | None:
@@ -125,12 +130,34 @@ class DetachedHead:
     def after_first_layer(self, outputs: Tensor) -> Tensor:
         """Return class logits n x (K + 1) of what ``first_layer`` gave (n x D); overwrites its argument."""
         with evaluating(self.head, self.predictor):
-            hidden = _detached_call(self.head.fc7, outputs.relu_()).relu_()  # type: ignore[arg-type]
+            hidden = self._call(self.head.fc7, outputs.relu_()).relu_()  # type: ignore[arg-type]
             return self._classify(hidden)
 
     def _classify(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = _detached_call(self.predictor, hidden)[0]
+        logits: Tensor = self._call(self.predictor, hidden)[0]
         return logits
+
+    def _call(self, module: nn.Module, x: Tensor) -> Any:
+        """Call a module with its parameters detached."""
+        parameters = {
+            f"{path}.{name}" if path else name: self._constant(part, value)
+            for path, part in module.named_modules()
+            for name, value in part.named_parameters(recurse=False)
+        }
+        return functional_call(module, parameters, (x,))
+
+    def _constant(self, layer: nn.Module, parameter: nn.Parameter) -> Tensor:
+        """Return a parameter of a layer detached, in the type that autocast gives it."""
+        device = parameter.device.type
+        if not (torch.is_autocast_enabled(device) and parameter.dtype == torch.float32 and isinstance(layer, LOWERED)):
+            return parameter.detach()
+        # Autocast keeps what it casts of parameters alone, and would cast these again in every call: for fc6 of VGG16,
+        # that takes as long as the layer.
+        version, lowered = self._lowered.get(id(parameter), (None, None))
+        if lowered is None or version != parameter._version or lowered.dtype != torch.get_autocast_dtype(device):
+            lowered = parameter.detach().to(torch.get_autocast_dtype(device))
+            self._lowered[id(parameter)] = parameter._version, lowered
+        return lowered
 
 
 @contextmanager
@@ -157,9 +184,3 @@ def score_drop(features: Tensor, hardened: Tensor, labels: Tensor, head: Head) -
 def true_class_score(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the softmax score (n) of each RoI's label from logits n x (K + 1)."""
     return logits.float().softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
-
-
-def _detached_call(module: nn.Module, x: Tensor) -> Tensor:
-    parameters = {name: value.detach() for name, value in module.named_parameters()}
-    result: Tensor = functional_call(module, parameters, (x,))
-    return result
