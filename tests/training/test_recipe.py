@@ -139,6 +139,18 @@ def test_every_field_can_be_overridden(recipe_of):
     assert recipe_of("", *overrides) == other_recipe()
 
 
+def test_adversaries_are_named_added_and_set_by_overrides(recipe_of):
+    text = "adversary: {chain: [asdn], own: {mine.Own: {strength: 1, name: x}}}"
+    assert recipe_of(text, "--adversary.chain", "[asdn,astn]").adversary.chain == ["asdn", "astn"]
+    assert recipe_of(text, "--adversary.chain+=astn").adversary.chain == ["asdn", "astn"]
+    assert recipe_of(text, "--adversary.chain+", "astn").adversary.chain == ["asdn", "astn"]
+    adversary = recipe_of(
+        text, "--adversary.asdn.threshold", "0.2", "--adversary.own", '{"mine.Own": {"strength": 2}}'
+    ).adversary
+    assert adversary.asdn.threshold == 0.2 and adversary.own == {"mine.Own": {"strength": 2}}
+    assert adversary.chain == ["asdn"]
+
+
 def test_an_override_changes_one_field_of_the_file_and_no_other(recipe_of):
     recipe = recipe_of("data: {root: here, flip: 0.25}\nseed: 3", "--data.root", "there")
     assert (recipe.data.root, recipe.data.flip, recipe.seed) == ("there", 0.25, 3)

@@ -1,21 +1,13 @@
 """Training: killed, resumed, shared by two processes, stopped; and each of its steps against the definition."""
 
 import csv
-import multiprocessing
-import os
-import pickle
-import random
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torchvision.ops import box_iou
 
 from afrcnn.detector.backbones import small
@@ -23,41 +15,13 @@ from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.roi_pooling import RoIAlign
 from afrcnn.errors import UserError
 from afrcnn.training.checkpoint import load_checkpoint
-from afrcnn.training.recipe import (
-    DataRecipe,
-    DetectorRecipe,
-    EngineRecipe,
-    Recipe,
-    ScheduleRecipe,
-    build_detector,
-    dump_recipe,
-)
+from afrcnn.training.engine import build_fabric
+from afrcnn.training.recipe import EngineRecipe, ScheduleRecipe, build_detector
 from afrcnn.training.run import Run, open_split
 from afrcnn.training.stream import order, seed_of
-from afrcnn.training.train import build_optimizer, learning_rate, measure_box_targets, train
+from afrcnn.training.train import accumulate, build_optimizer, learning_rate, measure_box_targets, train
 
 ITERATIONS = 6
-
-
-@pytest.fixture
-def recipe(rectangles):
-    """Six updates of two images: an epoch ends within, dropout and RoI sampling draw, a checkpoint comes every two."""
-    return Recipe(
-        data=DataRecipe(root=str(rectangles), workers=0),
-        detector=DetectorRecipe(
-            backbone="small",
-            pooling="roi_align",
-            dropout=0.5,
-            short_side=[48, 64],
-            long_side=64,
-            rois_per_image=8,
-            background_iou=(0.0, 0.5),
-        ),
-        schedule=ScheduleRecipe(
-            iterations=ITERATIONS, learning_rate=0.01, decay_at=[4], log_every=1, checkpoint_every=2
-        ),
-        engine=EngineRecipe(accelerator="cpu"),
-    )
 
 
 def with_schedule(recipe, **fields):
@@ -82,103 +46,6 @@ def assert_ends_as(folder, reference):
     assert Run(folder).weights_file.read_bytes() == Run(reference).weights_file.read_bytes()
     assert logged_iterations(folder) == logged_iterations(reference) == list(range(1, ITERATIONS + 1))
     assert not list(folder.rglob("*.part"))
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Processes that begin with the library imported, so that many can be started."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["afrcnn.training.train"])
-    return context
-
-
-TRAIN = """
-import os, pathlib, pickle, signal, torch
-from afrcnn import atomic
-from afrcnn.training.train import train
-
-torch.set_num_threads(1)
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-{prelude}
-train(pickle.loads({recipe!r}), {folder!r})
-"""
-
-
-def start(processes, recipe, folder, prelude=""):
-    code = TRAIN.format(prelude=prelude, recipe=pickle.dumps(recipe), folder=str(folder))
-    process = processes.Process(target=exec, args=(code, {}))
-    process.start()
-    return process
-
-
-def test_a_run_killed_at_random_moments_ends_with_the_same_bits(recipe, processes, tmp_path):
-    train(recipe, tmp_path / "whole")
-    folder, rng = tmp_path / "killed", random.Random(time.time_ns())
-    run = Run(folder)
-    for _ in range(4):
-        process = start(processes, recipe, folder)
-        # Moments are counted from a sign of life, or on a busy machine all would lie before the first update.
-        sign = run.log_file if rng.random() < 0.8 else run.recipe_file
-        before = sign.stat().st_mtime_ns if sign.exists() else None
-        while process.is_alive() and (sign.stat().st_mtime_ns if sign.exists() else None) == before:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.3))
-        process.kill()
-        process.join()
-        assert process.exitcode in (0, -signal.SIGKILL)
-    process = start(processes, recipe, folder)
-    process.join()
-    assert process.exitcode == 0
-    assert_ends_as(folder, tmp_path / "whole")
-
-
-AT_THE_SECOND = """
-calls = 0
-real = {where}
-
-def patched(*args, **kwargs):
-    global calls
-    if "checkpoint" in str({subject}):
-        calls += 1
-        if calls == 2 and {before}:
-            die()
-    result = real(*args, **kwargs)
-    if calls == 2:
-        die()
-    return result
-
-{where} = patched
-"""
-
-MOMENTS = {
-    "while a checkpoint is written": AT_THE_SECOND.format(
-        where="os.fsync", subject="os.readlink(f'/proc/self/fd/{args[0]}')", before=True
-    ),
-    "before a checkpoint takes its place": AT_THE_SECOND.format(
-        where="pathlib.Path.replace", subject="args[1]", before=True
-    ),
-    "after a checkpoint took its place": AT_THE_SECOND.format(
-        where="pathlib.Path.replace", subject="args[1]", before=False
-    ),
-}
-
-
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files are read from Linux's /proc")
-def test_a_run_killed_around_the_writing_of_a_checkpoint_ends_with_the_same_bits(recipe, processes, tmp_path):
-    train(recipe, tmp_path / "whole")
-    for number, prelude in enumerate(MOMENTS.values()):
-        folder = tmp_path / str(number)
-        process = start(processes, recipe, folder, prelude)
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-        parts = list(folder.glob(".checkpoint.pt.*.part"))
-        assert len(parts) == (number < 2)
-        assert load_checkpoint(Run(folder).checkpoint_file)["iteration"] == (2 if number < 2 else 4)
-        train(recipe, folder)
-        assert_ends_as(folder, tmp_path / "whole")
 
 
 def test_the_same_recipe_trains_the_same_bits_with_any_number_of_loaders(recipe, tmp_path):
@@ -215,44 +82,6 @@ def test_frozen_stages_stay_and_the_others_move(recipe, tmp_path):
     for name, value in build_detector(frozen.detector, 2).named_parameters():
         assert torch.equal(trained[name], value) == name.startswith(("trunk.conv1.", "trunk.conv2.")), name
     assert run.weights_file.is_file()
-
-
-SCRIPT = """
-import sys
-import torch
-from afrcnn.training.recipe import load_recipe
-from afrcnn.training.train import train
-
-torch.set_num_threads(1)
-train(load_recipe(sys.argv[1]), sys.argv[2])
-"""
-
-
-def test_two_processes_train_what_one_does_and_go_on_after_a_kill(recipe, tmp_path):
-    # With every proposal in every update, no dropout and one size, nothing is left to chance but the order of sums.
-    recipe = replace(
-        recipe,
-        detector=replace(recipe.detector, dropout=0.0, short_side=[64], rois_per_image=1000, foreground_fraction=1.0),
-    )
-    train(recipe, tmp_path / "one")
-    (tmp_path / "two.py").write_text(SCRIPT)
-    (tmp_path / "two.yaml").write_text(dump_recipe(replace(recipe, engine=replace(recipe.engine, devices=2))))
-    command = [sys.executable, tmp_path / "two.py", tmp_path / "two.yaml", tmp_path / "two"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not Run(tmp_path / "two").checkpoint_file.exists():
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert len(load_checkpoint(Run(tmp_path / "two").checkpoint_file)["randomness"]) == 2
-
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert logged_iterations(tmp_path / "two") == list(range(1, ITERATIONS + 1))
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
-    for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5, msg=name)
 
 
 def blackened(image_id):
@@ -363,6 +192,33 @@ def test_the_learning_rate_warms_up_and_falls_after_the_named_iterations():
     assert learning_rate(0, ScheduleRecipe()) == 0.001
     assert learning_rate(59_999, ScheduleRecipe()) == 0.001
     assert learning_rate(60_000, ScheduleRecipe()) == pytest.approx(0.0001)
+
+
+class Regression(nn.Module):
+    """A model whose loss is a mean over the RoIs of all images that it is given, of a weight times a number each."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+        self.metrics = {}
+
+    def forward(self, images, proposals, targets):
+        self.metrics = {"rois": torch.tensor(float(sum(map(len, proposals))))}
+        return {"one": self.weight * torch.cat(proposals).mean(), "two": 3 * self.weight * torch.cat(proposals).mean()}
+
+
+@pytest.mark.parametrize(("at_once", "parts"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (None, [[0, 1, 2]])])
+def test_parts_of_an_update_count_by_their_share_of_the_images(at_once, parts):
+    """As with Caffe's iter_size: means over the RoIs of a part, whatever their number."""
+    fabric = build_fabric(EngineRecipe(accelerator="cpu"))
+    model = fabric.setup(Regression())
+    values = [torch.tensor([1.0, 2, 3]), torch.tensor([10.0]), torch.tensor([7.0, 8])]
+    batch = [torch.zeros(3, 4, 4)] * 3, [{"proposals": value} for value in values]
+    losses, hardness = accumulate(fabric, model, batch, at_once)
+    expected = sum(len(part) / 3 * torch.cat([values[image] for image in part]).mean() for part in parts)
+    torch.testing.assert_close(model.module.weight.grad, 4 * expected)
+    torch.testing.assert_close(losses, {"one": 2 * expected, "two": 6 * expected, "loss": 8 * expected})
+    assert hardness == [("rois", sum(len(values[image]) for image in part)) for part in parts]
 
 
 @pytest.fixture

@@ -1,0 +1,55 @@
+"""Recipes of a few updates, and processes in which they can be trained and killed."""
+
+import multiprocessing
+import pickle
+
+import pytest
+
+from afrcnn.training.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
+
+TRAIN = """
+import os, pathlib, pickle, signal, torch
+from afrcnn.training.train import train
+
+torch.set_num_threads(1)
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+{prelude}
+train(pickle.loads({recipe!r}), {folder!r})
+"""
+
+
+@pytest.fixture(scope="session")
+def recipe(rectangles):
+    """Six updates of two images: an epoch ends within, dropout and RoI sampling draw, a checkpoint comes every two."""
+    return Recipe(
+        data=DataRecipe(root=str(rectangles), workers=0),
+        detector=DetectorRecipe(
+            backbone="small",
+            pooling="roi_align",
+            dropout=0.5,
+            short_side=[48, 64],
+            long_side=64,
+            rois_per_image=8,
+            background_iou=(0.0, 0.5),
+        ),
+        schedule=ScheduleRecipe(iterations=6, learning_rate=0.01, decay_at=[4], log_every=1, checkpoint_every=2),
+        engine=EngineRecipe(accelerator="cpu"),
+    )
+
+
+@pytest.fixture(scope="session")
+def start():
+    """Starts a process that trains a recipe into a folder, after it has run ``prelude``, which may call ``die``."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["afrcnn.training.train"])  # so that many can be started
+
+    def start(recipe, folder, prelude=""):
+        code = TRAIN.format(prelude=prelude, recipe=pickle.dumps(recipe), folder=str(folder))
+        process = context.Process(target=exec, args=(code, {}))
+        process.start()
+        return process
+
+    return start

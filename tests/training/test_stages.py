@@ -1,0 +1,505 @@
+"""Training in stages: which there are, what each trains, and the same bits whatever interrupts them."""
+
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from afrcnn.data.dataset import DetectionDataset
+from afrcnn.detector.jitter import ProposalJitter
+from afrcnn.errors import UserError
+from afrcnn.training.checkpoint import fill, load_checkpoint
+from afrcnn.training.recipe import (
+    AdversaryRecipe,
+    ASDNRecipe,
+    HardDropoutRecipe,
+    JitterRecipe,
+    JointRecipe,
+    PretrainingRecipe,
+    RandomDropoutRecipe,
+    Recipe,
+    ScheduleRecipe,
+    build_detector,
+    dump_recipe,
+)
+from afrcnn.training.run import Run, open_split
+from afrcnn.training.stages import stages
+from afrcnn.training.stream import order, seed_of
+from afrcnn.training.train import meet, train
+
+FUSION = AdversaryRecipe(
+    chain=["asdn", "astn"],
+    asdn=ASDNRecipe(threshold=-1.0),  # every mask is hard enough to learn from, also for a detector that knows little
+)
+SGD = {"learning_rate": 0.01, "log_every": 1, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="session")
+def staged(recipe):
+    """Four updates of the detector, three of the adversaries, four of both; checkpoints after 2, 4, 6, 7, 9 and 11."""
+    return replace(
+        recipe,
+        adversary=FUSION,
+        schedule=ScheduleRecipe(iterations=4, **SGD),
+        pretraining=PretrainingRecipe(iterations=3, **SGD),
+        joint=JointRecipe(iterations=4, **SGD),
+    )
+
+
+@pytest.fixture(scope="session")
+def whole(staged, tmp_path_factory):
+    """That recipe's run, not interrupted."""
+    return train(staged, tmp_path_factory.mktemp("runs") / "whole")
+
+
+def rows(run):
+    with run.log_file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def repeatable(run):
+    """The log without how long it took."""
+    return [{name: value for name, value in row.items() if name != "iterations_per_second"} for row in rows(run)]
+
+
+def same_files(run, other):
+    return [file.read_bytes() == there.read_bytes() for file, there in zip(files(run), files(other), strict=True)]
+
+
+def files(run):
+    return run.stage_one_file, run.weights_file, run.adversary_file
+
+
+def assert_ends_as(folder, whole):
+    """A run has the bits and the log of another, and nothing half-written."""
+    run = Run(folder)
+    assert all(same_files(run, whole))
+    assert repeatable(run) == repeatable(whole)
+    assert not list(folder.rglob("*.part"))
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_bits(staged, whole, start, tmp_path):
+    run, rng = Run(tmp_path / "killed"), random.Random(time.time_ns())
+    for _ in range(4):
+        process = start(staged, run.folder)
+        # Moments are counted from a sign of life, or on a busy machine all would lie before the first update.
+        before = run.log_file.stat().st_mtime_ns if run.log_file.exists() else None
+        while process.is_alive() and (run.log_file.stat().st_mtime_ns if run.log_file.exists() else None) == before:
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.6))
+        process.kill()
+        process.join()
+        assert process.exitcode in (0, -signal.SIGKILL)
+    train(staged, run.folder)
+    assert_ends_as(run.folder, whole)
+
+
+DIE = """
+calls = 0
+real = {where}
+
+def patched(*args, **kwargs):
+    global calls
+    found = {file!r} in str({subject})
+    calls += found
+    if found and calls == {nth} and {before}:
+        die()
+    result = real(*args, **kwargs)
+    if found and calls == {nth}:
+        die()
+    return result
+
+{where} = patched
+"""
+
+WHERE = {
+    "written": {"where": "os.fsync", "subject": "os.readlink(f'/proc/self/fd/{args[0]}')", "before": True},
+    "in place soon": {"where": "pathlib.Path.replace", "subject": "args[1]", "before": True},
+    "in place": {"where": "pathlib.Path.replace", "subject": "args[1]", "before": False},
+}
+
+MOMENTS = [
+    # The file, the how-manieth of the process, the moment; then what the folder holds: the checkpoint's iteration, and
+    # whether the files that stages end with are there.
+    ("checkpoint", 2, "written", 2, [False, False, False]),
+    ("checkpoint", 1, "in place", 4, [False, False, False]),  # between the detector's last update and its file
+    ("stage_one", 1, "in place soon", 4, [False, False, False]),
+    ("stage_one", 1, "in place", 4, [True, False, False]),  # between the stages
+    ("checkpoint", 2, "in place soon", 6, [True, False, False]),
+    ("checkpoint", 1, "in place", 7, [True, False, False]),  # between the stages
+    ("checkpoint", 2, "written", 9, [True, False, False]),
+    ("checkpoint", 1, "in place", 11, [True, False, False]),
+    ("adversary", 1, "in place soon", 11, [True, False, False]),
+    ("adversary", 1, "in place", 11, [True, False, True]),
+    ("weights", 1, "in place soon", 11, [True, False, True]),
+]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of open files are read from Linux's /proc")
+def test_a_run_killed_around_the_writing_of_its_files_ends_with_the_same_bits(staged, whole, start, tmp_path):
+    run = Run(tmp_path / "killed")
+    for file, nth, moment, iteration, there in MOMENTS:
+        process = start(staged, run.folder, DIE.format(file=file, nth=nth, **WHERE[moment]))
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(list(run.folder.glob(f".{file}*.part"))) == (moment != "in place")
+        assert load_checkpoint(run.checkpoint_file)["iteration"] == iteration
+        assert [file.exists() for file in files(run)] == there
+    train(staged, run.folder)
+    assert_ends_as(run.folder, whole)
+
+
+def test_loaders_of_their_own_processes_change_nothing(staged, whole, tmp_path):
+    train(replace(staged, data=replace(staged.data, workers=2)), tmp_path / "workers")
+    assert_ends_as(tmp_path / "workers", whole)
+
+
+def test_a_finished_run_keeps_its_bits_and_a_removed_first_stage_is_not_made_up(staged, whole, tmp_path):
+    shutil.copytree(whole.folder, tmp_path / "again")
+    run = Run(tmp_path / "again")
+    train(staged, run.folder)
+    assert all(same_files(run, whole)) and rows(run) == rows(whole)
+    run.stage_one_file.unlink()
+    train(staged, run.folder)
+    assert not run.stage_one_file.exists() and run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def plain(staged, tmp_path_factory):
+    """The detector's stage by itself."""
+    alone = replace(staged, adversary=AdversaryRecipe(), pretraining=PretrainingRecipe(), joint=JointRecipe())
+    return train(alone, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.mark.parametrize("source", ["staged run", "plain run", "file"])
+def test_a_run_from_anothers_detector_ends_with_the_bits_of_one_that_made_it(source, staged, whole, plain, tmp_path):
+    assert not plain.stage_one_file.exists() and not plain.adversary_file.exists()
+    assert plain.weights_file.read_bytes() == whole.stage_one_file.read_bytes()
+    shutil.copy(whole.stage_one_file, tmp_path / "detector.safetensors")
+    sources = {"staged run": whole.folder, "plain run": plain.folder, "file": tmp_path / "detector.safetensors"}
+    run = train(replace(staged, init_from=str(sources[source])), tmp_path / "run")
+    assert not run.stage_one_file.exists()
+    assert run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    assert run.adversary_file.read_bytes() == whole.adversary_file.read_bytes()
+    timed = {"iteration", "iterations_per_second"}
+    for row, expected in zip(rows(run), rows(whole)[4:], strict=True):
+        assert int(row["iteration"]) == int(expected["iteration"]) - 4
+        assert all(value == expected[name] for name, value in row.items() if name not in timed)
+
+
+def test_what_is_no_detector_to_start_from_is_refused_before_a_folder_is_made(staged, tmp_path):
+    (tmp_path / "empty").mkdir()
+    save_file({"other": torch.zeros(2)}, tmp_path / "other.safetensors")
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    for source, named in [
+        ("empty", "init_from: has no trained weights yet"),
+        ("other.safetensors", "other.safetensors: holds another model"),
+        ("broken.safetensors", "broken.safetensors"),
+        ("none.safetensors", "none.safetensors"),
+    ]:
+        with pytest.raises(UserError, match=named) as caught:
+            train(replace(staged, init_from=str(tmp_path / source)), tmp_path / "run")
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+
+
+JITTER = AdversaryRecipe(jitter=JitterRecipe(degrees=5.0))
+FIXED = AdversaryRecipe(chain=["asdn"], asdn=ASDNRecipe(fixed=True))
+PRETRAINING, JOINT = PretrainingRecipe(iterations=2), JointRecipe(iterations=3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [("detector", 0, 80_000)]),
+        ({"adversary": FUSION, "joint": JOINT}, [("detector", 0, 80_000), ("joint", 80_000, 80_003)]),
+        ({"joint": JOINT, "init_from": "run"}, [("joint", 0, 3)]),
+        ({"adversary": JITTER, "joint": JOINT, "init_from": "run"}, [("joint", 0, 3)]),
+        ({"adversary": FUSION, "pretraining": PRETRAINING, "init_from": "run"}, [("pretraining", 0, 2)]),
+        (
+            {"adversary": FIXED, "pretraining": PRETRAINING, "joint": JOINT},
+            [("detector", 0, 80_000), ("pretraining", 80_000, 80_002), ("joint", 80_002, 80_005)],
+        ),
+        (
+            {"adversary": FUSION, "pretraining": PRETRAINING, "joint": JOINT, "init_from": "run"},
+            [("pretraining", 0, 2), ("joint", 2, 5)],
+        ),
+    ],
+)
+def test_there_are_the_stages_that_have_iterations(fields, expected):
+    found = stages(Recipe(**fields))
+    assert [(stage.name, stage.first, stage.last) for stage in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"adversary": JITTER}, "joint.iterations"),
+        ({"adversary": JITTER, "pretraining": PRETRAINING}, "joint.iterations"),
+        ({"adversary": FUSION}, "joint.iterations"),
+        ({"pretraining": PRETRAINING}, "pretraining.iterations"),
+        ({"pretraining": PRETRAINING, "joint": JOINT}, "pretraining.iterations"),
+        ({"adversary": FIXED, "joint": JOINT}, "adversary.asdn.fixed"),
+        ({"init_from": "run"}, "init_from"),
+    ],
+)
+def test_stages_that_lack_what_they_are_for_are_refused(fields, field):
+    with pytest.raises(UserError) as caught:
+        stages(Recipe(**fields))
+    message = str(caught.value)
+    assert message.startswith(f"{field}: ") and ";" in message and "\n" not in message
+
+
+def moved(now, before):
+    """The names of tensors that are not what they were."""
+    assert now.keys() == before.keys()
+    return {name for name, value in now.items() if not torch.equal(value, before[name])}
+
+
+def beginning(recipe, detector_file):
+    """The adversaries that a run began with, by its seed and the detector that it had until then."""
+    detector = build_detector(recipe.detector, 2)
+    fill(detector, load_file(detector_file), detector_file)
+    torch.manual_seed(seed_of(recipe.seed, 2 if recipe.pretraining.iterations else 3))
+    meet(recipe, detector)
+    return dict(detector.seam.adversary.state_dict())
+
+
+def of(name, tensors):
+    return {key for key in tensors if key.startswith(f"{name}.")}
+
+
+def test_pretraining_moves_asdn_and_not_a_bit_of_the_detector(staged, plain, tmp_path):
+    alone = replace(staged, joint=JointRecipe(), init_from=str(plain.folder))
+    run = train(alone, tmp_path / "run")
+    assert run.weights_file.read_bytes() == plain.weights_file.read_bytes()
+    trained = load_file(run.adversary_file)
+    assert moved(trained, beginning(alone, plain.weights_file)) == of("asdn", trained)
+
+
+def test_joint_training_moves_detector_and_adversaries_and_leaves_a_fixed_asdn(staged, whole, plain, tmp_path):
+    alone = train(replace(staged, joint=JointRecipe(), init_from=str(plain.folder)), tmp_path / "alone")
+    pretrained, trained = load_file(alone.adversary_file), load_file(whole.adversary_file)
+    assert moved(trained, pretrained) == trained.keys()
+    detector = load_file(whole.weights_file)
+    assert moved(detector, load_file(whole.stage_one_file)) == detector.keys() - {"box_coder.mean", "box_coder.std"}
+
+    adversary = replace(FUSION, asdn=replace(FUSION.asdn, fixed=True))
+    fixed = replace(staged, adversary=adversary, init_from=str(plain.folder))
+    run = train(fixed, tmp_path / "fixed")
+    trained = load_file(run.adversary_file)
+    assert moved(trained, pretrained) == of("astn", trained)
+    assert run.weights_file.read_bytes() != whole.weights_file.read_bytes()
+
+
+def test_astn_alone_is_pretrained_where_it_is_named_and_refused_where_not(staged, plain, tmp_path):
+    lone = replace(staged, adversary=AdversaryRecipe(chain=["astn"]), joint=JointRecipe(), init_from=str(plain.folder))
+    with pytest.raises(UserError, match=r"pretraining\.iterations: .*astn; set it .* adversary\.pretrained"):
+        train(lone, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    run = train(replace(lone, adversary=replace(lone.adversary, pretrained=["astn"])), tmp_path / "run")
+    trained = load_file(run.adversary_file)
+    assert moved(trained, beginning(lone, plain.weights_file)) == trained.keys()
+    assert run.weights_file.read_bytes() == plain.weights_file.read_bytes()
+
+
+def test_jitter_is_used_in_the_joint_stage_alone_and_leaves_no_trace_in_the_weights(
+    staged, plain, tmp_path, monkeypatch
+):
+    calls = []
+    forward = ProposalJitter.forward
+
+    def counted(self, samples, sizes, pool):
+        calls.append(len(samples))
+        return forward(self, samples, sizes, pool)
+
+    monkeypatch.setattr(ProposalJitter, "forward", counted)
+    adversary = replace(FUSION, jitter=JitterRecipe(scale=0.1, aspect_ratio=0.1, degrees=5.0))
+    run = train(replace(staged, adversary=adversary), tmp_path / "both")
+    assert calls == [2] * staged.joint.iterations
+    assert run.stage_one_file.read_bytes() == plain.weights_file.read_bytes()
+    assert load_file(run.weights_file).keys() == load_file(plain.weights_file).keys()
+    run.detector()
+
+    only = replace(staged, adversary=JITTER, pretraining=PretrainingRecipe(), init_from=str(plain.folder))
+    run = train(only, tmp_path / "jitter")
+    assert load_file(run.weights_file).keys() == load_file(plain.weights_file).keys()
+    assert not run.adversary_file.exists()
+    assert moved(load_file(run.weights_file), load_file(plain.weights_file))
+
+
+def test_the_log_goes_on_over_the_stages_and_says_how_hard_the_adversaries_are(whole):
+    logged = rows(whole)
+    assert [int(row["iteration"]) for row in logged] == list(range(1, 12))
+    assert [row["stage"] for row in logged] == ["detector"] * 4 + ["pretraining"] * 3 + ["joint"] * 4
+    joint = [
+        "adversary",
+        "asdn/score_drop",
+        "asdn/hard_masks",
+        "astn/score_drop",
+        "astn/absolute_angle",
+        "astn/angles_at_limit",
+    ]
+    columns = {
+        "detector": ["classification", "box_regression"],
+        "pretraining": ["adversary/asdn", "asdn/hardest_window_loss"],
+        "joint": ["classification", "box_regression", *joint],
+    }
+    everywhere = ["iteration", "stage", "loss", "learning_rate", "iterations_per_second"]
+    assert set(logged[0]) == {*everywhere, *(name for names in columns.values() for name in names)}
+    for row in logged:
+        assert {name for name, value in row.items() if value} == {*everywhere, *columns[row["stage"]]}
+        losses = [row[name] for name in ("classification", "box_regression", "adversary", "adversary/asdn")]
+        assert float(row["loss"]) == pytest.approx(sum(float(value) for value in losses if value), rel=1e-4)
+    for row in logged[7:]:
+        assert 0 <= float(row["asdn/hard_masks"]) <= 1 and 0 <= float(row["astn/angles_at_limit"]) <= 1
+        assert -1 <= float(row["asdn/score_drop"]) <= 1 and 0 <= float(row["astn/absolute_angle"]) <= 10.001
+
+
+def test_each_stage_begins_its_schedule_anew(staged, whole):
+    decaying = replace(staged.joint, learning_rate=0.004, decay_at=[2], warmup_iterations=1)
+    pretraining = replace(staged.pretraining, learning_rate=0.002, decay_at=[1], decay_factor=0.5)
+    run = train(replace(staged, pretraining=pretraining, joint=decaying), whole.folder.parent / "schedules")
+    rates = [float(row["learning_rate"]) for row in rows(run)]
+    assert rates == pytest.approx([0.01] * 4 + [0.002, 0.001, 0.001] + [0.002, 0.004, 0.0004, 0.0004])
+
+
+def test_a_loss_that_is_not_finite_names_the_stage_s_learning_rate(staged, whole, tmp_path):
+    high = replace(staged, joint=replace(staged.joint, learning_rate=3e38), init_from=str(whole.folder))
+    with pytest.raises(UserError, match=r"^joint\.learning_rate: .* not finite .*joint\.warmup_iterations"):
+        train(high, tmp_path / "run")
+
+
+def certain(recipe, **fields):
+    """A recipe that leaves nothing to chance but the order of sums: all RoIs, no dropout, one size, whole masks."""
+    detector = replace(
+        recipe.detector, dropout=0.0, short_side=[64], rois_per_image=1000, foreground_fraction=1.0, **fields
+    )
+    # A mask of all that may be hidden is no draw; and a score drop on the threshold would be decided by rounding.
+    masks = ASDNRecipe(top=1 / 3, share=1 / 3, threshold=-1.0)
+    return replace(
+        recipe,
+        detector=detector,
+        adversary=replace(recipe.adversary, asdn=masks),
+        pretraining=replace(recipe.pretraining, foreground_per_image=1000),
+    )
+
+
+def assert_same_change(tensors, others, before, tolerance=1e-5):
+    """Updates are the same to a tolerance relative to them, but for the rounding of the weights that they made."""
+    for name, value in before.items():
+        rounding = 2 * torch.finfo(value.dtype).eps * value.abs().max()
+        change = (tensors[name] - value).abs().max()
+        assert (others[name] - tensors[name]).abs().max() <= tolerance * change + rounding, name
+
+
+@pytest.mark.parametrize("images", [2, 3])
+def test_one_image_at_a_time_trains_as_all_at_once(images, staged, plain, tmp_path):
+    joint = replace(staged.joint, images_per_iteration=images, iterations=1, learning_rate=1.0)
+    one = certain(replace(staged, pretraining=PretrainingRecipe(), joint=joint, init_from=str(plain.folder)))
+    two = replace(one, joint=replace(one.joint, images_at_once=1))
+    together, apart = train(one, tmp_path / "together"), train(two, tmp_path / "apart")
+    start = load_file(plain.weights_file)
+    assert_same_change(load_file(together.weights_file), load_file(apart.weights_file), start)
+    if images == 2:  # of three, two can be adversarial, with unequal numbers of objects
+        adversaries = load_file(together.adversary_file), load_file(apart.adversary_file)
+        assert_same_change(*adversaries, beginning(one, plain.weights_file))
+    for row, other in zip(rows(together), rows(apart), strict=True):
+        assert row.keys() == other.keys() and float(row["loss"]) == pytest.approx(float(other["loss"]), rel=1e-3)
+
+
+SCRIPT = """
+import sys
+import torch
+from afrcnn.training.recipe import load_recipe
+from afrcnn.training.train import train
+
+torch.set_num_threads(1)
+train(load_recipe(sys.argv[1]), sys.argv[2])
+"""
+
+
+def in_two_processes(recipe, folder):
+    """The command that trains a recipe in two processes, and its environment."""
+    script, file = folder.with_suffix(".py"), folder.with_suffix(".yaml")
+    script.write_text(SCRIPT)
+    file.write_text(dump_recipe(replace(recipe, engine=replace(recipe.engine, devices=2))))
+    return [sys.executable, script, file, folder], {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def foreground(dataset: DetectionDataset, sampler, index):
+    target = dataset.target(index)
+    return int((sampler(target["proposals"], target).labels > 0).sum())
+
+
+def test_two_processes_train_what_one_does_in_every_stage_and_go_on_after_a_kill(staged, tmp_path):
+    # The two images of a process, one of them clean, are half of an update; the adversarial ones differ in objects.
+    # One large update of each later stage shows its gradients, which would else drown in the rounding of the weights.
+    update = {"images_per_iteration": 4, "iterations": 1}
+    recipe = certain(
+        replace(
+            staged,
+            schedule=replace(staged.schedule, images_per_iteration=4, iterations=2, checkpoint_every=1),
+            pretraining=replace(staged.pretraining, **update, learning_rate=0.1),
+            joint=replace(staged.joint, **update, learning_rate=1.0),
+        ),
+        foreground_iou=0.8,
+    )
+    dataset, sampler = open_split(recipe, "trainval"), build_detector(recipe.detector, 2).sampler
+    for number in (2, 3):
+        update = order(seed_of(recipe.seed, number), 0, len(dataset))[:4]
+        assert foreground(dataset, sampler, update[1]) != foreground(dataset, sampler, update[3])
+
+    one, two = train(recipe, tmp_path / "one"), Run(tmp_path / "two")
+    command, environment = in_two_processes(recipe, two.folder)
+    process = subprocess.Popen(command, env=environment, start_new_session=True, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not two.checkpoint_file.exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(load_checkpoint(two.checkpoint_file)["randomness"]) == 2
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    torch.manual_seed(recipe.seed)
+    untrained = build_detector(recipe.detector, 2).state_dict()
+    assert_same_change(load_file(one.stage_one_file), load_file(two.stage_one_file), untrained)
+    assert_same_change(load_file(one.weights_file), load_file(two.weights_file), load_file(one.stage_one_file))
+    begun = beginning(recipe, one.stage_one_file)
+    assert_same_change(load_file(one.adversary_file), load_file(two.adversary_file), begun)
+    for row, other in zip(rows(one), rows(two), strict=True):
+        assert row["stage"] == other["stage"] and row.keys() == other.keys()
+        for name in ("loss", "classification", "box_regression", "adversary", "adversary/asdn"):
+            assert (row[name] == other[name] == "") or float(row[name]) == pytest.approx(float(other[name]), rel=1e-4)
+        assert all(bool(row[name]) == bool(other[name]) for name in row)  # how hard it is, whichever process knows
+
+
+def test_two_processes_train_what_one_does_against_adversaries_without_parameters(staged, plain, tmp_path):
+    # One image for each process: the first is clean, and its process has nothing to harden.
+    adversary = AdversaryRecipe(
+        chain=["random_dropout", "hard_dropout"],
+        random_dropout=RandomDropoutRecipe(share=0.0),  # hides no cell, which is no draw
+        hard_dropout=HardDropoutRecipe(window=3, stride=2),
+    )
+    recipe = replace(staged, adversary=adversary, pretraining=PretrainingRecipe(), init_from=str(plain.folder))
+    recipe = replace(recipe, joint=replace(recipe.joint, iterations=1, learning_rate=1.0))
+    recipe = replace(certain(recipe), adversary=adversary)
+    one, two = train(recipe, tmp_path / "one"), Run(tmp_path / "two")
+    command, environment = in_two_processes(recipe, two.folder)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not one.adversary_file.exists() and not two.adversary_file.exists()
+    assert_same_change(load_file(one.weights_file), load_file(two.weights_file), load_file(plain.weights_file))
+    for row, other in zip(rows(one), rows(two), strict=True):
+        drop = "hard_dropout/score_drop"
+        assert float(row[drop]) == pytest.approx(float(other[drop]), rel=1e-3, abs=1e-6)
