@@ -121,6 +121,8 @@ class ASDNRecipe:
     """Share of all cells that is hidden."""
     threshold: float = 0.1
     """Smallest drop of the true class's score that makes a mask a target in joint training."""
+    learning_rate_factor: NonNegativeFloat = 1.0
+    """Learning rate of the network as a multiple of the stage's."""
     fixed: bool = False
     """Whether joint training leaves the network as pre-training made it."""
 
@@ -137,6 +139,8 @@ class ASTNRecipe:
     """Largest factor of enlargement or reduction, minus 1; none in the paper."""
     translation: NonNegativeFloat = 0.0
     """Largest shift as a fraction of the features' side; none in the paper."""
+    learning_rate_factor: NonNegativeFloat = 1.0
+    """Learning rate of the network as a multiple of the stage's."""
 
 
 @dataclass
@@ -180,8 +184,6 @@ class AdversaryRecipe:
     """Share of the images that no adversary touches; of two, one in the paper."""
     pretrained: list[str] | None = None
     """Adversaries of the chain that are trained alone first; those that have a pre-training, as ASDN, when null."""
-    learning_rate_factor: NonNegativeFloat = 1.0
-    """Learning rate of adversaries in joint training as a multiple of the detector's."""
     asdn: ASDNRecipe = field(default_factory=ASDNRecipe)
     """Fields of `asdn`."""
     astn: ASTNRecipe = field(default_factory=ASTNRecipe)

@@ -6,6 +6,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -22,6 +23,7 @@ from torchvision import tv_tensors
 
 from afrcnn.adversary import Chain
 from afrcnn.adversary.attach import attach, detach, roi_head_of
+from afrcnn.adversary.window_search import stored_by_input
 from afrcnn.data.dataset import DetectionDataset, Target
 from afrcnn.detector.box_coding import offsets
 from afrcnn.detector.fast_rcnn import FastRCNN
@@ -157,7 +159,11 @@ def run_stage(
         freeze(recipe.adversary, cast(Chain, detector.seam.adversary))
     fabric.to_device(detector)
     detector.train()
-    optimizer = build_optimizer(module, schedule, recipe.adversary.learning_rate_factor)
+    factors = {
+        "asdn": recipe.adversary.asdn.learning_rate_factor,
+        "astn": recipe.adversary.astn.learning_rate_factor,
+    }
+    optimizer = build_optimizer(module, schedule, factors)
     model, optimizer = fabric.setup(module, optimizer)
 
     # Every process draws its own RoIs and dropout masks.
@@ -182,7 +188,9 @@ def run_stage(
         ),
         use_distributed_sampler=False,
     )
-    fit(fabric, stage, model, detector, optimizer, cast(Iterable[Batch], loader), run, done)
+    # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
+    with stored_by_input(detector.detached_head()) if stage.name == "pretraining" else nullcontext():
+        fit(fabric, stage, model, detector, optimizer, cast(Iterable[Batch], loader), run, done)
 
 
 def fit(
@@ -278,32 +286,26 @@ def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
     return float(schedule.learning_rate * warmup * schedule.decay_factor**decays)
 
 
-def build_optimizer(module: nn.Module, schedule: ScheduleRecipe, adversary_factor: float = 1.0) -> SGD:
+def build_optimizer(module: nn.Module, schedule: ScheduleRecipe, factors: Mapping[str, float] | None = None) -> SGD:
     """Return SGD over a module's trainable parameters, biases with their own learning rate and weight decay.
 
     Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by: for parameters of an
-    adversary that is attached to a detector, also by ``adversary_factor``.
+    adversary that ``factors`` names, also by its factor.
     """
-    groups = []
-    for attached in (False, True):
-        named = [
-            (name, value)
-            for name, value in module.named_parameters()
-            if value.requires_grad and name.startswith("seam.") == attached
-        ]
-        factor = adversary_factor if attached else 1.0
-        weights = [value for name, value in named if not name.endswith("bias")]
-        biases = [value for name, value in named if name.endswith("bias")]
-        if named:
-            groups += [
-                {"params": weights, "weight_decay": schedule.weight_decay, "rate_factor": factor},
-                {
-                    "params": biases,
-                    "weight_decay": schedule.bias_weight_decay,
-                    "rate_factor": factor * schedule.bias_learning_rate_factor,
-                },
-            ]
-    return SGD(groups, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for name, value in module.named_parameters():
+        if value.requires_grad:
+            factor = next((own for adversary, own in (factors or {}).items() if f".{adversary}." in name), 1.0)
+            groups[factor, name.endswith("bias")].append(value)
+    parameters = [
+        {
+            "params": values,
+            "weight_decay": schedule.bias_weight_decay if is_bias else schedule.weight_decay,
+            "rate_factor": factor * (schedule.bias_learning_rate_factor if is_bias else 1.0),
+        }
+        for (factor, is_bias), values in groups.items()
+    ]
+    return SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)
 
 
 def metrics(module: nn.Module) -> dict[str, Tensor]:
