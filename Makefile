@@ -34,6 +34,8 @@ demo: install
 
 bench: install
 	$(BIN)/python benchmarks/detector_speed.py
+	$(BIN)/python benchmarks/joint_step.py
+	$(BIN)/python benchmarks/window_search.py
 	$(BIN)/python benchmarks/voc_evaluation.py
 	$(BIN)/python benchmarks/selective_search.py
 	$(BIN)/python benchmarks/proposals_memory.py
