@@ -1,10 +1,10 @@
 """Time a training step against adversaries as a multiple of the plain step, in one run.
 
 VGG16, 2 images of 600 pixels on the shorter side, of which one is adversarial, 256 RoIs. As in a training, steps of
-one kind follow each other: the kinds take turns in blocks of four, of which the first is not counted. The detector and
+one kind follow each other: the kinds take turns in blocks of three, of which the first is not counted. The detector and
 its data are those of ``detector_speed.py``, the optimiser is that of ``afrcnn train``.
 
-    python benchmarks/joint_step.py [--precision 32-true bf16-mixed] [--threads 2] [--rounds 3]
+    python benchmarks/joint_step.py [--precision 32-true bf16-mixed] [--threads 2] [--rounds 2]
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from afrcnn.training.recipe import ScheduleRecipe
 from afrcnn.training.train import build_optimizer
 from detector_speed import SIDES, peers, scene
 
-STEPS = 3
+STEPS = 2
 """Steps of a block that are counted."""
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vgg16", choices=SIDES)
     parser.add_argument("--precision", nargs="+", default=["32-true", "bf16-mixed"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     table = Table("precision", "adversary", "seconds", "ratio", title=f"{arguments.backbone}: a step in training")
