@@ -68,9 +68,9 @@ def measure(backbone: str, precision: str, rounds: int) -> dict[str, list[float]
         optimizer = optimizers.setdefault(name, build_optimizer(detector, ScheduleRecipe(learning_rate=1e-5)))
         for number in range(STEPS + 1):
             began = time.perf_counter()
-            optimizer.zero_grad()
             with context:
                 losses = detector(images, proposals, targets)
+            optimizer.zero_grad()
             torch.stack(list(losses.values())).sum().backward()
             optimizer.step()
             if number:  # the first warms up

@@ -211,10 +211,11 @@ class Regression(nn.Module):
 def test_parts_of_an_update_count_by_their_share_of_the_images(at_once, parts):
     """As with Caffe's iter_size: means over the RoIs of a part, whatever their number."""
     fabric = build_fabric(EngineRecipe(accelerator="cpu"))
-    model = fabric.setup(Regression())
+    model, optimizer = fabric.setup(module := Regression(), torch.optim.SGD(module.parameters(), lr=1.0))
+    model.module.weight.grad = torch.tensor(100.0)  # of an update before
     values = [torch.tensor([1.0, 2, 3]), torch.tensor([10.0]), torch.tensor([7.0, 8])]
     batch = [torch.zeros(3, 4, 4)] * 3, [{"proposals": value} for value in values]
-    losses, hardness = accumulate(fabric, model, batch, at_once)
+    losses, hardness = accumulate(fabric, model, optimizer, batch, at_once)
     expected = sum(len(part) / 3 * torch.cat([values[image] for image in part]).mean() for part in parts)
     torch.testing.assert_close(model.module.weight.grad, 4 * expected)
     torch.testing.assert_close(losses, {"one": 2 * expected, "two": 6 * expected, "loss": 8 * expected})

@@ -213,8 +213,7 @@ def fit(
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            optimizer.zero_grad()
-            losses, hardness = accumulate(fabric, model, batch, schedule.images_at_once)
+            losses, hardness = accumulate(fabric, model, optimizer, batch, schedule.images_at_once)
             what = f"the loss of iteration {stage.first + done} is"
             refuse_not_finite(fabric, losses["loss"], what, batch[1], run, stage)
             optimizer.step()
@@ -239,9 +238,9 @@ def fit(
 
 
 def accumulate(
-    fabric: Fabric, model: _FabricModule, batch: Batch, images_at_once: int | None
+    fabric: Fabric, model: _FabricModule, optimizer: Optimizer, batch: Batch, images_at_once: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-    """Add the gradients of a batch to those there are, some images at a time.
+    """Compute the gradients of a batch, some images at a time.
 
     A loss is a mean over the RoIs of a part, and counts by the part's share of the images, as Caffe's ``iter_size``
     has it; an adversary's, which only adversarial images have, by the share of these. Where images give as many RoIs,
@@ -265,6 +264,8 @@ def accumulate(
             own = model(images[part], [target["proposals"] for target in targets[part]], targets[part])
             own = {name: loss * shares.get(name, share) for name, loss in own.items()}
             own["loss"] = torch.stack(list(own.values())).sum()
+            if start == 0:  # not before: the old gradients' memory goes from hand to hand
+                optimizer.zero_grad()
             fabric.backward(own["loss"])
         for name, value in own.items():
             losses[name] = losses[name] + value.detach()
