@@ -66,7 +66,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command; fields of a recipe go as they are into ``fields``, for ``load_recipe`` to check."""
     parser = _build_parser()
     command = argv[0] if argv else None
-    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict", "masks") else (list(argv), [])
+    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict", "masks", "report") else (list(argv), [])
     arguments = parser.parse_args(words)
     arguments.fields = fields
     return arguments
@@ -114,7 +114,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     parser.set_defaults(call=lambda _: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="afrcnn")
-    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict, _add_masks):
+    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict, _add_masks, _add_report):
         add(commands)
     return parser
 
@@ -440,6 +440,39 @@ def _masks(arguments: argparse.Namespace) -> None:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         print(f"{image.picture}: {found or 'nothing'}" + (f"; {image.left_out} left out" if image.left_out else ""))
     print(f"masks: {(arguments.out or arguments.run / 'masks') / 'masks.json'}")
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="compare runs on one HTML page",
+        usage="afrcnn report RUN [RUN ...] [--baseline RUN] [--out FILE] [--FIELD VALUE ...]",
+        description="Write one HTML file that needs no other and no network: AP of all runs and by\n"
+        "class beside the paper's, what changes by class, stress tests, what adversaries\n"
+        "hide and bend, new false positives, training curves, and recipes. Runs whose\n"
+        "recipes differ in the seed alone are shown as one method, with mean and spread.\n"
+        "What a run has not got is left out, and the page says what makes it.",
+        epilog="""examples:
+  afrcnn report runs/VOC2007/vgg16_*-seed0
+  afrcnn report runs/photos/* --baseline runs/photos/frcn-seed0 --out photos.html
+
+FIELD is any field of the runs' recipes; `afrcnn train --help` lists them.""",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="RUN", help="run that the others are compared with (default: the first)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="file to write (default: report.html)"
+    )
+    parser.set_defaults(call=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from afrcnn.report.page import report
+
+    file = report(arguments.runs, arguments.out, baseline=arguments.baseline, overrides=arguments.fields)
+    print(f"report: {file}")
 
 
 def _box(words: Sequence[str]) -> tuple[tuple[float, float, float, float], str]:

@@ -1,0 +1,198 @@
+"""Methods side by side: tables of average precision, bars of its change by class, and the paper's numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import isnan
+from pathlib import Path
+from shlex import quote
+
+import numpy as np
+
+from afrcnn.evaluation.results import Results
+from afrcnn.report.bars import draw_changes, signed
+from afrcnn.report.elements import Cell, Row, Section, Table, drawing
+from afrcnn.report.methods import Method
+from afrcnn.report.paper import paper_rows, rows_beside
+
+CLASSES_OF_A_TABLE = 20
+"""Classes of a table at most, as in the paper's: more do not fit on paper."""
+
+METRICS = {"11-point": ("VOC's AP by 11 points", "VOC2007"), "area": ("VOC's AP by area", "VOC2012")}
+"""By VOC's metric what it is called here, and the test set for which the paper's numbers are of that metric."""
+
+COCO_NUMBERS = ("AP", "AP50", "AP75", "AR100")
+
+Number = Callable[[Results], float]
+"""A number of a run's results, in [0, 1]; NaN where it has none."""
+
+NOTHING = Cell("\N{EN DASH}")
+
+
+def summary(methods: Sequence[Method]) -> Section:
+    """Return the means of all methods, their changes to the first, and the numbers of each run."""
+    numbers = {f"mAP, {metric}": _mean_of(metric) for metric in METRICS}
+    numbers |= {f"COCO {name}": _coco(name) for name in COCO_NUMBERS}
+    means: dict[str, list[Cell]] = {"runs": [Cell(str(len(each.runs)), value=len(each.runs)) for each in methods]}
+    for head, number in numbers.items():
+        means[head] = best_in_bold([percent(_values(method, number)) for method in methods])
+        if head.startswith("mAP") and len(methods) > 1:
+            means[f"change ({head})"] = [NOTHING, *(_change(each, methods[0], number) for each in methods[1:])]
+
+    runs = [(method.name, run) for method in methods for run in method.runs]
+    single: dict[str, list[Cell]] = {
+        "method": [Cell(name) for name, _ in runs],
+        "seed": [Cell(str(run.recipe.seed), value=run.recipe.seed) for _, run in runs],
+    }
+    for head, number in numbers.items():
+        single[head] = [percent([] if run.results is None else [number(run.results)]) for _, run in runs]
+    return Section(
+        "Average precision",
+        "In percent: the mean over the runs of a method, which differ in their seed alone, and below it the standard "
+        "deviation. The best mean is bold. A change is that from the first method, run by run of the same seed.",
+        [
+            Table("Methods", ["method", *means], rows([method.name for method in methods], means)),
+            Table("Runs", ["run", *single], rows([str(run.run.folder) for _, run in runs], single)),
+        ],
+        commands=[f"afrcnn evaluate {quote(str(run.run.folder))}" for _, run in runs if run.results is None],
+    )
+
+
+def by_class(methods: Sequence[Method]) -> Section:
+    """Return the AP of each class, beside the paper's rows where they are of the same test set."""
+    section = Section("Average precision by class", "In percent, as above.")
+    first = methods[0].runs[0]
+    for metric, (title, test_set) in METRICS.items():
+        beside = rows_beside(first.classes, test_set) if first.dataset == test_set else []
+        for start in range(0, len(first.classes), CLASSES_OF_A_TABLE):
+            some = first.classes[start : start + CLASSES_OF_A_TABLE]
+            numbers = {"mAP": _mean_of(metric)} | {name: _ap_of(metric, name) for name in some}
+            columns = {
+                head: best_in_bold([percent(_values(method, number)) for method in methods])
+                for head, number in numbers.items()
+            }
+            own = rows([method.name for method in methods], columns)
+            paper = [
+                Row(
+                    f"{row.method}, {row.network} ({row.where})",
+                    [percent([value]) for value in (row.mean_ap, *(row.ap[name] for name in some))],
+                    reference=True,
+                )
+                for row in beside
+            ]
+            section.tables.append(Table(title, ["method", *columns], [*own, *paper]))
+        if beside:
+            section.text += f" Rows in italics are the paper's, on {test_set}; they take no part in what is bold."
+    return section
+
+
+def changes_by_class(methods: Sequence[Method]) -> Section:
+    """Return bars of the change of each class's AP (the paper's Figure 5)."""
+    metric, baseline = "11-point", methods[0]
+    section = Section(
+        "Change by class",
+        f"What each method gains and loses on each class against {baseline.name}: differences of the means, in points "
+        f"of {METRICS[metric][0]}. The paper's Figure 5.",
+    )
+    if len(methods) == 1:
+        section.missing.append(ONE_METHOD)
+    changes: dict[str, dict[str, float]] = {}
+    for method in methods[1:]:
+        changes[method.name] = {
+            name: 100 * float(np.mean(own) - np.mean(others))
+            for name in baseline.runs[0].classes
+            if (own := _values(method, _ap_of(metric, name))) and (others := _values(baseline, _ap_of(metric, name)))
+        }
+    limit = max((abs(value) for change in changes.values() for value in change.values()), default=0.0)
+    for name, change in changes.items():
+        if change:
+            falling = sorted(change.items(), key=lambda item: -item[1])
+            numbers = ", ".join(f"{each} {signed(value)}" for each, value in falling)
+            alternative = f"Change of AP in points, {name} against {baseline.name}: {numbers}."
+            section.pictures.setdefault("", []).append(drawing(draw_changes(change, name, limit), alternative))
+        else:
+            section.missing.append(f"{name} or {baseline.name} has not been evaluated (see above).")
+    return section
+
+
+def paper() -> Section:
+    """Return the paper's mean APs, for reference."""
+    facts = paper_rows()
+    plain = {(row.network, row.dataset): row.mean_ap for row in facts if row.method == "FRCN*"}
+    columns = {
+        "network": [Cell(row.network) for row in facts],
+        "test set": [Cell(row.dataset) for row in facts],
+        "mAP": [percent([row.mean_ap]) for row in facts],
+        "change": [points([row.mean_ap - plain[row.network, row.dataset]]) for row in facts],
+        "where": [Cell(row.where) for row in facts],
+    }
+    text = (
+        "For reference: mean AP in percent as the paper gives it (A-Fast-RCNN, CVPR 2017, arXiv:1704.03414). FRCN* is "
+        "its own baseline, from which changes are counted. COCO's numbers are AP at IoU 0.5."
+    )
+    table = Table("The paper", ["method", *columns], rows([row.method for row in facts], columns))
+    return Section("The paper's numbers", text, [table])
+
+
+ONE_METHOD = "there is one method alone; name runs of others, too."
+
+
+def percent(numbers: Sequence[float]) -> Cell:
+    """Return the mean of numbers in [0, 1] in percent, and their standard deviation."""
+    if not numbers or isnan(mean := 100 * float(np.mean(numbers))):
+        return NOTHING
+    return Cell(f"{mean:.1f}", _spread(numbers), mean)
+
+
+def points(changes: Sequence[float]) -> Cell:
+    """Return the mean of changes of numbers in [0, 1], in points, and their standard deviation."""
+    mean = 100 * float(np.mean(changes))
+    return Cell(signed(mean), _spread(changes), mean)
+
+
+def best_in_bold(column: Sequence[Cell]) -> list[Cell]:
+    """Mark the highest of a column, and what is printed like it; nothing where there is nothing to choose from."""
+    known = [(cell.value, cell.text) for cell in column if cell.value is not None]
+    best = max(known)[1] if len(known) > 1 else None
+    return [replace(cell, best=cell.text == best) for cell in column]
+
+
+def rows(names: Sequence[str], columns: Mapping[str, Sequence[Cell]]) -> list[Row]:
+    """Return the rows of a table whose columns are given."""
+    return [Row(name, cells) for name, *cells in zip(names, *columns.values(), strict=True)]
+
+
+def _values(method: Method, number: Number) -> list[float]:
+    """Return a number of the runs of a method that have it."""
+    return list(_by_seed(method, number).values())
+
+
+def _by_seed(method: Method, number: Number) -> dict[int, float]:
+    found = {run.recipe.seed: number(run.results) for run in method.runs if run.results is not None}
+    return {seed: value for seed, value in found.items() if not isnan(value)}
+
+
+def _change(method: Method, baseline: Method, number: Number) -> Cell:
+    """Return the change of a number: between runs of the same seed, or of the means where there are no such runs."""
+    own, others = _by_seed(method, number), _by_seed(baseline, number)
+    if not own or not others:
+        return NOTHING
+    pairs = [own[seed] - others[seed] for seed in own if seed in others]
+    return points(pairs or [float(np.mean(list(own.values())) - np.mean(list(others.values())))])
+
+
+def _mean_of(metric: str) -> Number:
+    return lambda results: results.mean_ap[metric]
+
+
+def _ap_of(metric: str, name: str) -> Number:
+    return lambda results: results.ap[metric][name]
+
+
+def _coco(name: str) -> Number:
+    return lambda results: results.coco[name]
+
+
+def _spread(numbers: Sequence[float]) -> str:
+    return f"± {100 * np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
