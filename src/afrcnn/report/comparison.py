@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from math import isnan
-from pathlib import Path
+from math import isnan, nan
 from shlex import quote
 
 import numpy as np
 
-from afrcnn.evaluation.results import Results
+from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.report.bars import draw_changes, signed
 from afrcnn.report.elements import Cell, Row, Section, Table, drawing
-from afrcnn.report.methods import Method
+from afrcnn.report.methods import Method, ReportedRun
 from afrcnn.report.paper import paper_rows, rows_beside
 
 CLASSES_OF_A_TABLE = 20
@@ -24,35 +23,30 @@ METRICS = {"11-point": ("VOC's AP by 11 points", "VOC2007"), "area": ("VOC's AP 
 
 COCO_NUMBERS = ("AP", "AP50", "AP75", "AR100")
 
-Number = Callable[[Results], float]
-"""A number of a run's results, in [0, 1]; NaN where it has none."""
+Number = Callable[[ReportedRun], float]
+"""A number of a run, in [0, 1]; NaN where it has none."""
 
 NOTHING = Cell("\N{EN DASH}")
+
+ONE_METHOD = "there is one method alone; name runs of others, too."
 
 
 def summary(methods: Sequence[Method]) -> Section:
     """Return the means of all methods, their changes to the first, and the numbers of each run."""
-    numbers = {f"mAP, {metric}": _mean_of(metric) for metric in METRICS}
-    numbers |= {f"COCO {name}": _coco(name) for name in COCO_NUMBERS}
-    means: dict[str, list[Cell]] = {"runs": [Cell(str(len(each.runs)), value=len(each.runs)) for each in methods]}
-    for head, number in numbers.items():
-        means[head] = best_in_bold([percent(_values(method, number)) for method in methods])
-        if head.startswith("mAP") and len(methods) > 1:
-            means[f"change ({head})"] = [NOTHING, *(_change(each, methods[0], number) for each in methods[1:])]
-
+    means = {f"mAP, {metric}": mean_ap(metric) for metric in METRICS}
+    numbers = means | {f"COCO {name}": _coco(name) for name in COCO_NUMBERS}
     runs = [(method.name, run) for method in methods for run in method.runs]
     single: dict[str, list[Cell]] = {
         "method": [Cell(name) for name, _ in runs],
         "seed": [Cell(str(run.recipe.seed), value=run.recipe.seed) for _, run in runs],
+        **{head: [percent([number(run)]) for _, run in runs] for head, number in numbers.items()},
     }
-    for head, number in numbers.items():
-        single[head] = [percent([] if run.results is None else [number(run.results)]) for _, run in runs]
     return Section(
         "Average precision",
         "In percent: the mean over the runs of a method, which differ in their seed alone, and below it the standard "
         "deviation. The best mean is bold. A change is that from the first method, run by run of the same seed.",
         [
-            Table("Methods", ["method", *means], rows([method.name for method in methods], means)),
+            comparison("Methods", methods, numbers, changes=means),
             Table("Runs", ["run", *single], rows([str(run.run.folder) for _, run in runs], single)),
         ],
         commands=[f"afrcnn evaluate {quote(str(run.run.folder))}" for _, run in runs if run.results is None],
@@ -67,12 +61,7 @@ def by_class(methods: Sequence[Method]) -> Section:
         beside = rows_beside(first.classes, test_set) if first.dataset == test_set else []
         for start in range(0, len(first.classes), CLASSES_OF_A_TABLE):
             some = first.classes[start : start + CLASSES_OF_A_TABLE]
-            numbers = {"mAP": _mean_of(metric)} | {name: _ap_of(metric, name) for name in some}
-            columns = {
-                head: best_in_bold([percent(_values(method, number)) for method in methods])
-                for head, number in numbers.items()
-            }
-            own = rows([method.name for method in methods], columns)
+            table = comparison(title, methods, {"mAP": mean_ap(metric)} | {name: _ap(metric, name) for name in some})
             paper = [
                 Row(
                     f"{row.method}, {row.network} ({row.where})",
@@ -81,9 +70,31 @@ def by_class(methods: Sequence[Method]) -> Section:
                 )
                 for row in beside
             ]
-            section.tables.append(Table(title, ["method", *columns], [*own, *paper]))
+            section.tables.append(replace(table, rows=[*table.rows, *paper]))
         if beside:
             section.text += f" Rows in italics are the paper's, on {test_set}; they take no part in what is bold."
+    return section
+
+
+def by_subset(methods: Sequence[Method]) -> Section:
+    """Return mean AP and recall on subsets of the objects."""
+    runs = [run for method in methods for run in method.runs]
+    names = dict.fromkeys(name for run in runs if run.results is not None for name in run.results.subsets)
+    section = Section(
+        "Occlusion as it comes",
+        "In percent, on subsets of the objects; the others are ignored, as the VOC kit ignores difficult ones.",
+        commands=[
+            f"afrcnn evaluate {quote(str(run.run.folder))} --subsets"
+            for run in runs
+            if run.results is None or not run.results.subsets
+        ],
+    )
+    if names:
+        mean_aps = {name: _of_subset(name, lambda subset: subset.mean_ap["11-point"]) for name in names}
+        recalls = {name: _of_subset(name, lambda subset: subset.recall) for name in names}
+        title = METRICS["11-point"][0]
+        section.tables = [comparison(f"Mean AP of the subset, {title}", methods, mean_aps)]
+        section.tables += [comparison("Recall at any score", methods, recalls)]
     return section
 
 
@@ -102,7 +113,7 @@ def changes_by_class(methods: Sequence[Method]) -> Section:
         changes[method.name] = {
             name: 100 * float(np.mean(own) - np.mean(others))
             for name in baseline.runs[0].classes
-            if (own := _values(method, _ap_of(metric, name))) and (others := _values(baseline, _ap_of(metric, name)))
+            if (own := _values(method, _ap(metric, name))) and (others := _values(baseline, _ap(metric, name)))
         }
     limit = max((abs(value) for change in changes.values() for value in change.values()), default=0.0)
     for name, change in changes.items():
@@ -135,7 +146,25 @@ def paper() -> Section:
     return Section("The paper's numbers", text, [table])
 
 
-ONE_METHOD = "there is one method alone; name runs of others, too."
+def comparison(
+    caption: str, methods: Sequence[Method], numbers: Mapping[str, Number], *, changes: Collection[str] = ()
+) -> Table:
+    """Return a table of numbers by method, the best of each column in bold.
+
+    Args:
+        caption: what the table shows.
+        methods: its rows.
+        numbers: its columns.
+        changes: those of them that are followed by their change from the first method, where there are others.
+    """
+    columns: dict[str, list[Cell]] = {}
+    if any(len(method.runs) > 1 for method in methods):
+        columns["runs"] = [Cell(str(len(method.runs)), value=len(method.runs)) for method in methods]
+    for head, number in numbers.items():
+        columns[head] = best_in_bold([percent(_values(method, number)) for method in methods])
+        if head in changes and len(methods) > 1:
+            columns[f"change ({head})"] = [NOTHING, *(_change(each, methods[0], number) for each in methods[1:])]
+    return Table(caption, ["method", *columns], rows([method.name for method in methods], columns))
 
 
 def percent(numbers: Sequence[float]) -> Cell:
@@ -169,7 +198,7 @@ def _values(method: Method, number: Number) -> list[float]:
 
 
 def _by_seed(method: Method, number: Number) -> dict[int, float]:
-    found = {run.recipe.seed: number(run.results) for run in method.runs if run.results is not None}
+    found = {run.recipe.seed: number(run) for run in method.runs}
     return {seed: value for seed, value in found.items() if not isnan(value)}
 
 
@@ -182,16 +211,21 @@ def _change(method: Method, baseline: Method, number: Number) -> Cell:
     return points(pairs or [float(np.mean(list(own.values())) - np.mean(list(others.values())))])
 
 
-def _mean_of(metric: str) -> Number:
-    return lambda results: results.mean_ap[metric]
+def mean_ap(metric: str) -> Number:
+    """Return what gives VOC's mean AP of a run."""
+    return lambda run: nan if run.results is None else run.results.mean_ap[metric]
 
 
-def _ap_of(metric: str, name: str) -> Number:
-    return lambda results: results.ap[metric][name]
+def _ap(metric: str, name: str) -> Number:
+    return lambda run: nan if run.results is None else run.results.ap[metric][name]
 
 
 def _coco(name: str) -> Number:
-    return lambda results: results.coco[name]
+    return lambda run: nan if run.results is None else run.results.coco[name]
+
+
+def _of_subset(name: str, number: Callable[[SubsetResult], float]) -> Number:
+    return lambda run: number(run.results.subsets[name]) if run.results and name in run.results.subsets else nan
 
 
 def _spread(numbers: Sequence[float]) -> str:

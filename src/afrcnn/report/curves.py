@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from afrcnn.errors import UserError
+from afrcnn.report.elements import Picture, drawing
 
 Curve = list[tuple[float, float]]
 """Points x, y by rising x."""
@@ -31,6 +33,9 @@ STYLES = [
     )
 ]
 """Methods differ in colour, marker and, beyond six, line: each pair of them without colour, too."""
+
+WORDY = 10
+"""Points of a curve that are all put into words."""
 
 POINTS = 150
 """Longer curves are averaged down to about as many points."""
@@ -76,6 +81,27 @@ def thin(curve: Curve, points: int = POINTS) -> Curve:
     return [(float(np.mean([x for x, _ in part])), float(np.mean([y for _, y in part]))) for part in parts]
 
 
+def curves_picture(
+    curves: Mapping[str, Curve], order: Sequence[str], x: str, y: str, *, markers: bool = False
+) -> Picture:
+    """Return a figure of curves (see ``draw_curves``), those without points left out, and their numbers in words."""
+    shown = {name: curve for name, curve in curves.items() if curve}
+    words = []
+    for name, curve in shown.items():
+        if len(curve) <= WORDY:
+            numbers = ", ".join(f"{value:.3g} at {place:g}" for place, value in curve)
+        else:
+            (low, low_at), (high, high_at) = (
+                extreme((value, place) for place, value in curve) for extreme in (min, max)
+            )
+            numbers = (
+                f"{curve[0][1]:.3g} at {curve[0][0]:g}, {curve[-1][1]:.3g} at {curve[-1][0]:g}, "
+                f"lowest {low:.3g} at {low_at:g}, highest {high:.3g} at {high_at:g}"
+            )
+        words.append(f"{name}: {numbers}")
+    return drawing(draw_curves(shown, order, x, y, markers=markers), f"{y}, by {x}. {'; '.join(words)}.")
+
+
 def draw_curves(curves: Mapping[str, Curve], order: Sequence[str], x: str, y: str, *, markers: bool = False) -> Figure:
     """Draw curves of methods over each other.
 
@@ -105,7 +131,7 @@ def draw_curves(curves: Mapping[str, Curve], order: Sequence[str], x: str, y: st
     return figure
 
 
-def dress(axes) -> None:
+def dress(axes: Axes) -> None:
     """Give axes quiet lines and small letters."""
     axes.tick_params(labelsize=SIZE - 1, color=INK, length=3)
     axes.grid(color=INK, alpha=0.25, linewidth=0.6)

@@ -114,7 +114,9 @@ def draw_false_positive(image: NDArray[np.uint8], box: tuple[float, float, float
     draw = ImageDraw.Draw(picture)
     x1, y1, x2, y2 = (round((side - start) * scale) for side, start in zip(box, (left, top, left, top), strict=True))
     for margin, colour in ((0, "black"), (1, "white"), (2, "black")):  # seen on any ground
-        draw.rectangle((x1 + margin, y1 + margin, max(x2 - margin, x1 + margin), max(y2 - margin, y1 + margin)), outline=colour)
+        draw.rectangle(
+            (x1 + margin, y1 + margin, max(x2 - margin, x1 + margin), max(y2 - margin, y1 + margin)), outline=colour
+        )
     return picture
 
 

@@ -9,17 +9,19 @@ from pathlib import Path
 
 from afrcnn.errors import UserError
 from afrcnn.evaluation.results import Results, read_results
+from afrcnn.evaluation.stress.results import StressResults, read_stress
 from afrcnn.training.recipe import Recipe, dump_recipe
 from afrcnn.training.run import Run
 
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run with its recipe and its results, if it has any."""
+    """A run with its recipe, and the results of its evaluation and of its stress test, where it has any."""
 
     run: Run
     recipe: Recipe
-    results: Results | None
+    results: Results | None = None
+    stress: StressResults | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -93,7 +95,13 @@ def _read(path: Path, overrides: Sequence[str]) -> ReportedRun:
     recipe = run.recipe(overrides)
     if recipe.data.classes is None:
         raise UserError("names no classes", file=run.recipe_file, field="data.classes", fix="name a run, not a recipe")
-    return ReportedRun(run, recipe, read_results(run.results_file) if run.results_file.is_file() else None)
+    stress_file = run.folder / "stress.json"
+    return ReportedRun(
+        run,
+        recipe,
+        read_results(run.results_file) if run.results_file.is_file() else None,
+        read_stress(stress_file) if stress_file.is_file() else None,
+    )
 
 
 def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from afrcnn.atomic import atomic_write
-from afrcnn.report.comparison import by_class, changes_by_class, paper, rows, summary
-from afrcnn.report.curves import Curve, draw_curves, mean_curve, read_log, thin
-from afrcnn.report.elements import Cell, Picture, Section, Table, drawing, render
+from afrcnn.report.comparison import by_class, by_subset, changes_by_class, paper, rows, summary
+from afrcnn.report.curves import curves_picture, mean_curve, read_log, thin
+from afrcnn.report.elements import Cell, Section, Table, render
 from afrcnn.report.examples import false_positives, masks
 from afrcnn.report.methods import Method, read_methods
+from afrcnn.report.stress_section import stress
 from afrcnn.training.recipe import dump_recipe
 
 NOT_LEARNED = ("learning_rate", "iterations_per_second")
@@ -48,6 +49,8 @@ def report(
         summary(methods),
         by_class(methods),
         changes_by_class(methods),
+        by_subset(methods),
+        stress(methods),
         masks(methods, overrides),
         false_positives(methods),
         training(methods),
@@ -74,7 +77,8 @@ def training(methods: Sequence[Method]) -> Section:
     for column in columns:
         if column not in NOT_LEARNED:
             curves = {name: mean_curve([log[column] for log in each if column in log]) for name, each in logs.items()}
-            picture = curves_picture(curves, [method.name for method in methods], "iteration", column)
+            thinned = {name: thin(curve) for name, curve in curves.items()}
+            picture = curves_picture(thinned, [method.name for method in methods], "iteration", column)
             section.pictures.setdefault("", []).append(picture)
     return section
 
@@ -86,27 +90,13 @@ def recipes(methods: Sequence[Method]) -> Section:
     if len(methods) > 1:
         differing = [name for name in fields[0] if len({each[name] for each in fields}) > 1 and name != "seed"]
         columns = {
-            method.name: [Cell(each[name]) for name in differing]
-            for method, each in zip(methods, fields, strict=True)
+            method.name: [Cell(each[name]) for name in differing] for method, each in zip(methods, fields, strict=True)
         }
         section.text = "The fields in which the first runs of methods differ, but for their seeds."
         section.tables = [Table("Differences", ["field", *columns], rows(differing, columns))]
     first = methods[0].runs[0]
     section.listings[f"All fields of {first.run.folder}"] = dump_recipe(first.recipe)
     return section
-
-
-def curves_picture(curves: Mapping[str, Curve], order: Sequence[str], x: str, y: str) -> Picture:
-    """Return a figure of curves by method, those without points left out; in words, their ends and their extremes."""
-    shown = {name: thin(curve) for name, curve in curves.items() if curve}
-    words = []
-    for name, curve in shown.items():
-        (low_y, low_x), (high_y, high_x) = min((y, x) for x, y in curve), max((y, x) for x, y in curve)
-        words.append(
-            f"{name}: {curve[0][1]:.3g} at {curve[0][0]:g}, {curve[-1][1]:.3g} at {curve[-1][0]:g}, "
-            f"lowest {low_y:.3g} at {low_x:g}, highest {high_y:.3g} at {high_x:g}"
-        )
-    return drawing(draw_curves(shown, order, x, y), f"{y} by {x}. {'; '.join(words)}.")
 
 
 def _lead(methods: Sequence[Method]) -> str:
