@@ -114,7 +114,8 @@ def bitten(masks: Masks) -> npt.NDArray[np.bool_]:
         window = np.s_[max(y - 1, 0) : y + height + 1, max(x - 1, 0) : x + width + 1]
         own, all_masks = np.ascontiguousarray(mask[window]), masks[:, *window]
         hull = _convex_hull(own)
-        touching[row] = (all_masks & cv2.dilate(own, np.ones((3, 3), dtype=np.uint8))).any(axis=(1, 2))
+        grown = np.asarray(cv2.dilate(own, np.ones((3, 3), dtype=np.uint8)), dtype=np.uint8)
+        touching[row] = (all_masks & grown).any(axis=(1, 2))
         bites[row] = np.count_nonzero(all_masks & hull & (1 - own), axis=(1, 2)) / max(np.count_nonzero(hull), 1)
     hidden_by = touching & (bites > BITE) & (bites > bites.T)
     return np.asarray(hidden_by.any(axis=1))
@@ -123,9 +124,9 @@ def bitten(masks: Masks) -> npt.NDArray[np.bool_]:
 def _convex_hull(mask: Masks) -> Masks:
     """Return the pixels of a mask's convex hull, H x W, 0 or 1."""
     hull = np.zeros(mask.shape, dtype=np.uint8)
-    points = cv2.findNonZero(mask)
-    if points is not None:
-        cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    if contours:
+        cv2.fillConvexPoly(hull, cv2.convexHull(np.concatenate(contours)), 1)
     return hull
 
 
