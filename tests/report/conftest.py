@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from afrcnn.adversary.attach import roi_head_of
 from afrcnn.data import VOCDataset
 from afrcnn.evaluation.detections import write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
 from afrcnn.training.adversary import build_adversary
+from afrcnn.training.checkpoint import save_weights
 from afrcnn.training.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe, build_detector
 from afrcnn.training.run import Run
 
@@ -49,9 +49,9 @@ def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
                 recipe = replace(recipe, init_from=f"runs/frcn-seed{seed}")
             run = Run(folder / f"{name}-seed{seed}")
             run.begin(recipe)
-            save_file(detector.state_dict(), run.weights_file)
+            save_weights(run.weights_file, detector, {})
             if chain:
-                save_file(build_adversary(recipe.adversary, roi_head_of(detector)).state_dict(), run.adversary_file)
+                save_weights(run.adversary_file, build_adversary(recipe.adversary, roi_head_of(detector)), {})
             run.log_file.write_text(
                 "iteration,stage,loss,classification,learning_rate\n"
                 + "".join(f"{i},joint,{2 / i + seed},{1 / i},0.001\n" for i in range(20, 120, 20))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from afrcnn.evaluation.results import Results
-from afrcnn.report.comparison import NOTHING, best_in_bold, by_class, changes_by_class, percent, points, summary
-from afrcnn.report.elements import Cell
+from afrcnn.report.comparison import best_in_bold, by_class, changes_by_class, percent, points, summary
+from afrcnn.report.elements import NOTHING, Cell
 from afrcnn.report.methods import Method, ReportedRun
 from afrcnn.report.paper import paper_rows
 from afrcnn.training.recipe import DataRecipe, Recipe

@@ -44,7 +44,7 @@ def test_means_over_the_levels_and_shares_kept_are_those_of_the_runs():
 def test_figures_tell_every_level_in_words():
     base = Method("base", (run("base", 0, [0.9, 0.5, 0.25], [0.95, 0.75, 0.5]),))
     pictures = stress([base]).pictures
-    (ap,), (recall,) = pictures["mean AP"], pictures["mean recall"]
+    (ap,), (recall,) = pictures["Mean AP in %"], pictures["Mean recall in %"]
     assert "base: 90 at 0, 50 at 0.2, 25 at 0.4" in ap.alternative
     assert "base: 95 at 0, 75 at 0.2, 50 at 0.4" in recall.alternative
 
@@ -55,11 +55,11 @@ def test_runs_without_a_stress_test_are_named_with_the_command_and_leave_no_trac
     section = stress([tested, missing])
     assert section.commands == ["afrcnn stress 'runs/the other'"]
     assert [row.cells[0].value for row in section.tables[0].rows] == [pytest.approx(37.5), None]
-    assert "other" not in section.pictures["mean AP"][0].alternative
+    assert "other" not in section.pictures["Mean AP in %"][0].alternative
     nothing = stress([missing])
     assert (nothing.tables, nothing.pictures) == ([], {})
 
 
 def test_levels_without_objects_have_no_point():
     base = Method("base", (run("base", 0, [0.9, float("nan"), 0.25], [1, 1, 1]),))
-    assert "base: 90 at 0, 25 at 0.4" in stress([base]).pictures["mean AP"][0].alternative
+    assert "base: 90 at 0, 25 at 0.4" in stress([base]).pictures["Mean AP in %"][0].alternative

@@ -11,7 +11,7 @@ import numpy as np
 
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.report.bars import draw_changes, signed
-from afrcnn.report.elements import Cell, Row, Section, Table, drawing
+from afrcnn.report.elements import NOTHING, Cell, Row, Section, Table, drawing
 from afrcnn.report.methods import Method, ReportedRun
 from afrcnn.report.paper import paper_rows, rows_beside
 
@@ -25,8 +25,6 @@ COCO_NUMBERS = ("AP", "AP50", "AP75", "AR100")
 
 Number = Callable[[ReportedRun], float]
 """A number of a run, in [0, 1]; NaN where it has none."""
-
-NOTHING = Cell("\N{EN DASH}")
 
 ONE_METHOD = "there is one method alone; name runs of others, too."
 

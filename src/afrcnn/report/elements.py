@@ -50,6 +50,10 @@ class Cell:
     best: bool = False
 
 
+NOTHING = Cell("\N{EN DASH}")
+"""Where a number would stand."""
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of a table: its name, its cells, and whether it is there for reference only."""
@@ -66,6 +70,10 @@ class Table:
     caption: str
     heads: Sequence[str]
     rows: Sequence[Row]
+
+    def is_text(self, column: int) -> bool:
+        """Tell whether a column of cells, counted from 0, holds words."""
+        return any(row.cells[column].value is None and row.cells[column] != NOTHING for row in self.rows)
 
 
 @dataclass

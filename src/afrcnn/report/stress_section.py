@@ -14,8 +14,8 @@ from afrcnn.report.elements import Section
 from afrcnn.report.methods import Method, ReportedRun
 
 QUANTITIES: dict[str, Callable[[LevelResults], float]] = {
-    "mean AP": lambda level: level.results.mean_ap["11-point"],
-    "mean recall": lambda level: level.mean_recall,
+    "Mean AP": lambda level: level.results.mean_ap["11-point"],
+    "Mean recall": lambda level: level.mean_recall,
 }
 """What is drawn by level, in [0, 1]; NaN where there are no objects."""
 
@@ -39,10 +39,8 @@ def stress(methods: Sequence[Method]) -> Section:
                 method.name: mean_curve([_curve(run, name, value) for run in method.runs if run.stress])
                 for method in methods
             }
-            picture = curves_picture(
-                curves, [method.name for method in methods], f"{name}, {unit}", f"{quantity} in %", markers=True
-            )
-            section.pictures.setdefault(quantity, []).append(picture)
+            picture = curves_picture(curves, [method.name for method in methods], unit, name, markers=True)
+            section.pictures.setdefault(f"{quantity} in %", []).append(picture)
     return section
 
 
