@@ -76,8 +76,8 @@ def false_positives(methods: Sequence[Method]) -> Section:
         try:
             dataset = _test_split(run)
             targets = [dataset.target(index) for index in range(len(dataset))]
-            pair = (_detections(each, dataset) for each in (run, other))
-            found = new_false_positives(*pair, targets, dataset.classes)
+            own, others = (_detections(each, dataset) for each in (run, other))
+            found = new_false_positives(own, others, targets, dataset.classes)
             title = f"{method.name}, seed {run.recipe.seed}, against {baseline.name}, seed {other.recipe.seed}"
             shown = [_picture(each, dataset) for each in found[:FALSE_POSITIVES]]
         except UserError as error:
