@@ -112,12 +112,13 @@ def test_pictures_have_sizes_and_words(page, browser):
 def test_nothing_but_tables_and_wide_figures_is_wider_than_a_phone(page, browser):
     # A window can be no narrower than some 500 pixels, a frame can.
     script = """
+    const parts = { head: document.head.innerHTML, body: document.body.innerHTML };
     const frame = document.createElement("iframe");
     frame.width = 390;
     frame.style.border = 0;
     document.body.append(frame);
     const copy = frame.contentDocument;
-    for (const part of ["head", "body"]) copy[part].innerHTML = document[part].innerHTML;
+    for (const part in parts) copy[part].innerHTML = parts[part];
     await new Promise((resolve) => setTimeout(resolve, 500));
     const scrolling = [...copy.querySelectorAll(".scrolls")].some((each) => each.scrollWidth > each.clientWidth);
     return [copy.documentElement.clientWidth, copy.documentElement.scrollWidth, scrolling];
