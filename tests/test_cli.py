@@ -119,6 +119,30 @@ def test_evaluate_shows_the_table_and_where_the_results_are(work: Path, capsys: 
     assert not Path("run/results.json").exists()
 
 
+def test_evaluate_shows_subsets_where_asked_to(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["evaluate", "run", "--subsets", "--out", "parted"]) == 0
+    assert "in the open" in capsys.readouterr().out
+    subsets = json.loads(Path("parted/results.json").read_text())["subsets"]
+    objects = {name: sum(result["objects"].values()) for name, result in subsets.items()}
+    assert objects["all"] == objects["overlapped"] + objects["in the open"] > 0
+    before = entries(work)
+    assert "list.pkl" in error_of(capsys, "evaluate", "run", "--lists", "list.pkl", "--out", "other")
+    assert entries(work) == before
+
+
+def test_a_split_says_what_is_where_and_a_recipe_takes_it(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["shapes", "crowd", "--trainval", "30", "--test", "1", "--size", "96", "--occlusion", "0.5"])
+    assert main(["split", "crowd", "trainval", "--names", "a", "b", "--out", "parted"]) == 0
+    shown = capsys.readouterr().out
+    assert "next: afrcnn proposals parted --split a b" in shown
+    ids = [Path(f"parted/ImageSets/Main/{name}.txt").read_text().split() for name in "ab"]
+    assert sorted(ids[0] + ids[1]) == Path("crowd/ImageSets/Main/trainval.txt").read_text().split()
+    main(["proposals", "parted", "--split", "b"])
+    fields = ["--data.root", "parted", "--split", "b", "--out", "on_b"]
+    assert main(["evaluate", "run", *fields]) == 0
+    assert json.loads(Path("on_b/results.json").read_text())["images"] == len(ids[1])
+
+
 def test_predict_says_what_is_in_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "run", "--score", "0.01", "shapes/JPEGImages", "--data.workers", "1"]) == 0
     shown = capsys.readouterr().out.splitlines()
@@ -140,7 +164,7 @@ def test_masks_says_what_is_shown_of_each_image(work: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == "given/test_000000.png: 2 dog\nmasks: given/masks.json\n"
 
 
-@pytest.mark.parametrize("command", ["shapes", "proposals", "train", "evaluate", "predict", "masks"])
+@pytest.mark.parametrize("command", ["shapes", "split", "proposals", "train", "evaluate", "predict", "masks"])
 def test_help_explains_each_command_with_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

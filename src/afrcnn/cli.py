@@ -66,7 +66,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     """Parse a command; fields of a recipe go as they are into ``fields``, for ``load_recipe`` to check."""
     parser = _build_parser()
     command = argv[0] if argv else None
-    words, fields = _split_fields(argv) if command in ("train", "evaluate", "predict", "masks") else (list(argv), [])
+    takes_fields = command in ("train", "evaluate", "predict", "masks", "stress", "report")
+    words, fields = _split_fields(argv) if takes_fields else (list(argv), [])
     arguments = parser.parse_args(words)
     arguments.fields = fields
     return arguments
@@ -114,7 +115,17 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     parser.set_defaults(call=lambda _: parser.print_help())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...", prog="afrcnn")
-    for add in (_add_shapes, _add_proposals, _add_train, _add_evaluate, _add_predict, _add_masks):
+    for add in (
+        _add_shapes,
+        _add_split,
+        _add_proposals,
+        _add_train,
+        _add_evaluate,
+        _add_predict,
+        _add_masks,
+        _add_stress,
+        _add_report,
+    ):
         add(commands)
     return parser
 
@@ -163,6 +174,63 @@ def _shapes(arguments: argparse.Namespace) -> None:
         )
     print(f"dataset: {arguments.folder}")
     print(f"next:    afrcnn proposals {_quoted(arguments.folder)}")
+
+
+def _add_split(commands: Any) -> None:
+    parser = commands.add_parser(
+        "split",
+        help="part images with hidden objects from those in the open",
+        description="Part the images of a split into those whose objects are all in the open, to\n"
+        "train on, and the others, to test on: does a detector find hidden objects that\n"
+        "its training never showed? Shows how many objects of each class are where.",
+        epilog="""example:
+  afrcnn split cards trainval
+  afrcnn proposals cards --split open_trainval hidden_trainval
+  afrcnn train recipe.yaml --data.root cards \\
+    --data.train_split open_trainval --data.test_split hidden_trainval
+
+An object is hidden where the box of another one covers more than X of its own.""",
+    )
+    parser.add_argument("dataset", type=Path, metavar="DATASET", help="folder in PASCAL VOC or COCO layout")
+    parser.add_argument("split", metavar="SPLIT", help="split to part")
+    parser.add_argument(
+        "--names",
+        nargs=2,
+        metavar=("OPEN", "HIDDEN"),
+        help="names of the new splits (default: open_SPLIT hidden_SPLIT)",
+    )
+    parser.add_argument("--overlap", type=float, default=0.05, metavar="X", help="from 0 to 1 (default: 0.05)")
+    parser.add_argument(
+        "--layout", choices=("auto", "voc", "coco"), default="auto", help="layout of DATASET (default: what is found)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="folder that gets the new splits and links to DATASET's files (default: DATASET)",
+    )
+    parser.set_defaults(call=_split)
+
+
+def _split(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from afrcnn.data.splits import split_open_hidden
+    from afrcnn.report.split_table import split_table
+
+    parts = split_open_hidden(
+        arguments.dataset,
+        arguments.split,
+        names=arguments.names and tuple(arguments.names),
+        overlap=arguments.overlap,
+        layout=arguments.layout,
+        out=arguments.out,
+    )
+    Console().print(split_table(parts))
+    for part in parts:
+        print(f"{part.name}: {part.file}")
+    names = " ".join(shlex.quote(part.name) for part in parts)
+    print(f"next: afrcnn proposals {_quoted(arguments.out or arguments.dataset)} --split {names}")
 
 
 def _add_proposals(commands: Any) -> None:
@@ -304,7 +372,8 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure the average precision of a run",
-        usage="afrcnn evaluate RUN [--split SPLIT] [--svd FC6 FC7] [--out FOLDER]\n"
+        usage="afrcnn evaluate RUN [--split SPLIT] [--svd FC6 FC7] [--subsets]\n"
+        "                       [--lists FILE [FILE ...]] [--out FOLDER]\n"
         "                       [--FIELD VALUE ...]",
         description="Detect objects in a split with the trained detector of a run. Shows VOC's AP\n"
         "by class, by 11 points and by area, and COCO's; writes results.json and the\n"
@@ -324,6 +393,20 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
         metavar=("FC6", "FC7"),
         help="truncate fc6 and fc7 to these ranks, for speed (in Fast R-CNN 1024 256)",
     )
+    parser.add_argument(
+        "--subsets",
+        action="store_true",
+        help="AP and recall by subset, too: overlapped objects and those in the open, by size, by VOC's flags, "
+        "separated and occluded by COCO's masks",
+    )
+    parser.add_argument(
+        "--lists",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="on COCO's val2017, subsets of Zhan et al. 2022, too: separated_coco.pkl, occluded_coco.pkl",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write to (default: RUN)")
     parser.set_defaults(call=_evaluate)
 
@@ -332,12 +415,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.evaluation.detect import evaluate_run
+    from afrcnn.report.subset_table import subset_table
     from afrcnn.report.table import ap_table
     from afrcnn.training.run import Run
 
     svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
-    results = evaluate_run(arguments.run, arguments.fields, split=arguments.split, svd=svd, out=arguments.out)
+    results = evaluate_run(
+        arguments.run,
+        arguments.fields,
+        split=arguments.split,
+        svd=svd,
+        out=arguments.out,
+        subsets=arguments.subsets,
+        lists=arguments.lists,
+    )
     Console().print(ap_table(results))
+    if results.subsets:
+        Console().print(subset_table(results.subsets))
     written = Run(arguments.out or arguments.run)
     print(f"results:    {written.results_file}")
     print(f"detections: {written.detections}")
@@ -440,6 +534,132 @@ def _masks(arguments: argparse.Namespace) -> None:
         found = ", ".join(f"{count} {name}" for name, count in counts.items())
         print(f"{image.picture}: {found or 'nothing'}" + (f"; {image.left_out} left out" if image.left_out else ""))
     print(f"masks: {(arguments.out or arguments.run / 'masks') / 'masks.json'}")
+
+
+def _add_stress(commands: Any) -> None:
+    parser = commands.add_parser(
+        "stress",
+        help="measure what a run finds of hidden and bent objects",
+        usage="afrcnn stress RUN [--occluder KIND ...] [--placement PLACE] [--levels X ...]\n"
+        "                     [--bend KIND ...] [--degrees X ...] [--warps X ...]\n"
+        "                     [--split SPLIT] [--stress-seed N] [--out FOLDER]\n"
+        "                     [--FIELD VALUE ...]",
+        description="Measure AP and recall of a run on its test photographs while their objects are\n"
+        "hidden, ever more of each box, and while their content is bent. Writes\n"
+        "stress.json and the curves, stress.png.",
+        epilog="""examples:
+  afrcnn stress run
+  afrcnn stress run --occluder grey noise photo --bend rotation elastic
+  afrcnn stress run --placement worst --levels 0.3 --out worst
+
+The same --stress-seed changes the photographs alike for every run. Proposals
+and boxes are those of the photographs as they are. FIELD is any field of the
+run's recipe; `afrcnn train --help` lists them.""",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    hiding = parser.add_argument_group("hiding")
+    hiding.add_argument(
+        "--occluder",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="grey, noise, or photo: pieces of other photographs without the object's class (default: photo, or "
+        "none where --bend is given)",
+    )
+    hiding.add_argument(
+        "--placement",
+        default="random",
+        metavar="PLACE",
+        help="random, or worst: where the run gives the object the lowest score, of 9 places; 10 times as long "
+        "(default: random)",
+    )
+    hiding.add_argument(
+        "--levels", nargs="+", type=float, metavar="X", help="shares of each box to hide (default: 0 0.1 ... 0.6)"
+    )
+    bending = parser.add_argument_group("bending")
+    bending.add_argument(
+        "--bend",
+        nargs="+",
+        default=[],
+        metavar="KIND",
+        help="rotation: parts turn; elastic: all of the object is warped (default: none)",
+    )
+    bending.add_argument(
+        "--degrees", nargs="+", type=float, metavar="X", help="angles of parts (default: 0 15 30 45 60)"
+    )
+    bending.add_argument(
+        "--warps",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="largest displacements, as shares of a box's shorter side (default: 0 0.03 0.06 0.09 0.12)",
+    )
+    parser.add_argument("--split", metavar="SPLIT", help="split to test on (default: the recipe's data.test_split)")
+    parser.add_argument(
+        "--stress-seed", type=int, default=0, metavar="N", help="of places, pieces, noise and bends (default: 0)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write to (default: RUN)")
+    parser.set_defaults(call=_stress)
+
+
+def _stress(arguments: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from afrcnn.evaluation.stress import Bending, Occlusion, stress_run
+    from afrcnn.report.stress import stress_table
+
+    hiding = {"placement": arguments.placement} | ({"levels": tuple(arguments.levels)} if arguments.levels else {})
+    strengths = {"rotation": tuple(arguments.degrees or ()), "elastic": tuple(arguments.warps or ())}
+    occluders = arguments.occluder or ([] if arguments.bend else ["photo"])
+    results = stress_run(
+        arguments.run,
+        arguments.fields,
+        [
+            *(Occlusion(kind, **hiding) for kind in occluders),
+            *(Bending(kind, strengths.get(kind, ())) for kind in arguments.bend),
+        ],
+        split=arguments.split,
+        seed=arguments.stress_seed,
+        out=arguments.out,
+    )
+    for curve in results.curves:
+        Console().print(stress_table(curve))
+    written = arguments.out or arguments.run
+    print(f"results: {written / 'stress.json'}")
+    print(f"curves:  {written / 'stress.png'}")
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser(
+        "report",
+        help="compare runs on one HTML page",
+        usage="afrcnn report RUN [RUN ...] [--baseline RUN] [--out FILE]\n                     [--FIELD VALUE ...]",
+        description="Write one HTML file that needs no other and no network: AP of all runs and by\n"
+        "class beside the paper's, what changes by class, stress tests, what adversaries\n"
+        "hide and bend, new false positives, training curves, and recipes. Runs whose\n"
+        "recipes differ in the seed alone are shown as one method, with mean and spread.\n"
+        "What a run has not got is left out, and the page says what makes it.",
+        epilog="""examples:
+  afrcnn report runs/VOC2007/vgg16_*-seed0
+  afrcnn report runs/photos/* --baseline runs/photos/frcn-seed0 --out photos.html
+
+FIELD is any field of the runs' recipes; `afrcnn train --help` lists them.""",
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="RUN", help="run that the others are compared with (default: the first)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("report.html"), metavar="FILE", help="file to write (default: report.html)"
+    )
+    parser.set_defaults(call=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from afrcnn.report.page import report
+
+    file = report(arguments.runs, arguments.out, baseline=arguments.baseline, overrides=arguments.fields)
+    print(f"report: {file}")
 
 
 def _box(words: Sequence[str]) -> tuple[tuple[float, float, float, float], str]:

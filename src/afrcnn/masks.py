@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from afrcnn.adversary import ASDN, ASTN, Chain, Hardened
 from afrcnn.adversary.contract import Head, true_class_score
 from afrcnn.atomic import atomic_write
 from afrcnn.data.image import read_image
+from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.errors import UserError
 from afrcnn.predict import detect_photographs, photograph_files, picture_files
 from afrcnn.report.masks import draw_masks
@@ -123,23 +124,13 @@ def masks(
     chain = Run(run).adversary(detector, overrides)
     assert classes is not None  # a resolved recipe names its classes
     found = [_given(boxes, paths, classes)] if boxes else detect_photographs(detector, paths, recipe, score)
-    device = next(detector.parameters()).device
-    chain.to(device)
+    chain.to(next(detector.parameters()).device)
 
     drawn = []
     for path, picture, objects in zip(paths, pictures, found, strict=True):
         pixels = read_image(path, upright=True)
-        shown = slice(None if boxes else limit)
-        rois, labels = objects["boxes"][shown].to(device), objects["labels"][shown].to(device)
-        with torch.no_grad():
-            features = detector.pool([pixels.to(device)], [rois])
-        with torch.random.fork_rng():
-            torch.manual_seed(recipe.seed)
-            scores, steps = trace(chain, features, labels, detector.detached_head())
-        masked = tuple(
-            MaskedObject(classes[label - 1], tuple(box), before, each)
-            for label, box, before, each in zip(labels.tolist(), rois.tolist(), scores, steps, strict=True)
-        )
+        shown = {name: value[: None if boxes else limit] for name, value in objects.items()}
+        masked = mask_objects(detector, chain, pixels, shown, classes, recipe.seed)
         height, width = pixels.shape[-2:]
         left_out = len(objects["labels"]) - len(masked)
         with atomic_write(picture, "wb") as file:
@@ -149,6 +140,32 @@ def masks(
         json.dump([asdict(each) for each in drawn], file, ensure_ascii=False)
         file.write("\n")
     return drawn
+
+
+def mask_objects(
+    detector: FastRCNN, chain: Chain, image: Tensor, objects: Mapping[str, Tensor], classes: Sequence[str], seed: int
+) -> tuple[MaskedObject, ...]:
+    """Follow objects of one photograph through a chain of adversaries.
+
+    Args:
+        detector: a trained detector, in evaluation mode.
+        chain: adversaries for it, on its device, in evaluation mode.
+        image: 3 x H x W, uint8, RGB.
+        objects: ``boxes`` n x 4 (XYXY, pixels) and ``labels`` n (1..K).
+        classes: names of the classes 1..K.
+        seed: of what is random; the same seed gives the same masks, whatever was drawn before.
+    """
+    device = next(detector.parameters()).device
+    rois, labels = objects["boxes"].to(device), objects["labels"].to(device)
+    with torch.no_grad():
+        features = detector.pool([image.to(device)], [rois])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scores, steps = trace(chain, features, labels, detector.detached_head())
+    return tuple(
+        MaskedObject(classes[label - 1], tuple(box), before, each)
+        for label, box, before, each in zip(labels.tolist(), rois.tolist(), scores, steps, strict=True)
+    )
 
 
 def trace(chain: Chain, features: Tensor, labels: Tensor, head: Head) -> tuple[list[float], list[tuple[Step, ...]]]:

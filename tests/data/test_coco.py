@@ -87,6 +87,7 @@ def test_given_classes_keep_their_order(folder: Path) -> None:
 def test_crowds_are_flagged_and_areas_are_of_the_mask_or_else_of_the_box(folder: Path) -> None:
     dataset = COCODataset(folder, "val")
     assert dataset.target(2)["iscrowd"].tolist() == [True, False]
+    assert dataset.target(2)["annotation_id"].tolist() == [1, 4]
     assert dataset.target(2)["area"].tolist() == [900.5, 27]
     assert dataset.target(0)["iscrowd"].tolist() == [False]
     assert dataset.target(0)["area"].tolist() == [100]

@@ -76,6 +76,18 @@ def test_each_roi_is_a_candidate_and_has_the_label_and_the_box_of_the_object_it_
             assert label == objects["labels"][best] and torch.equal(box, objects["boxes"][best])
 
 
+@pytest.mark.parametrize("case", range(20))
+def test_eligible_are_all_that_could_be_drawn_each_once(case):
+    torch.manual_seed(case)
+    objects, proposals = target(random_boxes(4), [1, 2, 3, 2]), random_boxes(100)
+    every = RoISampler(8, 0.25, 0.5, (0.1, 0.5)).eligible(proposals, objects)
+    overlap = [box_iou(box[None], objects["boxes"])[0] for box in torch.cat([objects["boxes"], proposals])]
+    foreground = [int(objects["labels"][iou.argmax()]) for iou in overlap if iou.max() >= 0.5]
+    background = [0 for iou in overlap if 0.1 <= iou.max() < 0.5]
+    assert every.labels.tolist() == foreground + background
+    assert len(every.rois) == len(every.boxes) == len(every.labels)
+
+
 def test_a_quarter_is_foreground_where_there_is_enough_and_it_comes_first():
     proposals = torch.tensor([[0.0, 0, 100, 100]] * 500 + [[0.0, 0, 30, 100]] * 500)
     sample = RoISampler(128)(proposals, target([0, 0, 100, 100], [7]))

@@ -78,3 +78,27 @@ def test_what_is_no_results_json_is_refused_by_name(tmp_path, text):
 def test_a_missing_results_json_is_named(tmp_path):
     with pytest.raises(UserError, match=r"results\.json: cannot be read"):
         read_results(tmp_path / "results.json")
+
+
+def test_subsets_that_are_asked_for_join_the_results_and_come_back(tmp_path):
+    dataset = Photographs()
+    members = {
+        "first": [torch.tensor([True, False]), torch.tensor([False])],
+        "none": [torch.zeros(2) > 0, torch.zeros(1) > 0],
+    }
+    results = evaluate(DETECTIONS, dataset, subsets=members)
+    assert results.subsets["first"].objects == {"cat": 1, "dog": 0}
+    assert results.subsets["first"].mean_ap == {"11-point": 1, "area": 1}
+    assert math.isnan(results.subsets["none"].recall)
+    write_results(tmp_path / "results.json", results)
+    assert str(read_results(tmp_path / "results.json")) == str(results)
+    assert evaluate(DETECTIONS, dataset).subsets == {}
+
+
+def test_results_of_before_there_were_subsets_are_read(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, evaluate(DETECTIONS, Photographs()))
+    content = json.loads(path.read_text())
+    del content["subsets"]
+    path.write_text(json.dumps(content))
+    assert read_results(path).subsets == {}

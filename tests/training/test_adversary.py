@@ -16,6 +16,7 @@ from afrcnn.training.recipe import (
     AdversaryRecipe,
     ASDNRecipe,
     ASTNRecipe,
+    DropBlockRecipe,
     HardDropoutRecipe,
     JitterRecipe,
     JointRecipe,
@@ -69,11 +70,12 @@ def here(tmp_path, monkeypatch):
 
 def test_each_adversary_has_the_fields_of_the_recipe(head):
     recipe = AdversaryRecipe(
-        chain=["random_dropout", "asdn", "hard_dropout", "astn"],
+        chain=["random_dropout", "asdn", "hard_dropout", "astn", "dropblock"],
         asdn=ASDNRecipe(window=2, stride=3, negatives=0.4, top=20 / 49, share=15 / 49, threshold=0.2),
         astn=ASTNRecipe(blocks=8, degrees=20.0, scale=0.25, translation=0.125),
         random_dropout=RandomDropoutRecipe(share=0.5),
         hard_dropout=HardDropoutRecipe(window=4, stride=2),
+        dropblock=DropBlockRecipe(share=0.25, block=5),
     )
     chain = build_adversary(recipe, head)
     assert list(chain) == recipe.chain
@@ -83,6 +85,7 @@ def test_each_adversary_has_the_fields_of_the_recipe(head):
     assert (asdn.sampling.top, asdn.sampling.share) == (20 / 49, 15 / 49)
     assert (astn.blocks, astn.degrees, astn.scale, astn.translation) == (8, 20.0, 0.25, 0.125)
     assert astn.localisation.transformation.out_features == 8 * 4
+    assert (chain["dropblock"].share, chain["dropblock"].block) == (0.25, 5)
     assert chain["random_dropout"].share == 0.5 and (hard.window, hard.stride) == (4, 2)
     release = AdversaryRecipe(chain=["asdn"], asdn=ASDNRecipe(network="convolutional"))
     assert isinstance(build_adversary(release, head)["asdn"].network, ConvolutionalASDN)
@@ -169,6 +172,8 @@ PACKAGE = {
         ({"chain": ["asdn"], "asdn": ASDNRecipe(top=0.2)}, "adversary.asdn: "),
         ({"chain": ["asdn"], "asdn": ASDNRecipe(window=8)}, "adversary.asdn: a window of 8 cells"),
         ({"chain": ["hard_dropout"], "hard_dropout": HardDropoutRecipe(window=8)}, "adversary.hard_dropout: a window"),
+        ({"chain": ["dropblock"], "dropblock": DropBlockRecipe(block=9)}, "adversary.dropblock: a block of 9 cells"),
+        ({"chain": ["dropblock"], "dropblock": DropBlockRecipe(block=4)}, "adversary.dropblock: a block of 4 cells"),
         ({"chain": ["asdn"], "pretrained": ["astn"]}, "adversary.pretrained: astn is not in adversary.chain"),
         ({"chain": ["asdn"], "pretrained": []}, "pretraining.iterations: "),
         ({"chain": ["random_dropout", "hard_dropout"]}, "pretraining.iterations: "),

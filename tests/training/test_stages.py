@@ -22,6 +22,9 @@ from afrcnn.training.checkpoint import fill, load_checkpoint
 from afrcnn.training.recipe import (
     AdversaryRecipe,
     ASDNRecipe,
+    AugmentationRecipe,
+    DataRecipe,
+    DetectorRecipe,
     HardDropoutRecipe,
     JitterRecipe,
     JointRecipe,
@@ -247,6 +250,8 @@ def test_there_are_the_stages_that_have_iterations(fields, expected):
         ({"adversary": JITTER}, "joint.iterations"),
         ({"adversary": JITTER, "pretraining": PRETRAINING}, "joint.iterations"),
         ({"adversary": FUSION}, "joint.iterations"),
+        ({"data": DataRecipe(augmentation=AugmentationRecipe(copy_paste=0.5))}, "joint.iterations"),
+        ({"detector": DetectorRecipe(ohem=["schedule", "joint"])}, "joint.iterations"),
         ({"pretraining": PRETRAINING}, "pretraining.iterations"),
         ({"pretraining": PRETRAINING, "joint": JOINT}, "pretraining.iterations"),
         ({"adversary": FIXED, "joint": JOINT}, "adversary.asdn.fixed"),

@@ -11,7 +11,16 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from afrcnn.training.stream import CROWD_COVER, Positions, TrainingStream, covered, order, trainable
+from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
+from afrcnn.training.stream import (
+    CROWD_COVER,
+    Positions,
+    TrainableSamples,
+    TrainingStream,
+    covered,
+    order,
+    trainable,
+)
 from afrcnn.training.train import collate
 
 
@@ -62,14 +71,19 @@ def noisy(image, target):
     return v2.functional.to_dtype(NOISE(v2.functional.to_dtype(image, torch.float32, scale=True))), target
 
 
-def test_a_sample_is_a_function_of_seed_and_position():
-    stream, again = (TrainingStream(Numbers(7), seed=3, transform=noisy) for _ in range(2))
+@pytest.mark.parametrize(
+    "transform",
+    [noisy, RandomErasing(), CutOut(), CopyPaste(TrainableSamples(Numbers(7)))],
+    ids=["noise", "erasing", "cut-out", "copy-paste"],
+)
+def test_a_sample_is_a_function_of_seed_and_position(transform):
+    stream, again = (TrainingStream(Numbers(7), seed=3, transform=transform) for _ in range(2))
     samples = [stream[position] for position in range(20)]
     torch.manual_seed(1)  # neither other randomness nor the order of asking matters
     for position in reversed(range(20)):
         torch.rand(position)
         assert same(again[position], samples[position])
-    other = TrainingStream(Numbers(7), seed=4, transform=noisy)
+    other = TrainingStream(Numbers(7), seed=4, transform=transform)
     assert not all(same(other[position], samples[position]) for position in range(20))
 
 
@@ -84,7 +98,7 @@ def test_every_image_comes_once_in_each_epoch(count):
     stream = TrainingStream(Numbers(count), seed=0)
     for epoch in range(4):
         ids = [stream[position][1]["image_id"] for position in range(epoch * count, (epoch + 1) * count)]
-        assert sorted(ids) == sorted(stream.dataset.ids)
+        assert sorted(ids) == sorted(stream.samples.dataset.ids)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -159,6 +173,17 @@ def test_crowds_are_left_out_with_the_proposals_in_them():
     # The second lies in the crowd; half of the third does.
     assert left["proposals"].tolist() == [[0, 0, 10, 10], [20, 20, 60, 40]]
     assert isinstance(left["proposals"], tv_tensors.BoundingBoxes)
+
+
+def test_samples_hold_what_is_trained_on():
+    class One(Numbers):
+        def target(self, index):
+            return full_target()
+
+    assert len(TrainableSamples(One(4))) == 4
+    image, target = TrainableSamples(One(4))[3]
+    assert image[0, 0, 0] == 3 and target["labels"].tolist() == [1, 3]
+    assert TrainableSamples(One(4), use_difficult=True)[3][1]["labels"].tolist() == [1, 2, 3]
 
 
 @pytest.mark.parametrize("flag", ["difficult", "iscrowd"])

@@ -9,17 +9,33 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torchvision.ops import box_iou
+from torchvision.transforms import v2
 
+from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.detector.backbones import small
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.roi_pooling import RoIAlign
 from afrcnn.errors import UserError
 from afrcnn.training.checkpoint import load_checkpoint
 from afrcnn.training.engine import build_fabric
-from afrcnn.training.recipe import EngineRecipe, ScheduleRecipe, build_detector
+from afrcnn.training.recipe import (
+    AugmentationRecipe,
+    DataRecipe,
+    EngineRecipe,
+    JointRecipe,
+    ScheduleRecipe,
+    build_detector,
+)
 from afrcnn.training.run import Run, open_split
 from afrcnn.training.stream import order, seed_of
-from afrcnn.training.train import accumulate, build_optimizer, learning_rate, measure_box_targets, train
+from afrcnn.training.train import (
+    accumulate,
+    build_augmentation,
+    build_optimizer,
+    learning_rate,
+    measure_box_targets,
+    train,
+)
 
 ITERATIONS = 6
 
@@ -135,6 +151,56 @@ def test_a_disk_that_fills_stops_the_run_and_the_last_checkpoint_goes_on(recipe,
     assert not list(folder.rglob("*.part"))
     train(recipe, folder)
     assert_ends_as(folder, tmp_path / "whole")
+
+
+RIVALS = ["random_erasing", "cutout", "copy_paste", "ohem"]
+
+
+def with_rival(recipe, name, stages):
+    if name == "ohem":
+        return replace(recipe, detector=replace(recipe.detector, ohem=stages))
+    return with_data(recipe, augmentation=AugmentationRecipe(**{name: 1.0}, stages=stages))
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_each_rival_acts_in_the_stages_that_are_named_and_in_no_other(name, recipe, tmp_path):
+    joint = JointRecipe(iterations=1, learning_rate=0.01)
+    two = replace(with_schedule(recipe, iterations=1), joint=joint)
+    runs = [
+        train(two if stages is None else with_rival(two, name, stages), tmp_path / str(number))
+        for number, stages in enumerate([None, [], ["joint"], ["schedule"]])
+    ]
+    first = [run.stage_one_file.read_bytes() for run in runs]
+    assert first[0] == first[1] == first[2] != first[3]
+    last = [run.weights_file.read_bytes() for run in runs]
+    assert last[0] == last[1] and len(set(last)) == 3
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_with_a_rival_an_interrupted_run_ends_with_the_same_bits_whatever_loads(name, recipe, tmp_path):
+    recipe = with_rival(recipe, name, ["schedule"])
+    train(recipe, tmp_path / "whole")
+    ids = open_split(recipe, "trainval").ids
+    bad = ids[order(seed_of(recipe.seed, 1), 0, len(ids))[4]]
+    with pytest.raises(UserError, match="the loss of iteration 3 is not finite"):
+        train(recipe, tmp_path / "run", transform=blackened(bad))
+    train(recipe, tmp_path / "run")
+    assert_ends_as(tmp_path / "run", tmp_path / "whole")
+    train(with_data(recipe, workers=2), tmp_path / "workers")
+    assert_ends_as(tmp_path / "workers", tmp_path / "whole")
+
+
+def test_augmentation_has_the_fields_of_the_recipe(recipe):
+    dataset = open_split(recipe, "trainval")
+    assert build_augmentation(DataRecipe(), dataset) == []
+    fields = AugmentationRecipe(random_erasing=0.25, cutout=0.5, cutout_share=0.4, copy_paste=0.75)
+    paste, cut_out, erasing = build_augmentation(DataRecipe(use_difficult=True, flip=0.1, augmentation=fields), dataset)
+    assert isinstance(paste, v2.RandomApply) and paste.p == 0.75
+    assert isinstance(paste.transforms[0], CopyPaste) and paste.transforms[0].mirror.p == 0.1
+    assert paste.transforms[0].samples.use_difficult and len(paste.transforms[0].samples) == len(dataset)
+    assert isinstance(cut_out, v2.RandomApply) and cut_out.p == 0.5
+    assert isinstance(cut_out.transforms[0], CutOut) and cut_out.transforms[0].share == 0.4
+    assert isinstance(erasing, RandomErasing) and erasing.erase.p == 0.25
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from afrcnn.adversary.asdn import ASDN, ConvolutionalASDN, FullyConnectedASDN, M
 from afrcnn.adversary.astn import ASTN, LocalisationNetwork
 from afrcnn.adversary.chain import Chain
 from afrcnn.adversary.contract import Adversary, DetachedHead, Hardened, RoIHead
+from afrcnn.adversary.dropblock import DropBlock
 from afrcnn.adversary.dropout import HardDropout, RandomDropout
 from afrcnn.adversary.seam import Seam
 
@@ -14,6 +15,7 @@ __all__ = [
     "Chain",
     "ConvolutionalASDN",
     "DetachedHead",
+    "DropBlock",
     "FullyConnectedASDN",
     "HardDropout",
     "Hardened",

@@ -26,8 +26,8 @@ class COCODataset(AnnotatedImages):
     """A split of a dataset in COCO layout; a ``DetectionDataset``.
 
     The folder holds ``annotations/instances_<split>.json``, and the images in ``<split>/`` or where their
-    ``file_name`` says from the folder on. Masks are not kept. Targets hold ``iscrowd`` and ``area``, where an
-    annotation does not say, False and the area of its box.
+    ``file_name`` says from the folder on. Masks are not kept. Targets hold ``annotation_id``, and ``iscrowd`` and
+    ``area``, where an annotation does not say, False and the area of its box.
 
     Args:
         root: the folder.
@@ -92,6 +92,7 @@ class COCODataset(AnnotatedImages):
             boxes=check_boxes(boxes, sizes[of_image], lambda i: (path, f"annotations[id={ids[i]}].bbox"))[order],
             labels=np.array(label, dtype=np.int64)[order],
             columns={
+                "annotation_id": np.array(ids, dtype=np.int64)[order],
                 "iscrowd": np.array(iscrowd, dtype=np.bool_)[order],
                 "area": np.array(area, dtype=np.float32)[order],
             },

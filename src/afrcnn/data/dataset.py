@@ -10,21 +10,22 @@ from torchvision import tv_tensors
 Target = dict[str, Any]
 """The annotation of one image, in torchvision's convention.
 
-===============  ==========================================================================================
-``boxes``        ``tv_tensors.BoundingBoxes`` M x 4, float32, XYXY in pixels; a box covers the half-open
-                 ranges [x1, x2) and [y1, y2), so that x2 - x1 is its width (VOC's inclusive, 1-based
-                 xmin..xmax is x1 = xmin - 1, x2 = xmax)
-``labels``       M, int64, 1..K; 0 is background
-``image_id``     str, the dataset's own name of the image
-``difficult``    M, bool: VOC's flag, not trained on unless asked for, neither hit nor miss in evaluation
-``truncated``    M, bool: VOC's flag (VOC layout only)
-``occluded``     M, bool: VOC's flag (VOC layout only)
-``hidden``       M, float32: the fraction of the object that is hidden, in [0, 1]; ``bend``, likewise, the mean angle
-                 of its joints in degrees; NaN where not recorded (annotations of the generated set only)
-``iscrowd``      M, bool: COCO's crowd regions, never trained on (COCO layout only)
-``area``         M, float32: the area of COCO's segmentation in pixels (COCO layout only)
-``proposals``    ``tv_tensors.BoundingBoxes`` P x 4, float32, as ``boxes``; added by ``WithProposals``
-===============  ==========================================================================================
+=================  ============================================================================================
+``boxes``          ``tv_tensors.BoundingBoxes`` M x 4, float32, XYXY in pixels; a box covers the half-open
+                   ranges [x1, x2) and [y1, y2), so that x2 - x1 is its width (VOC's inclusive, 1-based
+                   xmin..xmax is x1 = xmin - 1, x2 = xmax)
+``labels``         M, int64, 1..K; 0 is background
+``image_id``       str, the dataset's own name of the image
+``difficult``      M, bool: VOC's flag, not trained on unless asked for, neither hit nor miss in evaluation
+``truncated``      M, bool: VOC's flag (VOC layout only)
+``occluded``       M, bool: VOC's flag (VOC layout only)
+``hidden``         M, float32: the fraction of the object that is hidden, in [0, 1]; ``bend``, likewise, the mean angle
+                   of its joints in degrees; NaN where not recorded (annotations of the generated set only)
+``iscrowd``        M, bool: COCO's crowd regions, never trained on (COCO layout only)
+``area``           M, float32: the area of COCO's segmentation in pixels (COCO layout only)
+``annotation_id``  M, int64: COCO's id of each annotation (COCO layout only)
+``proposals``      ``tv_tensors.BoundingBoxes`` P x 4, float32, as ``boxes``; added by ``WithProposals``
+=================  ============================================================================================
 """
 
 

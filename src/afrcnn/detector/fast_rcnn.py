@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +11,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from afrcnn.adversary.contract import DetachedHead
+from afrcnn.adversary.contract import DetachedHead, evaluating
 from afrcnn.adversary.seam import Seam
 from afrcnn.data.dataset import Target
 from afrcnn.detector.backbones import Network
 from afrcnn.detector.box_coding import BoxCoder
-from afrcnn.detector.jitter import ProposalJitter
+from afrcnn.detector.jitter import Pool, ProposalJitter
+from afrcnn.detector.ohem import hardest
 from afrcnn.detector.sampling import RoISampler, Sample
 from afrcnn.processes import mean_count
 
@@ -31,7 +31,9 @@ class FastRCNN(nn.Module):
     ``detections = detector(images, proposals)``: one dictionary an image with ``boxes`` (D x 4, XYXY pixels of the
     given image), ``labels`` (D, int64, 1..K) and ``scores`` (D, float32 in [0, 1]), best first.
 
-    An adversary is attached by ``afrcnn.adversary.attach``; it takes part in training alone, and so does ``jitter``.
+    An adversary is attached by ``afrcnn.adversary.attach``; it takes part in training alone, and so do ``jitter`` and
+    ``ohem``, online hard example mining. RoIs are mined as they are in the photograph; jitter and adversaries change
+    them afterwards.
 
     Args:
         network: the ImageNet network, cut at RoI pooling.
@@ -70,6 +72,7 @@ class FastRCNN(nn.Module):
         )
         self.trunk, self.roi_pooling, self.head = network.trunk, roi_pooling, network.head
         self.predictor = FastRCNNPredictor(network.features, num_classes + 1)
+        self.ohem = False
         self.jitter: ProposalJitter | None = None
         self.seam: Seam | None = None
         self.channels = network.channels
@@ -111,7 +114,9 @@ class FastRCNN(nn.Module):
 
         if targets is None:
             raise ValueError("targets are needed in training; call eval() first to detect")
-        samples, pool = self.sample(proposals, targets), partial(self.pool, images)
+        samples, pool = self.sample(proposals, targets), self.pooling(images)
+        if self.ohem:
+            samples = hardest(samples, self.hardness(samples, pool), self.sampler.rois_per_image * len(images))
         if self.jitter is None:
             pooled = pool([sample.rois for sample in samples])
         else:
@@ -125,14 +130,24 @@ class FastRCNN(nn.Module):
         return self.losses(logits.float(), deltas.float(), samples) | adversarial
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[Sample]:
-        """Draw the RoIs of an update from each image's proposals."""
-        return [self.sampler(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        """Draw the RoIs of an update from each image's proposals, or for OHEM take all."""
+        draw = self.sampler.eligible if self.ohem else self.sampler
+        return [draw(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
 
     def pool(self, images: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
         """Return the features n x C x d x d of RoIs (n_i x 4, XYXY pixels of their image, n in all)."""
+        return self.pooling(images)(rois)
+
+    def pooling(self, images: Sequence[Tensor]) -> Pool:
+        """Compute the features of images, and return RoI pooling from them, as ``pool``."""
         batch, scales = self.prepare(images)
-        features: Tensor = self.roi_pooling(self.trunk(batch), self.resize(rois, scales))
-        return features
+        features = self.trunk(batch)
+
+        def pool(rois: Sequence[Tensor]) -> Tensor:
+            pooled: Tensor = self.roi_pooling(features, self.resize(rois, scales))
+            return pooled
+
+        return pool
 
     def detached_head(self) -> DetachedHead:
         """Return the classifier as an adversary sees it."""
@@ -167,17 +182,30 @@ class FastRCNN(nn.Module):
             offsets, summed over the four numbers and the foreground, divided by the number of all RoIs. Over
             processes, both average to what one process would compute.
         """
+        # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
+        count = mean_count(len(logits), logits.device)
+        return {name: loss.sum() / count for name, loss in self.roi_losses(logits, deltas, samples).items()}
+
+    def roi_losses(self, logits: Tensor, deltas: Tensor, samples: Sequence[Sample]) -> dict[str, Tensor]:
+        """Return each RoI's two losses (n each), of which ``losses`` returns the means; a background's box has none."""
         labels = torch.cat([sample.labels for sample in samples])
         foreground = labels.nonzero().flatten()
         rois = torch.cat([sample.rois for sample in samples])[foreground]
         boxes = torch.cat([sample.boxes for sample in samples])[foreground]
         chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels[foreground]]
-        # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
-        count = mean_count(len(labels), labels.device)
+        box_losses = F.smooth_l1_loss(chosen, self.box_coder.encode(boxes, rois), reduction="none").sum(dim=1)
         return {
-            "classification": F.cross_entropy(logits, labels, reduction="sum") / count,
-            "box_regression": F.smooth_l1_loss(chosen, self.box_coder.encode(boxes, rois), reduction="sum") / count,
+            "classification": F.cross_entropy(logits, labels, reduction="none"),
+            "box_regression": torch.zeros_like(logits[:, 0]).index_copy(0, foreground, box_losses),
         }
+
+    @torch.no_grad()
+    def hardness(self, samples: Sequence[Sample], pool: Pool) -> Tensor:
+        """Return the loss (n) that each RoI of all images has as the detector is now, dropout off."""
+        with evaluating(self.head):
+            logits, deltas = self.predictor(self.head(pool([sample.rois for sample in samples])))
+        classification, box_regression = self.roi_losses(logits.float(), deltas.float(), samples).values()
+        return classification + box_regression
 
     def detect(
         self,

@@ -56,13 +56,22 @@ class RoISampler(nn.Module):
     @torch.no_grad()
     def forward(self, proposals: Tensor, target: Target) -> Sample:
         """Sample RoIs from proposals (P x 4) for a target's ``boxes`` (M x 4) and ``labels`` (M); M may be 0."""
+        every = self.eligible(proposals, target)
+        foreground = draw(every.labels > 0, int(self.rois_per_image * self.foreground_fraction))
+        background = draw(every.labels == 0, self.rois_per_image - len(foreground))
+        chosen = torch.cat([foreground, background])
+        return Sample(*(values[chosen] for values in every))
+
+    @torch.no_grad()
+    def eligible(self, proposals: Tensor, target: Target) -> Sample:
+        """Return all RoIs that could be drawn, in the proposals' order; see ``forward``."""
         boxes: Tensor = target["boxes"].as_subclass(Tensor)
         candidates = torch.cat([boxes, proposals.as_subclass(Tensor)])
         overlap, match = self.match(candidates, boxes)
 
-        foreground = draw(overlap >= self.foreground_iou, int(self.rois_per_image * self.foreground_fraction))
+        foreground = (overlap >= self.foreground_iou).nonzero().flatten()
         low, high = self.background_iou if len(boxes) else (0.0, 1.0)
-        background = draw((overlap >= low) & (overlap < high), self.rois_per_image - len(foreground))
+        background = ((overlap >= low) & (overlap < high)).nonzero().flatten()
 
         chosen = torch.cat([foreground, background])
         labels = torch.zeros(len(chosen), dtype=torch.int64, device=chosen.device)

@@ -17,6 +17,7 @@ from afrcnn.detector.svd import truncate_head
 from afrcnn.errors import UserError
 from afrcnn.evaluation.detections import write_coco_results, write_voc_results
 from afrcnn.evaluation.results import Results, evaluate, write_results
+from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.progress import progress
 from afrcnn.training.engine import build_fabric
 from afrcnn.training.recipe import EngineRecipe
@@ -72,6 +73,8 @@ def evaluate_run(
     split: str | None = None,
     svd: tuple[int, int] | None = None,
     out: Path | str | None = None,
+    subsets: bool = False,
+    lists: Sequence[Path | str] = (),
 ) -> Results:
     """Detect with the trained detector of a run, and write detections and results.
 
@@ -84,9 +87,11 @@ def evaluate_run(
         split: the split to evaluate on; the recipe's ``data.test_split`` when None.
         svd: the ranks that fc6 and fc7 are truncated to first, for speed (Fast R-CNN, section 3.1; there 1024 and 256).
         out: the folder to write to; the run's own when None.
+        subsets: whether the results say, too, what the detections are worth on subsets of the objects.
+        lists: published lists of more such subsets (``afrcnn.evaluation.occluded_coco.read_list``).
 
     Raises:
-        UserError: the run is not finished, or its dataset or proposals are missing or wrong.
+        UserError: the run is not finished, or its dataset, its proposals or a list are missing or wrong.
     """
     run = Run(folder)
     recipe = run.recipe(overrides)
@@ -94,6 +99,7 @@ def evaluate_run(
     dataset = open_split(recipe, split)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, field=split, fix="name another split")
+    members = all_subsets(dataset.dataset, lists) if subsets or lists else {}
     detector = run.detector(overrides)
     if svd is not None:
         truncate_head(detector.head, *svd)
@@ -103,7 +109,7 @@ def evaluate_run(
     category_ids = getattr(dataset.dataset, "category_ids", range(1, len(dataset.classes) + 1))
     write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, category_ids)
     write_voc_results(target.detections / "voc", detections, dataset.ids, dataset.classes, split)
-    results = evaluate(detections, dataset.dataset)
+    results = evaluate(detections, dataset.dataset, subsets=members)
     write_results(target.results_file, results)
     return results
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +13,7 @@ from afrcnn.atomic import atomic_write
 from afrcnn.data.dataset import DetectionDataset
 from afrcnn.errors import UserError
 from afrcnn.evaluation.coco import coco_ap
+from afrcnn.evaluation.subsets import Members, SubsetResult, subset_ap
 from afrcnn.evaluation.voc import Metric, voc_ap
 
 
@@ -29,6 +30,7 @@ class Results:
         ap: VOC's AP in [0, 1] by metric and class; NaN for a class without objects.
         coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco``; NaN where there are no
             objects to find.
+        subsets: by name, what the detections are worth on subsets of the objects; empty where not asked for.
     """
 
     images: int
@@ -38,10 +40,15 @@ class Results:
     mean_ap: dict[str, float]
     ap: dict[str, dict[str, float]]
     coco: dict[str, float]
+    subsets: dict[str, SubsetResult] = field(default_factory=dict)
 
 
 def evaluate(
-    detections: Sequence[Mapping[str, Any]], dataset: DetectionDataset, *, iou_threshold: float = 0.5
+    detections: Sequence[Mapping[str, Any]],
+    dataset: DetectionDataset,
+    *,
+    iou_threshold: float = 0.5,
+    subsets: Mapping[str, Members] | None = None,
 ) -> Results:
     """Compare detections with a dataset's objects, by VOC's AP and by COCO's numbers.
 
@@ -50,6 +57,7 @@ def evaluate(
             (1..K), ``scores`` D.
         dataset: the images' objects, in VOC or COCO layout.
         iou_threshold: IoU in [0, 1] that a hit of VOC's AP exceeds; COCO's numbers have their own.
+        subsets: the subsets of the objects to look at, by name, as of ``afrcnn.evaluation.subsets``.
 
     Returns:
         The results.
@@ -70,6 +78,10 @@ def evaluate(
         mean_ap={metric: result.mean_ap for metric, result in voc.items()},
         ap={metric: result.ap for metric, result in voc.items()},
         coco=coco_ap(detections, targets, dataset.classes),
+        subsets={
+            name: subset_ap(detections, targets, dataset.classes, members, iou_threshold=iou_threshold)
+            for name, members in (subsets or {}).items()
+        },
     )
 
 
@@ -92,10 +104,12 @@ def read_results(path: Path | str) -> Results:
     """
     fix = "name a results.json that `afrcnn evaluate` wrote"
     try:
-        return Results(**_replace(json.loads(Path(path).read_text(encoding="utf-8")), _nan_for_null))
+        content = _replace(json.loads(Path(path).read_text(encoding="utf-8")), _nan_for_null)
+        subsets = {name: SubsetResult(**result) for name, result in content.pop("subsets", {}).items()}
+        return Results(**content, subsets=subsets)
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError("holds no results", file=path, fix=fix) from error
 
 

@@ -21,17 +21,18 @@ def ap_table(results: Results) -> Table:
     """
     table = Table(
         title=f"{results.images} images, {results.detections} detections, AP in %",
-        caption="COCO  " + "  ".join(f"{name} {_percent(results.coco[name])}" for name in ("AP", "AP50", "AP75")),
+        caption="COCO  " + "  ".join(f"{name} {percent(results.coco[name])}" for name in ("AP", "AP50", "AP75")),
         show_footer=True,
     )
     table.add_column("class", footer="mean", overflow="fold", max_width=40)
     table.add_column("objects", footer=str(sum(results.objects.values())), justify="right", no_wrap=True)
     for metric, mean in results.mean_ap.items():
-        table.add_column(metric, footer=_percent(mean), justify="right", no_wrap=True)
+        table.add_column(metric, footer=percent(mean), justify="right", no_wrap=True)
     for name, objects in results.objects.items():
-        table.add_row(escape(name), str(objects), *(_percent(results.ap[metric][name]) for metric in results.mean_ap))
+        table.add_row(escape(name), str(objects), *(percent(results.ap[metric][name]) for metric in results.mean_ap))
     return table
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Return a fraction in percent, with one decimal; a dash for NaN."""
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"

@@ -16,6 +16,7 @@ from afrcnn.adversary import (
     ASTN,
     Chain,
     ConvolutionalASDN,
+    DropBlock,
     FullyConnectedASDN,
     HardDropout,
     LocalisationNetwork,
@@ -122,6 +123,10 @@ def _build(name: str, recipe: AdversaryRecipe, head: RoIHead) -> nn.Module:
         case "hard_dropout":
             _refuse_large(recipe.hard_dropout.window, head)
             return HardDropout(recipe.hard_dropout.window, recipe.hard_dropout.stride)
+        case "dropblock":
+            if recipe.dropblock.block > head.size:
+                raise ValueError(f"a block of {recipe.dropblock.block} cells does not fit in {head.size} x {head.size}")
+            return DropBlock(recipe.dropblock.share, recipe.dropblock.block)
         case _:
             return _own(name)(head, **recipe.own.get(name, {}))
 
@@ -160,7 +165,9 @@ def _own(name: str) -> type[nn.Module]:
     """Return a user's class by the name of an entry point, or by its dotted path from the current folder."""
     installed = entry_points(group=ENTRY_POINTS, name=name)
     module, _, attribute = name.rpartition(".")
-    fix = "choose asdn, astn, random_dropout, hard_dropout, or write package.module.Class for one of your own"
+    fix = (
+        "choose asdn, astn, random_dropout, hard_dropout, dropblock, or write package.module.Class for one of your own"
+    )
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:

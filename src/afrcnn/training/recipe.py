@@ -37,6 +37,22 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 @dataclass
+class AugmentationRecipe:
+    """What hides objects in the training photographs, as adversaries do in their features."""
+
+    random_erasing: ClosedUnitInterval = 0.0
+    """Probability that an image loses a rectangle, wherever it falls."""
+    cutout: ClosedUnitInterval = 0.0
+    """Probability that every object of an image is partly hidden under grey."""
+    cutout_share: ClosedUnitInterval = 1 / 3
+    """Share of an object's box that is hidden."""
+    copy_paste: ClosedUnitInterval = 0.0
+    """Probability that every object of an image is partly hidden under an object of another training image."""
+    stages: list[Literal["schedule", "joint"]] = field(default_factory=lambda: ["joint"])
+    """Stages whose images are changed; where adversaries act, in the joint one, unless said otherwise."""
+
+
+@dataclass
 class DataRecipe:
     """Photographs, boxes and proposals."""
 
@@ -60,6 +76,8 @@ class DataRecipe:
     """Whether objects that VOC marks difficult are trained on."""
     flip: ClosedUnitInterval = 0.5
     """Probability that a training image is mirrored."""
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    """What hides objects in training images."""
     workers: NonNegativeInt = 2
     """Processes that read images; 0 reads them in the training process."""
 
@@ -92,6 +110,9 @@ class DetectorRecipe:
     """Smallest IoU with an object that makes a proposal foreground."""
     background_iou: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.1, 0.5)
     """Range of the largest IoU with an object that makes a proposal background."""
+    ohem: list[Literal["schedule", "joint"]] = field(default_factory=list)
+    """Stages whose updates are made of the RoIs with the highest losses among all, rois_per_image on average, and no
+    share of foreground: online hard example mining."""
     box_targets: Literal["fixed", "measured"] = "fixed"
     """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals
     of the first 1000 training images."""
@@ -162,6 +183,16 @@ class HardDropoutRecipe:
 
 
 @dataclass
+class DropBlockRecipe:
+    """DropBlock, which zeroes blocks of each channel at random (Ghiasi et al. 2018)."""
+
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is zeroed, or a little less where blocks meet."""
+    block: PositiveInt = 3
+    """Cells on a side of a block, odd."""
+
+
+@dataclass
 class JitterRecipe:
     """Random changes of the proposals, with or without adversaries (section 5.2.1; the paper gives no ranges)."""
 
@@ -179,7 +210,8 @@ class AdversaryRecipe:
 
     chain: list[str] = field(default_factory=list)
     """Adversaries, each of which makes harder what the one before it gave: `asdn`, `astn`, `random_dropout`,
-    `hard_dropout`, or one of your own, by its entry point in `afrcnn.adversaries` or as package.module.Class."""
+    `hard_dropout`, `dropblock`, or one of your own, by its entry point in `afrcnn.adversaries` or as
+    package.module.Class."""
     clean_fraction: ClosedUnitInterval = 0.5
     """Share of the images that no adversary touches; of two, one in the paper."""
     pretrained: list[str] | None = None
@@ -192,6 +224,8 @@ class AdversaryRecipe:
     """Fields of `random_dropout`."""
     hard_dropout: HardDropoutRecipe = field(default_factory=HardDropoutRecipe)
     """Fields of `hard_dropout`."""
+    dropblock: DropBlockRecipe = field(default_factory=DropBlockRecipe)
+    """Fields of `dropblock`."""
     own: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Arguments of your own adversaries by their name in the chain."""
     jitter: JitterRecipe = field(default_factory=JitterRecipe)

@@ -55,6 +55,15 @@ def stages(recipe: Recipe) -> list[Stage]:
             field="joint.iterations",
             fix="set it, or leave adversary.jitter out",
         )
+    ours = recipe.data.augmentation
+    augmented = ours.stages if ours.random_erasing or ours.cutout or ours.copy_paste else []
+    for rival, where in (("data.augmentation.stages", augmented), ("detector.ohem", recipe.detector.ohem)):
+        if "joint" in where and not recipe.joint.iterations:
+            raise UserError(
+                f"is 0, and {rival} names that stage",
+                field="joint.iterations",
+                fix=f"set it, or choose {rival} [schedule]",
+            )
     if chain and not (recipe.pretraining.iterations or recipe.joint.iterations):
         raise UserError(
             f"is 0, and so {' and '.join(chain)} never meet the detector",

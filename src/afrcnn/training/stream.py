@@ -17,11 +17,33 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.data.dataset import DetectionDataset, Target
+from afrcnn.data.overlap import covered
 
 CROWD_COVER = 0.7
 """A proposal of which a crowd region covers more is neither object nor background (py-faster-rcnn's protocol)."""
 
 SampleTransform = Callable[[tv_tensors.Image, Target], tuple[tv_tensors.Image, Target]]
+
+
+class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
+    """A dataset's images with what of their targets is trained on.
+
+    Args:
+        dataset: photographs with boxes and proposals.
+        use_difficult: whether objects that VOC marks difficult are trained on.
+    """
+
+    def __init__(self, dataset: DetectionDataset, use_difficult: bool = False) -> None:
+        self.dataset, self.use_difficult = dataset, use_difficult
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
+        """Return the image (3 x H x W, uint8) and its trainable target."""
+        image, target = self.dataset[index]
+        return image, trainable(target, self.use_difficult)
 
 
 class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
@@ -44,15 +66,14 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         use_difficult: bool = False,
         transform: SampleTransform | None = None,
     ) -> None:
-        self.dataset, self.seed, self.use_difficult = dataset, seed, use_difficult
+        self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
         self.flip = v2.RandomHorizontalFlip(flip)
         self.transform = transform
 
     def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
         """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target."""
-        epoch, place = divmod(position, len(self.dataset))
-        image, target = self.dataset[order(self.seed, epoch, len(self.dataset))[place]]
-        target = trainable(target, self.use_difficult)
+        epoch, place = divmod(position, len(self.samples))
+        image, target = self.samples[order(self.seed, epoch, len(self.samples))[place]]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
             image, target = self.flip(image, target)
@@ -115,14 +136,6 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
             target[name] = value[kept]
     target["boxes"] = tv_tensors.wrap(boxes[kept], like=boxes)
     return target
-
-
-def covered(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Return the share (N x M) of the area of each of N boxes that each of M regions covers."""
-    top_left = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
-    bottom_right = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    inside = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    return inside / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
 
 
 def seed_of(*words: int) -> int:

@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from afrcnn.adversary import Chain
 from afrcnn.adversary.attach import attach, detach, roi_head_of
 from afrcnn.adversary.window_search import stored_by_input
+from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.data.dataset import DetectionDataset, Target
 from afrcnn.detector.box_coding import offsets
 from afrcnn.detector.fast_rcnn import FastRCNN
@@ -34,10 +36,17 @@ from afrcnn.training.adversary import Pretraining, build_adversary, build_jitter
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.engine import build_fabric
 from afrcnn.training.log import Log
-from afrcnn.training.recipe import PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
+from afrcnn.training.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
 from afrcnn.training.run import Run, initial_weights, open_split
 from afrcnn.training.stages import Stage, stages
-from afrcnn.training.stream import Positions, SampleTransform, TrainingStream, seed_of, trainable
+from afrcnn.training.stream import (
+    Positions,
+    SampleTransform,
+    TrainableSamples,
+    TrainingStream,
+    seed_of,
+    trainable,
+)
 
 Batch = tuple[list[Tensor], list[Target]]
 
@@ -139,6 +148,16 @@ def meet(recipe: Recipe, detector: FastRCNN) -> None:
         attach(detector, adversary, recipe.adversary.clean_fraction)
 
 
+def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
+    """Return what hides objects in training images, in the order in which a recipe's probabilities are drawn."""
+    ours, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
+    return [
+        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], ours.copy_paste)] if ours.copy_paste else []),
+        *([v2.RandomApply([CutOut(ours.cutout_share)], ours.cutout)] if ours.cutout else []),
+        *([RandomErasing(ours.random_erasing)] if ours.random_erasing else []),
+    ]
+
+
 def run_stage(
     fabric: Fabric,
     stage: Stage,
@@ -157,6 +176,10 @@ def run_stage(
         module = Pretraining(adversaries, detector, schedule.foreground_per_image)
     elif detector.seam is not None:
         freeze(recipe.adversary, cast(Chain, detector.seam.adversary))
+    detector.ohem = stage.section in recipe.detector.ohem
+    changes = [] if transform is None else [transform]
+    if stage.section in recipe.data.augmentation.stages:
+        changes = [*build_augmentation(recipe.data, dataset), *changes]
     fabric.to_device(detector)
     detector.train()
     factors = {
@@ -174,7 +197,7 @@ def run_stage(
         seed=seed_of(recipe.seed, stage.number),
         flip=recipe.data.flip,
         use_difficult=recipe.data.use_difficult,
-        transform=transform,
+        transform=v2.Compose(changes) if changes else None,
     )
     images = schedule.images_per_iteration // fabric.world_size
     loader = fabric.setup_dataloaders(
