@@ -111,4 +111,5 @@ def _shown(boxes: NDArray[np.float64], part: tuple[int, int, int, int]) -> NDArr
 @lru_cache(maxsize=16)
 def _read(file: Path) -> Tensor:
     """Read an image; the occluders of one image at several levels come from the same few."""
-    return read_image(file).as_subclass(Tensor)
+    pixels: Tensor = read_image(file).as_subclass(Tensor)
+    return pixels
