@@ -540,8 +540,9 @@ def _add_stress(commands: Any) -> None:
     parser = commands.add_parser(
         "stress",
         help="measure what a run finds of hidden and bent objects",
-        usage="afrcnn stress RUN [--occluder KIND ...] [--placement PLACE] [--levels X ...]\n"
-        "                     [--bend KIND ...] [--degrees X ...] [--warps X ...]\n"
+        usage="afrcnn stress RUN [--occluder KIND ...] [--placement PLACE]\n"
+        "                     [--levels X ...] [--bend KIND ...] [--degrees X ...]\n"
+        "                     [--warps X ...]\n"
         "                     [--split SPLIT] [--stress-seed N] [--out FOLDER]\n"
         "                     [--FIELD VALUE ...]",
         description="Measure AP and recall of a run on its test photographs while their objects are\n"
