@@ -45,7 +45,7 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
     order = np.argsort(areas, kind="stable")
 
     def missing(index: int) -> int:
-        return max(round(fraction * areas[index] - _covered_area(owners != NOBODY, boxes[index])), 0)
+        return max(round(float(fraction * areas[index]) - _covered_area(owners != NOBODY, boxes[index])), 0)
 
     for place, index in enumerate(order):
         inside = pixels_inside(boxes[index])
@@ -133,11 +133,11 @@ def _window(scales: Floats, count: int, limits: Sequence[tuple[Pixels, int]]) ->
 
 def _lowest(scales: Floats, count: int) -> NDArray[np.bool_]:
     """Return a mask of the ``count`` lowest values; of equal ones, the first rows lead; infinite ones stay out."""
-    count = min(count, np.count_nonzero(np.isfinite(scales)))
+    count = min(count, int(np.isfinite(scales).sum()))
     if not count:
         return np.zeros(scales.shape, dtype=bool)
     last = np.partition(scales, count - 1, axis=None)[count - 1]
-    lowest = scales < last
+    lowest: NDArray[np.bool_] = scales < last
     ties = np.flatnonzero(scales == last)[: count - np.count_nonzero(lowest)]
     lowest.ravel()[ties] = True
     return lowest

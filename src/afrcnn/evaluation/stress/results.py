@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -104,7 +104,7 @@ def write_stress(path: Path | str, results: StressResults) -> None:
     """
     content = asdict(results)
     for record, curve in zip(content["curves"], results.curves, strict=True):
-        metrics = curve.levels[0].results.mean_ap
+        metrics = get_args(Metric)
         record["summary"] = {
             "mean_ap": {m: curve.mean_ap(m) for m in metrics},
             "kept": {m: curve.kept(m) for m in metrics},
