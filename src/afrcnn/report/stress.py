@@ -21,7 +21,7 @@ METRIC: Metric = "11-point"
 WIDTH, AXES, LINE = 4.0, 2.4, 0.18
 """Inches: the width of a panel, the height of its axes, and of a line of its legend."""
 
-LEFT, RIGHT, BOTTOM, TOP = 0.5, 0.2, 0.5, 0.35
+LEFT, RIGHT, BOTTOM, TOP = 0.6, 0.2, 0.5, 0.35
 """Inches around the axes."""
 
 DOTS_PER_INCH = 200
@@ -77,7 +77,8 @@ def draw_stress(tests: Mapping[str, StressResults]) -> Figure:
         axes.plot([], [], color=INK, linestyle=":", linewidth=1, label="recall")
         axes.set(ylim=(0, 101))
         axes.set_xlabel(unit, size=SIZE)
-        axes.set_title(f"AP in %, {name}", size=SIZE, loc="left", pad=72 * legend + 8, weight="bold", parse_math=False)
+        axes.set_ylabel("AP in %", size=SIZE)
+        axes.set_title(name, size=SIZE, loc="left", pad=72 * legend + 8, weight="bold", parse_math=False)
         dress(axes)
         drawn = axes.legend(
             loc="lower left", bbox_to_anchor=(0, 1), fontsize=SIZE - 1, frameon=False, borderpad=0, labelspacing=0.25

@@ -42,8 +42,10 @@ class Piece:
     def read(self, size: tuple[int, int]) -> Tensor:
         """Return the piece (3 x H x W, uint8, RGB), enlarged to a height and width where it is smaller."""
         x1, y1, x2, y2 = self.box
-        piece = _read(self.file)[:, y1:y2, x1:x2]
-        return piece if piece.shape[1:] == size else F.resize(piece, list(size), antialias=True)
+        piece: Tensor = _read(self.file)[:, y1:y2, x1:x2]
+        if piece.shape[1:] != size:
+            return F.resize(piece, list(size), antialias=True).as_subclass(Tensor)
+        return piece
 
 
 def noise(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:

@@ -45,7 +45,7 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
     order = np.argsort(areas, kind="stable")
 
     def missing(index: int) -> int:
-        return max(round(float(fraction * areas[index] - _covered_area(owners != NOBODY, boxes[index]))), 0)
+        return max(round(float(fraction * areas[index]) - _covered_area(owners != NOBODY, boxes[index])), 0)
 
     for place, index in enumerate(order):
         inside = pixels_inside(boxes[index])
@@ -133,7 +133,7 @@ def _window(scales: Floats, count: int, limits: Sequence[tuple[Pixels, int]]) ->
 
 def _lowest(scales: Floats, count: int) -> NDArray[np.bool_]:
     """Return a mask of the ``count`` lowest values; of equal ones, the first rows lead; infinite ones stay out."""
-    count = min(count, int(np.count_nonzero(np.isfinite(scales))))
+    count = min(count, int(np.isfinite(scales).sum()))
     if not count:
         return np.zeros(scales.shape, dtype=bool)
     last = np.partition(scales, count - 1, axis=None)[count - 1]

@@ -57,7 +57,7 @@ class Occlusion:
     @property
     def name(self) -> str:
         """What is done to the objects."""
-        what = "pieces of photographs" if self.occluder == "photo" else self.occluder
+        what = "photographs" if self.occluder == "photo" else self.occluder
         return f"hidden by {what}, {self.placement} places"
 
     def candidates(self) -> Anchors:
