@@ -44,7 +44,7 @@ class Piece:
         x1, y1, x2, y2 = self.box
         piece: Tensor = _read(self.file)[:, y1:y2, x1:x2]
         if piece.shape[1:] != size:
-            return F.resize(piece, list(size), antialias=True).as_subclass(Tensor)
+            piece = F.resize(piece, list(size), antialias=True).as_subclass(Tensor)
         return piece
 
 
