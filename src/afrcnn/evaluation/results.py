@@ -92,7 +92,7 @@ def write_results(path: Path | str, results: Results) -> None:
         UserError: the file cannot be written.
     """
     with atomic_write(path) as file:
-        json.dump(_replace(asdict(results), _null_for_nan), file, indent=2, allow_nan=False)
+        json.dump(null_for_nan(asdict(results)), file, indent=2, allow_nan=False)
         file.write("\n")
 
 
@@ -104,7 +104,7 @@ def read_results(path: Path | str) -> Results:
     """
     fix = "name a results.json that `afrcnn evaluate` wrote"
     try:
-        content = _replace(json.loads(Path(path).read_text(encoding="utf-8")), _nan_for_null)
+        content = nan_for_null(json.loads(Path(path).read_text(encoding="utf-8")))
         subsets = {name: SubsetResult(**result) for name, result in content.pop("subsets", {}).items()}
         return Results(**content, subsets=subsets)
     except OSError as error:
@@ -113,16 +113,17 @@ def read_results(path: Path | str) -> Results:
         raise UserError("holds no results", file=path, fix=fix) from error
 
 
-def _replace(value: Any, leaf: Any) -> Any:
-    """Apply ``leaf`` to the leaves of nested mappings."""
+def null_for_nan(value: Any) -> Any:
+    """Return nested mappings and sequences as JSON can hold them: NaN becomes None, and a tuple a list."""
     if isinstance(value, dict):
-        return {key: _replace(item, leaf) for key, item in value.items()}
-    return leaf(value)
-
-
-def _null_for_nan(value: Any) -> Any:
+        return {key: null_for_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [null_for_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _nan_for_null(value: Any) -> Any:
+def nan_for_null(value: Any) -> Any:
+    """Return nested mappings with NaN where ``null_for_nan`` put None."""
+    if isinstance(value, dict):
+        return {key: nan_for_null(item) for key, item in value.items()}
     return math.nan if value is None else value

@@ -31,6 +31,7 @@ class Run:
     ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
     ``results.json``      what they were worth
+    ``stress.json``, ``stress.png``  what they are worth when objects are hidden or bent
     ====================  =====================================================================
     """
 

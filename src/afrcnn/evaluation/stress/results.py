@@ -16,7 +16,7 @@ import numpy as np
 
 from afrcnn.atomic import atomic_write
 from afrcnn.errors import UserError
-from afrcnn.evaluation.results import Results
+from afrcnn.evaluation.results import Results, nan_for_null, null_for_nan
 from afrcnn.evaluation.voc import Metric
 
 
@@ -110,7 +110,7 @@ def write_stress(path: Path | str, results: StressResults) -> None:
             "kept": {m: curve.kept(m) for m in metrics},
         }
     with atomic_write(path) as file:
-        json.dump(_null_for_nan(content), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(null_for_nan(content), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
@@ -137,19 +137,5 @@ def read_stress(path: Path | str) -> StressResults:
 def _level(record: dict[str, Any]) -> LevelResults:
     hidden = record["hidden"] and Hidden(**record["hidden"])
     return LevelResults(
-        record["level"], Results(**_nan_for_null(record["results"])), _nan_for_null(record["recall"]), hidden
+        record["level"], Results(**nan_for_null(record["results"])), nan_for_null(record["recall"]), hidden
     )
-
-
-def _null_for_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _null_for_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_null_for_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _nan_for_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan_for_null(item) for key, item in value.items()}
-    return math.nan if value is None else value
