@@ -88,6 +88,45 @@ def voc_ap(
     Raises:
         ValueError: there are not as many targets as detections, or as many flags as objects.
     """
+    result = VOCResult({}, {}, {}, {}, {})
+    judged = judge(detections, targets, classes, iou_threshold=iou_threshold, ignored=ignored)
+    for name, one in judged.items():
+        hits, objects = np.cumsum(one.hit), int(one.objects.sum())
+        recall = hits / objects if objects else np.full(len(hits), np.nan)
+        precision = hits / np.arange(1, len(hits) + 1)
+        result.ap[name] = average_precision(recall, precision, metric) if objects else float("nan")
+        result.objects[name] = objects
+        result.recall[name], result.precision[name] = recall, precision
+        result.scores[name] = one.scores
+    return result
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The detections of a class that count, by falling score, and the objects that they should have found.
+
+    Attributes:
+        hit: D, whether each is a hit; otherwise it is a miss.
+        scores: D, falling.
+        images: D, the index of each one's image.
+        objects: for each image, the number of its objects that count.
+    """
+
+    hit: Booleans
+    scores: Floats
+    images: Integers
+    objects: Integers
+
+
+def judge(
+    detections: Sequence[Mapping[str, Any]],
+    targets: Sequence[Mapping[str, Any]],
+    classes: Sequence[str],
+    *,
+    iou_threshold: float = 0.5,
+    ignored: Sequence[torch.Tensor | Booleans] | None = None,
+) -> dict[str, Judged]:
+    """Tell the hits from the misses, by class, with the arguments and the rules of ``voc_ap``."""
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images with detections but {len(targets)} with targets")
     if ignored is None:
@@ -101,20 +140,14 @@ def voc_ap(
     if len(object_ignored) != len(object_labels):
         raise ValueError(f"{len(object_ignored)} flags of ignored objects but {len(object_labels)} objects")
 
-    result = VOCResult({}, {}, {}, {}, {})
+    judged = {}
     for label, name in enumerate(classes, start=1):
         mine, theirs = labels == label, object_labels == label
         matched = _match(boxes[mine], images[mine], object_boxes[theirs], object_images[theirs], iou_threshold)
         hit, counted = _judge(matched, object_ignored[theirs])
-        hits = np.cumsum(hit[counted])
-        objects = int(np.count_nonzero(~object_ignored[theirs]))
-        recall = hits / objects if objects else np.full(len(hits), np.nan)
-        precision = hits / np.arange(1, len(hits) + 1)
-        result.ap[name] = average_precision(recall, precision, metric) if objects else float("nan")
-        result.objects[name] = objects
-        result.recall[name], result.precision[name] = recall, precision
-        result.scores[name] = scores[mine][counted]
-    return result
+        objects = np.bincount(object_images[theirs & ~object_ignored], minlength=len(targets))
+        judged[name] = Judged(hit[counted], scores[mine][counted], images[mine][counted], objects)
+    return judged
 
 
 def average_precision(recall: Floats, precision: Floats, metric: Metric) -> float:
