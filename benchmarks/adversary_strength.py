@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from afrcnn.adversary import ASDN, ASTN, HardDropout, RandomDropout
+from afrcnn.adversary import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
 from afrcnn.adversary.astn import affine, warp
 from afrcnn.adversary.contract import Head, score_drop, true_class_score
 from afrcnn.training.adversary import Pretraining
@@ -57,7 +57,7 @@ def drops(asdn: ASDN, astn: ASTN, features: Tensor, labels: Tensor, head: Head) 
     angles = torch.empty(len(features), astn.blocks).uniform_(-limit, limit)
     hardened = [
         features.masked_fill(asdn.sampling(asdn.network(features))[:, None], 0),
-        RandomDropout(asdn.sampling.share)(features, labels, head).features,
+        RandomDropout(MaskSampling(1, asdn.sampling.share))(features, labels, head).features,
         HardDropout()(features, labels, head).features,
         bent(features, astn.angles(features).deg2rad()),
         bent(features, angles),

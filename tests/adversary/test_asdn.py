@@ -92,7 +92,7 @@ def test_the_preset_of_the_release_draws_15_of_the_top_20():
     assert ranks[masks.flatten(1)].max() == 19
 
 
-@pytest.mark.parametrize("numbers", [(0.5, 0), (0.3, 0.4), (1.1, 0.5), (-1, -2)])
+@pytest.mark.parametrize("numbers", [(0.5, -0.1), (0.3, 0.4), (1.1, 0.5), (-1, -2)])
 def test_impossible_fractions_are_refused(numbers):
     with pytest.raises(ValueError, match="share"):
         MaskSampling(*numbers)

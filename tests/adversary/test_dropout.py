@@ -13,7 +13,7 @@ from afrcnn.adversary import ASDN, HardDropout, MaskSampling, RandomDropout
 def test_random_dropout_hides_as_many_cells_as_asdn_in_all_channels(tiny, size, share):
     features, labels = tiny.objects(10, size=size)
     features += 0.1
-    hidden = RandomDropout(share)(features, labels, lambda x: x[:, :4, 0, 0]).features
+    hidden = RandomDropout(MaskSampling(1, share))(features, labels, lambda x: x[:, :4, 0, 0]).features
     mask = (hidden == 0).all(dim=1)
     assert torch.equal(hidden, features * ~mask[:, None])
     asdn = ASDN(torch.nn.Flatten(1, 1), MaskSampling(share=share))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from afrcnn.adversary import ConvolutionalASDN, FullyConnectedASDN
+from afrcnn.adversary import ConvolutionalASDN, FullyConnectedASDN, Occluder
 from afrcnn.adversary.attach import roi_head_of
 from afrcnn.errors import UserError
 from afrcnn.training.adversary import build_adversary, build_jitter, freeze
@@ -86,10 +86,26 @@ def test_each_adversary_has_the_fields_of_the_recipe(head):
     assert (astn.blocks, astn.degrees, astn.scale, astn.translation) == (8, 20.0, 0.25, 0.125)
     assert astn.localisation.transformation.out_features == 8 * 4
     assert (chain["dropblock"].share, chain["dropblock"].block) == (0.25, 5)
-    assert chain["random_dropout"].share == 0.5 and (hard.window, hard.stride) == (4, 2)
+    assert (chain["random_dropout"].sampling.top, chain["random_dropout"].sampling.share) == (1, 0.5)
+    assert asdn.occluder is None and chain["random_dropout"].occluder is None
+    assert (hard.window, hard.stride) == (4, 2)
     release = AdversaryRecipe(chain=["asdn"], asdn=ASDNRecipe(network="convolutional"))
     assert isinstance(build_adversary(release, head)["asdn"].network, ConvolutionalASDN)
     assert len(build_adversary(AdversaryRecipe(), head)) == 0
+
+
+@pytest.mark.parametrize("name", ["asdn", "random_dropout"])
+def test_windows_and_occluders_have_the_fields_of_the_recipe(head, name):
+    fields = {"mask": "window", "share": 0.5, "least_share": 0.2, "occluder": "features"}
+    kinds = {"asdn": ASDNRecipe, "random_dropout": RandomDropoutRecipe}
+    one = build_adversary(AdversaryRecipe(chain=[name], **{name: kinds[name](**fields)}), head)[name]
+    assert one.sampling.shares == (0.2, 0.5) and isinstance(one.occluder, Occluder)
+    assert one.sampling.top == {"asdn": 0.5, "random_dropout": 1}[name]
+    fields["least_share"] = None
+    one = build_adversary(AdversaryRecipe(chain=[name], **{name: kinds[name](**fields)}), head)[name]
+    assert one.sampling.shares == (0.5, 0.5)
+    with pytest.raises(UserError, match="adversary." + name + ".*least_share"):
+        build_adversary(AdversaryRecipe(chain=[name], **{name: kinds[name](least_share=0.1)}), head)
 
 
 def test_jitter_has_the_fields_of_the_recipe():

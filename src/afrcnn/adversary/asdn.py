@@ -7,40 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from afrcnn.adversary.contract import Hardened, Head, HeadCopy, RoIHead, score_drop
+from afrcnn.adversary.mask_sampling import MaskSampling, WindowSampling
+from afrcnn.adversary.occluder import Occluder, hide
 from afrcnn.adversary.window_search import default_window, sliding_windows, window_losses
-
-
-class MaskSampling(nn.Module):
-    """Thresholding by sampling: a heatmap becomes a binary mask, at random among its top cells.
-
-    Of all d*d cells, the top ``top`` by the heatmap are candidates, and ``share`` of all cells are drawn from them,
-    uniformly. The paper keeps 1/2 and draws 1/3; the Caffe release keeps 20 of 49 and draws 15.
-
-    Args:
-        top: the fraction of the cells that may be hidden.
-        share: the fraction of the cells that is hidden.
-    """
-
-    def __init__(self, top: float = 1 / 2, share: float = 1 / 3) -> None:
-        super().__init__()
-        if not 0 < share <= top <= 1:
-            raise ValueError(f"0 < share <= top <= 1 does not hold for share {share:g} and top {top:g}")
-        self.top, self.share = top, share
-
-    @torch.no_grad()
-    def forward(self, heatmap: Tensor) -> Tensor:
-        """Return masks, n x d x d, bool, true where a cell is hidden, of heatmaps (or their logits) n x d x d."""
-        cells = heatmap.flatten(1)
-        hidden = cell_count(self.share, cells.shape[1])
-        candidates = cells.topk(max(hidden, cell_count(self.top, cells.shape[1])), dim=1).indices
-        shuffle = torch.rand(candidates.shape, device=candidates.device).argsort(dim=1)[:, :hidden]
-        mask = torch.zeros_like(cells, dtype=torch.bool)
-        return mask.scatter_(1, candidates.gather(1, shuffle), True).view(heatmap.shape)
-
-
-def cell_count(fraction: float, cells: int) -> int:
-    """Return how many of ``cells`` a fraction is, rounded down; 1/3 of 36 is 12, whatever its last bit."""
-    return int(fraction * cells + 1e-9)
 
 
 class ASDN(nn.Module):
@@ -55,6 +24,7 @@ class ASDN(nn.Module):
     Args:
         network: features n x C x d x d to the heatmap's logits n x d x d, with parameters of its own.
         sampling: turns heatmaps into masks.
+        occluder: what hides the cells in joint training; they become zero, as in the paper, when None.
         window: cells on a side of the windows of pre-training; a third of d, rounded up, when None.
         stride: cells between two windows.
         threshold: the smallest drop of the true class's score, in [0, 1], that makes a mask a target.
@@ -65,7 +35,8 @@ class ASDN(nn.Module):
     def __init__(
         self,
         network: nn.Module,
-        sampling: MaskSampling | None = None,
+        sampling: MaskSampling | WindowSampling | None = None,
+        occluder: Occluder | None = None,
         *,
         window: int | None = None,
         stride: int = 1,
@@ -75,6 +46,7 @@ class ASDN(nn.Module):
         super().__init__()
         self.network = network
         self.sampling = sampling or MaskSampling()
+        self.occluder = occluder
         self.window, self.stride = window, stride
         self.threshold, self.negatives = threshold, negatives
 
@@ -82,12 +54,17 @@ class ASDN(nn.Module):
         """Hide cells of features (n x C x d x d), and learn from the masks that were hard; see ``Adversary``."""
         logits = self.network(features.detach())
         mask = self.sampling(logits.detach())
-        hidden = features.masked_fill(mask[:, None], 0)
+        hidden = hide(features, labels, mask, self.occluder)
         drop = score_drop(features, hidden, labels, head)
         hard = drop > self.threshold
         loss = masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
         metrics = {"score_drop": drop.mean(), "hard_masks": hard.float().mean()} if len(drop) else {}
         return Hardened(hidden, loss, metrics)
+
+    def observe(self, features: Tensor, labels: Tensor) -> None:
+        """See all RoIs of an update, before it: what occluders are made of; see ``Adversary``."""
+        if self.occluder is not None:
+            self.occluder.observe(features, labels)
 
     def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Learn to predict the hardest window of features (n x C x d x d), which stay as they are."""

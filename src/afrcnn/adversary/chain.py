@@ -23,3 +23,10 @@ class Chain(nn.ModuleDict):
             loss = loss + own_loss
             metrics |= {f"{name}/{metric}": value for metric, value in own_metrics.items()}
         return Hardened(features, loss, metrics)
+
+    def observe(self, features: Tensor, labels: Tensor) -> None:
+        """Show all RoIs of an update to those adversaries that look at them; see ``Adversary``."""
+        for adversary in self.values():
+            observe = getattr(adversary, "observe", None)
+            if callable(observe):
+                observe(features, labels)

@@ -43,6 +43,9 @@ class Adversary(Protocol):
 
     One that has to learn before it competes has a method ``pretrain`` with the arguments and the result of the call:
     it is called instead while the detector is frozen, and only its loss is used.
+
+    One that needs to know what else is in the photographs has a method ``observe``: before each call in joint training,
+    it is given the features (m x C x d x d, detached) and labels (m, 0..K) of all RoIs of the update.
     """
 
     def __call__(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:

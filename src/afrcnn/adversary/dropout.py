@@ -5,31 +5,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from afrcnn.adversary.asdn import cell_count
 from afrcnn.adversary.contract import Hardened, Head, score_drop, true_class_score
+from afrcnn.adversary.mask_sampling import MaskSampling, WindowSampling
+from afrcnn.adversary.occluder import Occluder, hide
 from afrcnn.adversary.window_search import default_window, sliding_windows, window_losses
 
 
 class RandomDropout(nn.Module):
-    """Hides as many cells as ASDN does, at random.
+    """Hides cells as ASDN does, but at random.
 
     Args:
-        share: the fraction of the cells that is hidden.
+        sampling: draws masks; the paper's share of the cells, any of them, when None.
+        occluder: what hides the cells; they become zero when None.
     """
 
-    def __init__(self, share: float = 1 / 3) -> None:
+    def __init__(self, sampling: MaskSampling | WindowSampling | None = None, occluder: Occluder | None = None) -> None:
         super().__init__()
-        self.share = share
+        self.sampling, self.occluder = sampling or MaskSampling(top=1), occluder
 
     def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Hide cells of features (n x C x d x d); see ``Adversary``."""
-        n, _, height, width = features.shape
-        order = torch.rand(n, height * width, device=features.device).argsort(dim=1)
-        mask = torch.zeros_like(order, dtype=torch.bool)
-        mask.scatter_(1, order[:, : cell_count(self.share, height * width)], True)
-        hidden = features.masked_fill(mask.view(n, 1, height, width), 0)
-        metrics = {"score_drop": score_drop(features, hidden, labels, head).mean()} if n else {}
+        mask = self.sampling(torch.zeros_like(features[:, 0], dtype=torch.float32))
+        hidden = hide(features, labels, mask, self.occluder)
+        metrics = {"score_drop": score_drop(features, hidden, labels, head).mean()} if len(labels) else {}
         return Hardened(hidden, features.new_zeros(()), metrics)
+
+    def observe(self, features: Tensor, labels: Tensor) -> None:
+        """See all RoIs of an update, before it: what occluders are made of; see ``Adversary``."""
+        if self.occluder is not None:
+            self.occluder.observe(features, labels)
 
 
 class HardDropout(nn.Module):

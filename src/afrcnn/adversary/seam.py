@@ -43,7 +43,11 @@ class Seam(nn.Module):
         """
         turns = zip(labels, self.adversarial(len(labels)), strict=True)
         chosen = torch.cat([(label > 0) & adversarial for label, adversarial in turns]).nonzero().flatten()
-        hardened = Hardened(*self.adversary(features[chosen], torch.cat(list(labels))[chosen], head))
+        joined = torch.cat(list(labels))
+        observe = getattr(self.adversary, "observe", None)
+        if callable(observe):
+            observe(features.detach(), joined)
+        hardened = Hardened(*self.adversary(features[chosen], joined[chosen], head))
         self.metrics = hardened.metrics
         loss = hardened.loss * (len(chosen) / mean_count(len(chosen), features.device))
         return features.index_copy(0, chosen, hardened.features.to(features.dtype)), loss

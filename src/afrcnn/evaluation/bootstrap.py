@@ -52,7 +52,8 @@ def resampled_ap(
     defined = ~np.isnan(aps)
     count = defined.sum(axis=0)
     total = np.where(defined, aps, 0).sum(axis=0)
-    return np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0)
+    means: Floats = np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0)
+    return means
 
 
 def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:

@@ -21,8 +21,10 @@ from afrcnn.adversary import (
     HardDropout,
     LocalisationNetwork,
     MaskSampling,
+    Occluder,
     RandomDropout,
     RoIHead,
+    WindowSampling,
 )
 from afrcnn.adversary.attach import roi_head_of
 from afrcnn.adversary.contract import Hardened
@@ -32,7 +34,14 @@ from afrcnn.detector.jitter import ProposalJitter
 from afrcnn.detector.sampling import RoISampler
 from afrcnn.errors import UserError
 from afrcnn.processes import mean_count
-from afrcnn.training.recipe import AdversaryRecipe, ASDNRecipe, ASTNRecipe, DetectorRecipe, build_network
+from afrcnn.training.recipe import (
+    AdversaryRecipe,
+    ASDNRecipe,
+    ASTNRecipe,
+    DetectorRecipe,
+    RandomDropoutRecipe,
+    build_network,
+)
 
 ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""
@@ -119,7 +128,7 @@ def _build(name: str, recipe: AdversaryRecipe, head: RoIHead) -> nn.Module:
         case "astn":
             return _build_astn(recipe.astn, head)
         case "random_dropout":
-            return RandomDropout(recipe.random_dropout.share)
+            return RandomDropout(_sampling(recipe.random_dropout, top=1.0), _occluder(recipe.random_dropout))
         case "hard_dropout":
             _refuse_large(recipe.hard_dropout.window, head)
             return HardDropout(recipe.hard_dropout.window, recipe.hard_dropout.stride)
@@ -136,12 +145,26 @@ def _build_asdn(recipe: ASDNRecipe, head: RoIHead) -> ASDN:
     network = FullyConnectedASDN(head) if recipe.network == "fully_connected" else ConvolutionalASDN(head.channels)
     return ASDN(
         network,
-        MaskSampling(recipe.top, recipe.share),
+        _sampling(recipe, recipe.top),
+        _occluder(recipe),
         window=recipe.window,
         stride=recipe.stride,
         threshold=recipe.threshold,
         negatives=recipe.negatives,
     )
+
+
+def _sampling(recipe: ASDNRecipe | RandomDropoutRecipe, top: float) -> MaskSampling | WindowSampling:
+    if recipe.mask == "window":
+        least = recipe.share if recipe.least_share is None else recipe.least_share
+        return WindowSampling((least, recipe.share), top)
+    if recipe.least_share is not None:
+        raise ValueError("least_share is for windows; set mask to window, or least_share to null")
+    return MaskSampling(top, recipe.share)
+
+
+def _occluder(recipe: ASDNRecipe | RandomDropoutRecipe) -> Occluder | None:
+    return Occluder() if recipe.occluder == "features" else None
 
 
 def _build_astn(recipe: ASTNRecipe, head: RoIHead) -> ASTN:

@@ -136,10 +136,16 @@ class ASDNRecipe:
     """Cells between two windows."""
     negatives: ClosedUnitInterval = 1.0
     """Share of the cells outside the hardest window that give a gradient in pre-training."""
+    mask: Literal["cells", "window"] = "cells"
+    """Shape of what is hidden in joint training: single cells, as in the paper, or a window, as an occluder leaves."""
     top: ClosedUnitInterval = 1 / 2
-    """Share of the cells, those with the highest values, that may be hidden."""
+    """Share of the cells, or of the places of a window, those with the highest values, that may be hidden."""
     share: ClosedUnitInterval = 1 / 3
     """Share of all cells that is hidden."""
+    least_share: ClosedUnitInterval | None = None
+    """Share that the smallest windows hide, where sizes are drawn up to `share`; all are equal when null."""
+    occluder: Literal["zeros", "features"] = "zeros"
+    """What takes the place of hidden cells: zeros, as in the paper, or the features of another RoI of the update."""
     threshold: float = 0.1
     """Smallest drop of the true class's score that makes a mask a target in joint training."""
     learning_rate_factor: NonNegativeFloat = 1.0
@@ -168,8 +174,14 @@ class ASTNRecipe:
 class RandomDropoutRecipe:
     """Random spatial dropout, which the paper compares with (section 5.2.1)."""
 
+    mask: Literal["cells", "window"] = "cells"
+    """Shape of what is hidden, as of `asdn`."""
     share: ClosedUnitInterval = 1 / 3
     """Share of all cells that is hidden."""
+    least_share: ClosedUnitInterval | None = None
+    """Share that the smallest windows hide, as of `asdn`."""
+    occluder: Literal["zeros", "features"] = "zeros"
+    """What takes the place of hidden cells, as of `asdn`."""
 
 
 @dataclass
