@@ -1,0 +1,199 @@
+"""Does it find what is hidden? Every method on every set, from the same detectors, in the open and under occlusion.
+
+    python benchmarks/experiment.py [--sets fruit cards bccd open_cards] [--methods baseline full] [--seeds 0 1 2]
+
+All methods of a seed begin with the same detector (stage one) and train it further by the same schedule. A run that
+is done is not repeated, one that was interrupted goes on; several of these commands may work at once. What is left of a
+run, in runs/experiment/SET/METHOD-seedN, is what `experiment_tables.py` needs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from afrcnn.data.splits import split_open_hidden
+from afrcnn.evaluation.detect import detect
+from afrcnn.evaluation.detections import Detection, write_coco_results
+from afrcnn.evaluation.results import evaluate, write_results
+from afrcnn.evaluation.stress import Occlusion, write_stress
+from afrcnn.evaluation.stress.benchmark import StressedImages, measure
+from afrcnn.evaluation.subsets import all_subsets
+from afrcnn.training.recipe import Recipe, load_recipe
+from afrcnn.training.run import Run, open_split
+from afrcnn.training.train import train
+from real_photographs import propose
+
+RUNS = Path("runs")
+OPEN_CARDS = Path("splits/cards")
+
+SETS = {
+    "fruit": ("fruit", []),
+    "cards": ("cards", []),
+    "bccd": ("bccd", []),
+    # Train on the photographs of cards' trainval whose cards are all in the open, test on the others.
+    "open_cards": (
+        "cards",
+        [
+            f"--data.root={OPEN_CARDS}",
+            f"--data.proposals={OPEN_CARDS}/proposals",
+            "--data.train_split=open_trainval",
+            "--data.test_split=hidden_trainval",
+        ],
+    ),
+}
+"""By name the folder of the recipe, and what is different in it."""
+
+LEVELS = (0.2, 0.4, 0.6)
+"""Shares of the boxes that are hidden in the stress test."""
+
+JOINT = [
+    "--joint.iterations=400",
+    "--joint.decay_at=[280]",
+    "--detector.rois_per_image=64",
+    "--detector.frozen_stages=4",
+    "--data.workers=1",
+]
+"""What all methods have in common: the last stage's schedule."""
+
+PRETRAINED = ["--pretraining.iterations=150"]
+WINDOWS = ["--{0}.mask=window", "--{0}.share=0.6", "--{0}.least_share=0.1", "--{0}.occluder=features"]
+OCCLUDING = [*PRETRAINED, *(field.format("adversary.asdn") for field in WINDOWS), "--adversary.asdn.top=0.25"]
+
+METHODS = {
+    "baseline": [],
+    # The paper's own, with the paper's settings (section 4; section 5.2.1 for what it compares with).
+    "random_dropout": ["--adversary.chain=[random_dropout]"],
+    "hard_dropout": ["--adversary.chain=[hard_dropout]"],
+    "fixed_asdn": ["--adversary.chain=[asdn]", "--adversary.asdn.fixed=true", *PRETRAINED],
+    "asdn": ["--adversary.chain=[asdn]", *PRETRAINED],
+    "astn": ["--adversary.chain=[astn]"],
+    "paper_full": ["--adversary.chain=[asdn,astn]", *PRETRAINED],
+    "jitter": [
+        "--adversary.jitter.scale=0.2",
+        "--adversary.jitter.aspect_ratio=0.2",
+        "--adversary.jitter.degrees=10",
+    ],
+    # Windows behind which other RoIs are seen; chosen on validation parts of trainval.
+    "full": ["--adversary.chain=[asdn,astn]", *OCCLUDING],
+    "occluding_asdn": ["--adversary.chain=[asdn]", *OCCLUDING],
+    "occluding_random": [
+        "--adversary.chain=[random_dropout]",
+        *(field.format("adversary.random_dropout") for field in WINDOWS),
+    ],
+    # Today's rivals.
+    "random_erasing": ["--data.augmentation.random_erasing=0.5"],
+    "cutout": ["--data.augmentation.cutout=0.5"],
+    "copy_paste": ["--data.augmentation.copy_paste=0.5"],
+    "dropblock": ["--adversary.chain=[dropblock]"],
+    "ohem": ["--detector.ohem=[joint]"],
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    for seed in arguments.seeds:
+        for name in arguments.sets:
+            for method in arguments.methods:
+                folder = RUNS / "experiment" / name / f"{method}-seed{seed}"
+                if not is_done(folder):
+                    with claim(folder) as mine:
+                        if mine and not is_done(folder):
+                            run(name, method, seed, folder)
+
+
+def run(name: str, method: str, seed: int, folder: Path) -> None:
+    """Train and measure one run."""
+    source = stage_one(name, seed)
+    fields = [f"--init_from={source}", f"--seed={seed}", *JOINT, *METHODS[method]]
+    config, data = SETS[name]
+    train(load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields]), folder)
+    examine(folder)
+    # Weights and optimiser of all runs would take 60 GB; those of the first seed stay.
+    finished = Run(folder)
+    for file in (finished.checkpoint_file, *(finished.weights_files if seed else ())):
+        file.unlink(missing_ok=True)
+
+
+def stage_one(name: str, seed: int) -> Path:
+    """Return the run of the detector that all methods of a seed begin with; train it, unless that is done."""
+    config, data = SETS[name]
+    folder = RUNS / name / f"squeezenet_frcn-seed{seed}"
+    if not Run(folder).weights_file.is_file():
+        with claim(folder, wait=True):
+            recipe = load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, f"--seed={seed}"])
+            (part_cards if name == "open_cards" else propose)(recipe)
+            if not Run(folder).weights_file.is_file():
+                train(recipe, folder)
+    return folder
+
+
+def part_cards(recipe: Recipe) -> None:
+    """Part the photographs of cards; the proposals of trainval serve both parts, as they are found by image."""
+    original = load_recipe("configs/cards/squeezenet_frcn.yaml")
+    propose(original)
+    split_open_hidden(original.data.root, original.data.train_split, out=OPEN_CARDS)
+    assert original.data.proposals is not None
+    store = Path(original.data.proposals) / f"{original.data.train_split}-{original.data.proposal_method}"
+    for split in (recipe.data.train_split, recipe.data.test_split):
+        link = OPEN_CARDS / "proposals" / f"{split}-{recipe.data.proposal_method}"
+        link.parent.mkdir(exist_ok=True)
+        if not link.exists():
+            link.symlink_to(store.resolve())
+
+
+def examine(folder: Path) -> None:
+    """Write detections at all levels of occlusion, and what they are worth, as `evaluate` and `stress` write it."""
+    run = Run(folder)
+    recipe = run.recipe()
+    split = recipe.data.test_split
+    dataset = open_split(recipe, split)
+    find = partial(detect, run.detector(), engine=recipe.engine, workers=1)
+    found: list[Detection] = []
+
+    def keep(images: StressedImages) -> Sequence[Detection]:
+        found.extend(find(images))
+        return found
+
+    stress = measure(keep, dataset, dataset.dataset, [Occlusion("photo", levels=(0.0, *LEVELS))], seed=0)
+    for number, level in enumerate((0.0, *LEVELS)):
+        mine = found[number :: 1 + len(LEVELS)]
+        file = run.detections / (f"{split}-hidden-{level:g}.json" if level else f"{split}.json")
+        write_coco_results(file, mine, dataset.ids, range(1, len(dataset.classes) + 1))
+    write_stress(folder / "stress.json", stress)
+    clean = found[:: 1 + len(LEVELS)]
+    write_results(run.results_file, evaluate(clean, dataset.dataset, subsets=all_subsets(dataset.dataset)))
+
+
+def is_done(folder: Path) -> bool:
+    """Tell whether a run has its results, which are written last."""
+    return Run(folder).results_file.is_file()
+
+
+@contextmanager
+def claim(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a run for this process, and say whether no other does; a process that dies holds it no longer."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+if __name__ == "__main__":
+    main()

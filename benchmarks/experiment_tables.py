@@ -1,0 +1,270 @@
+"""The tables and curves of the experiment, from the detections that `experiment.py` left.
+
+    python benchmarks/experiment_tables.py
+
+Writes every run's numbers to benchmarks/experiment.csv, the curves to docs/results.svg, and the tables into
+docs/results.md, between its two marks. Of what is not finished it takes what there is.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+from scipy.stats import t
+
+from afrcnn.data.dataset import DetectionDataset
+from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
+from afrcnn.evaluation.detections import read_coco_results
+from afrcnn.evaluation.results import read_results
+from afrcnn.training.run import Run, open_split
+from experiment import LEVELS, METHODS, RUNS, SETS, is_done
+
+DRAWINGS = 1000
+METRIC = "11-point"
+THREE = ("fruit", "cards", "bccd")
+MARKS = "<!-- tables: written by benchmarks/experiment_tables.py -->", "<!-- end of tables -->"
+
+NAMES = {
+    "baseline": "baseline",
+    "random_dropout": "random dropout",
+    "hard_dropout": "hard dropout",
+    "fixed_asdn": "fixed ASDN",
+    "asdn": "ASDN",
+    "astn": "ASTN",
+    "paper_full": "ASDN + ASTN, as in the paper",
+    "jitter": "jitter of proposals",
+    "full": "**full: occluding ASDN + ASTN**",
+    "occluding_asdn": "occluding ASDN",
+    "occluding_random": "occluding windows at random",
+    "random_erasing": "random erasing",
+    "cutout": "cut-out of objects",
+    "copy_paste": "copy-paste of objects",
+    "dropblock": "DropBlock",
+    "ohem": "OHEM",
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run: its APs in percent.
+
+    Attributes:
+        clean: on the photographs as they are.
+        occluded: the mean over the levels of the stress test.
+        levels: at each.
+        overlapped: on objects that others overlap.
+        in_the_open: on the others.
+        area: the other metric, clean.
+        coco: COCO's AP, clean.
+        clean_drawn: on each drawing of the images.
+        occluded_drawn: the mean over the levels, on each drawing.
+    """
+
+    clean: float
+    occluded: float
+    levels: tuple[float, ...]
+    overlapped: float
+    in_the_open: float
+    area: float
+    coco: float
+    clean_drawn: Floats
+    occluded_drawn: Floats
+
+
+def main() -> None:
+    runs: dict[str, dict[str, dict[int, Measured]]] = {name: load(name) for name in SETS}
+    write_csv(Path("benchmarks/experiment.csv"), runs)
+    draw(Path("docs/results.svg"), runs)
+    document = Path("docs/results.md")
+    if document.is_file():
+        before, rest = document.read_text().split(MARKS[0])
+        _, after = rest.split(MARKS[1])
+        document.write_text("\n".join([before + MARKS[0], "", tables(runs), "", MARKS[1] + after]))
+    else:
+        print(tables(runs))
+
+
+def load(name: str) -> dict[str, dict[int, Measured]]:
+    """Return the runs of a set by method and seed."""
+    found: dict[str, dict[int, Measured]] = defaultdict(dict)
+    datasets: dict[str, DetectionDataset] = {}
+    for folder in sorted((RUNS / "experiment" / name).glob("*-seed*")):
+        method, _, seed = folder.name.rpartition("-seed")
+        if not is_done(folder) or method not in METHODS:
+            continue
+        run = Run(folder)
+        recipe = run.recipe()
+        split = recipe.data.test_split
+        dataset = datasets.setdefault(split, open_split(recipe, split).dataset)
+        clean = drawn(run.detections / f"{split}.json", dataset, seed=list(SETS).index(name))
+        hidden = [run.detections / f"{split}-hidden-{level:g}.json" for level in LEVELS]
+        levels = np.stack([drawn(file, dataset, seed=list(SETS).index(name)) for file in hidden])
+        results = read_results(run.results_file)
+        assert abs(100 * results.mean_ap[METRIC] - clean[0]) < 1e-6, f"{folder}: detections and results differ"
+        found[method][int(seed)] = Measured(
+            clean=clean[0],
+            occluded=levels[:, 0].mean(),
+            levels=tuple(levels[:, 0]),
+            overlapped=100 * results.subsets["overlapped"].mean_ap[METRIC],
+            in_the_open=100 * results.subsets["in the open"].mean_ap[METRIC],
+            area=100 * results.mean_ap["area"],
+            coco=100 * results.coco["AP"],
+            clean_drawn=clean[1:],
+            occluded_drawn=levels[:, 1:].mean(axis=0),
+        )
+    return {method: found[method] for method in METHODS if found[method]}
+
+
+def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
+    """Return the mean AP in percent of a file of detections on all images, and then on each drawing of them."""
+    detections = read_coco_results(file, dataset.ids, range(1, len(dataset.classes) + 1))
+    targets = [dataset.target(index) for index in range(len(dataset))]
+    draws = np.concatenate([np.ones((1, len(targets)), dtype=np.int64), resample(len(targets), DRAWINGS, seed)])
+    return 100 * resampled_ap(detections, targets, dataset.classes, draws, metric=METRIC)
+
+
+def gain(
+    runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], name: str, method: str, what: str
+) -> tuple[list[float], Floats] | None:
+    """Return a method's differences to the baseline, seed by seed, and their mean on drawings of seeds and images."""
+    methods = runs[name]
+    if method == "baseline" or not {method, "baseline"} <= methods.keys():
+        return None
+    seeds = sorted(methods[method].keys() & methods["baseline"].keys())
+    if not seeds:
+        return None
+    pairs = [(methods[method][seed], methods["baseline"][seed]) for seed in seeds]
+    each = [getattr(one, what) - getattr(base, what) for one, base in pairs]
+    drawn = np.stack([getattr(one, f"{what}_drawn") - getattr(base, f"{what}_drawn") for one, base in pairs])
+    chosen = np.random.default_rng((1, list(SETS).index(name))).integers(len(seeds), size=drawn.shape)
+    return each, np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+
+
+def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
+    """Return the tables as Markdown."""
+    parts = [summary(runs)]
+    for name, methods in runs.items():
+        lines = [
+            f"### {name.replace('_', ' ')}",
+            "",
+            "| method | seeds | clean | to baseline | overlapped | in the open | "
+            + " | ".join(f"{level:.0%} hidden" for level in LEVELS)
+            + " | mean hidden | to baseline |",
+            "|---|" + "---:|" * (len(LEVELS) + 7),
+        ]
+        for method, seeds in methods.items():
+            mine = list(seeds.values())
+            cells = [
+                NAMES[method],
+                str(len(mine)),
+                spread([one.clean for one in mine]),
+                difference(gain(runs, name, method, "clean")),
+                f"{statistics.mean(one.overlapped for one in mine):.1f}",
+                f"{statistics.mean(one.in_the_open for one in mine):.1f}",
+                *(f"{statistics.mean(one.levels[k] for one in mine):.1f}" for k in range(len(LEVELS))),
+                spread([one.occluded for one in mine]),
+                difference(gain(runs, name, method, "occluded")),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def summary(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
+    """Return the table of the means over the three sets, and of the split of cards, of the differences to baseline."""
+    lines = [
+        "| method, to the baseline of the same seed | three sets, clean | three sets, hidden | open to hidden, clean |",
+        "|---|---:|---:|---:|",
+    ]
+    for method in METHODS:
+        cells = [NAMES[method]]
+        for names, what in ((THREE, "clean"), (THREE, "occluded"), (("open_cards",), "clean")):
+            gains = [gain(runs, name, method, what) for name in names]
+            known = [one for one in gains if one is not None]
+            if len(known) < len(names):
+                cells.append("")
+                continue
+            mean = statistics.mean(statistics.mean(each) for each, _ in known)
+            low, high = interval(np.mean([drawn for _, drawn in known], axis=0))
+            cells.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
+        if any(cells[1:]):
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: Sequence[float]) -> str:
+    """Return a mean with its 95% interval by Student's t over the seeds."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.1f} ± {half:.1f}"
+
+
+def difference(found: tuple[list[float], Floats] | None) -> str:
+    if found is None:
+        return ""
+    each, drawn = found
+    low, high = interval(drawn)
+    return f"{statistics.mean(each):+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def write_csv(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> None:
+    with file.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        heads = [f"hidden {level:g}" for level in LEVELS]
+        writer.writerow(
+            ["set", "method", "seed", "clean", *heads, "overlapped", "in the open", "clean, area", "clean, COCO AP"]
+        )
+        for name, methods in runs.items():
+            for method, seeds in methods.items():
+                for seed, one in sorted(seeds.items()):
+                    numbers = [one.clean, *one.levels, one.overlapped, one.in_the_open, one.area, one.coco]
+                    writer.writerow([name, method, seed, *(f"{number:.2f}" for number in numbers)])
+
+
+def draw(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> None:
+    """Draw AP by level of occlusion, a panel each set."""
+    shown = {
+        "baseline": ("baseline", "0.35", "-"),
+        "paper_full": ("ASDN + ASTN, paper", "tab:blue", "-"),
+        "occluding_random": ("windows at random", "tab:green", "--"),
+        "cutout": ("cut-out", "tab:purple", ":"),
+        "full": ("full", "tab:red", "-"),
+    }
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    axes = figure.subplots(1, len(SETS), sharey=True)
+    for axis, (name, methods) in zip(axes, runs.items(), strict=True):
+        for method, (label, colour, style) in shown.items():
+            if method in methods:
+                curves = np.array([(one.clean, *one.levels) for one in methods[method].values()])
+                x = [0, *(100 * level for level in LEVELS)]
+                axis.plot(x, curves.mean(axis=0), style, color=colour, label=label, marker="o", markersize=3)
+                axis.fill_between(x, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
+        axis.set_title(name.replace("_", " "))
+        axis.set_xlabel("% of each box hidden")
+        axis.set_xticks([0, 20, 40, 60])
+        axis.grid(alpha=0.3)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("mAP (11-point), %")
+    axes[0].set_ylim(0, 100)
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda each: len(each[1]))
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    figure.savefig(file, metadata={"Date": None})
+
+
+if __name__ == "__main__":
+    main()
