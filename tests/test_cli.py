@@ -151,6 +151,29 @@ def test_predict_says_what_is_in_each_image(work: Path, capsys: pytest.CaptureFi
     assert len(json.loads(Path("run/predictions/predictions.json").read_text())) == 6
 
 
+def test_stress_shows_each_curve_and_says_where_they_are(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stress", "run", "--occluder", "grey", "noise", "--bend", "elastic", "--out", "hidden"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("grey", "noise", "elastic", "hidden/stress.json", "hidden/stress.png"))
+    assert entries(Path("hidden")) == {"stress.json", "stress.png"}
+    curves = json.loads(Path("hidden/stress.json").read_text())["curves"]
+    assert [len(curve["levels"]) for curve in curves] == [7, 7, 5]
+    assert main(["stress", "run", "--placement", "worst", "--levels", "0.3"]) == 0
+    (curve,) = json.loads(Path("run/stress.json").read_text())["curves"]
+    assert [level["level"] for level in curve["levels"]] == [0, 0.3]
+
+
+def test_report_says_where_the_page_of_several_runs_is(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree("run", "other")
+    recipe = Path("other/recipe.yaml")
+    recipe.write_text(recipe.read_text().replace("flip: 0.5", "flip: 0.0"))
+    assert main(["evaluate", "run"]) == 0 and main(["evaluate", "other"]) == 0
+    assert main(["report", "run", "other", "--out", "pages/page.html"]) == 0
+    assert "pages/page.html" in capsys.readouterr().out
+    page = Path("pages/page.html").read_text()
+    assert page.startswith("<!doctype html>") and "flip" in page
+
+
 def test_masks_says_what_is_shown_of_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     chain = ["--adversary.chain", "[hard_dropout]"]
     assert main(["masks", "run", "--score", "0.01", "--boxes", "1", "shapes/JPEGImages", *chain]) == 0
