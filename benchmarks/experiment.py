@@ -1,6 +1,7 @@
 """Does it find what is hidden? Every method on every set, from the same detectors, in the open and under occlusion.
 
     python benchmarks/experiment.py [--sets fruit cards bccd open_cards] [--methods baseline full] [--seeds 0 1 2]
+    python benchmarks/experiment.py --sets fruit_validation cards_validation bccd_validation --methods zero_windows ...
 
 All methods of a seed begin with the same detector (stage one) and train it further by the same schedule. A run that
 is done is not repeated, one that was interrupted goes on; several of these commands may work at once. What is left of a
@@ -29,24 +30,30 @@ from afrcnn.training.recipe import Recipe, load_recipe
 from afrcnn.training.run import Run, open_split
 from afrcnn.training.train import train
 from real_photographs import propose
+from validation_split import divide
 
 RUNS = Path("runs")
 OPEN_CARDS = Path("splits/cards")
+VALIDATION = Path("validation")
+
+
+def split_of_one_s_own(root: Path, train_split: str, test_split: str) -> list[str]:
+    """Return the fields of a dataset that is made of another's trainval; `link_proposals` makes its proposals."""
+    fields = {"root": root, "proposals": root / "proposals", "train_split": train_split, "test_split": test_split}
+    return [f"--data.{name}={value}" for name, value in fields.items()]
+
 
 SETS = {
     "fruit": ("fruit", []),
     "cards": ("cards", []),
     "bccd": ("bccd", []),
     # Train on the photographs of cards' trainval whose cards are all in the open, test on the others.
-    "open_cards": (
-        "cards",
-        [
-            f"--data.root={OPEN_CARDS}",
-            f"--data.proposals={OPEN_CARDS}/proposals",
-            "--data.train_split=open_trainval",
-            "--data.test_split=hidden_trainval",
-        ],
-    ),
+    "open_cards": ("cards", split_of_one_s_own(OPEN_CARDS, "open_trainval", "hidden_trainval")),
+    # Four fifths of trainval to train on, the last to choose settings on.
+    **{
+        f"{name}_validation": (name, split_of_one_s_own(VALIDATION / name, "train", "val"))
+        for name in ("fruit", "cards", "bccd")
+    },
 }
 """By name the folder of the recipe, and what is different in it."""
 
@@ -95,11 +102,24 @@ METHODS = {
     "ohem": ["--detector.ohem=[joint]"],
 }
 
+TRIALS = {
+    "zero_windows": [*METHODS["full"], "--adversary.asdn.occluder=zeros"],
+    "feature_cells": [
+        *METHODS["paper_full"],
+        "--adversary.asdn.occluder=features",
+    ],
+    "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
+    "no_clean_images": [*METHODS["full"], "--adversary.clean_fraction=0"],
+    "quarter_clean": [*METHODS["full"], "--adversary.clean_fraction=0.25"],
+    "twice_as_long": [*METHODS["full"], "--joint.iterations=800", "--joint.decay_at=[560]"],
+}
+"""What was tried on the validation parts besides the methods: full, with one thing changed."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--sets", nargs="+", default=list(SETS)[:4], choices=list(SETS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=[*METHODS, *TRIALS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -117,7 +137,7 @@ def main() -> None:
 def run(name: str, method: str, seed: int, folder: Path) -> None:
     """Train and measure one run."""
     source = stage_one(name, seed)
-    fields = [f"--init_from={source}", f"--seed={seed}", *JOINT, *METHODS[method]]
+    fields = [f"--init_from={source}", f"--seed={seed}", *JOINT, *(METHODS | TRIALS)[method]]
     config, data = SETS[name]
     train(load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields]), folder)
     examine(folder)
@@ -134,21 +154,27 @@ def stage_one(name: str, seed: int) -> Path:
     if not Run(folder).weights_file.is_file():
         with claim(folder, wait=True):
             recipe = load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, f"--seed={seed}"])
-            (part_cards if name == "open_cards" else propose)(recipe)
+            prepare(name, recipe)
             if not Run(folder).weights_file.is_file():
                 train(recipe, folder)
     return folder
 
 
-def part_cards(recipe: Recipe) -> None:
-    """Part the photographs of cards; the proposals of trainval serve both parts, as they are found by image."""
-    original = load_recipe("configs/cards/squeezenet_frcn.yaml")
+def prepare(name: str, recipe: Recipe) -> None:
+    """Make the proposals that a run needs, and its dataset where that is a part of another."""
+    original = load_recipe(f"configs/{SETS[name][0]}/squeezenet_frcn.yaml")
     propose(original)
-    split_open_hidden(original.data.root, original.data.train_split, out=OPEN_CARDS)
-    assert original.data.proposals is not None
+    if recipe.data.root == original.data.root:
+        return
+    if name == "open_cards":
+        split_open_hidden(original.data.root, original.data.train_split, out=recipe.data.root)
+    else:
+        divide(Path(original.data.root), Path(recipe.data.root))
+    # Those of trainval serve both parts: a store's boxes are found by image.
+    assert original.data.proposals is not None and recipe.data.proposals is not None
     store = Path(original.data.proposals) / f"{original.data.train_split}-{original.data.proposal_method}"
     for split in (recipe.data.train_split, recipe.data.test_split):
-        link = OPEN_CARDS / "proposals" / f"{split}-{recipe.data.proposal_method}"
+        link = Path(recipe.data.proposals) / f"{split}-{recipe.data.proposal_method}"
         link.parent.mkdir(exist_ok=True)
         if not link.exists():
             link.symlink_to(store.resolve())
