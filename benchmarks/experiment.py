@@ -71,7 +71,13 @@ JOINT = [
 
 PRETRAINED = ["--pretraining.iterations=150"]
 WINDOWS = ["--{0}.mask=window", "--{0}.share=0.6", "--{0}.least_share=0.1", "--{0}.occluder=features"]
-OCCLUDING = [*PRETRAINED, *(field.format("adversary.asdn") for field in WINDOWS), "--adversary.asdn.top=0.25"]
+CLEAN_END = "--joint.clean_iterations=120"
+OCCLUDING = [
+    CLEAN_END,
+    *PRETRAINED,
+    *(field.format("adversary.asdn") for field in WINDOWS),
+    "--adversary.asdn.top=0.25",
+]
 
 METHODS = {
     "baseline": [],
@@ -87,18 +93,19 @@ METHODS = {
         "--adversary.jitter.aspect_ratio=0.2",
         "--adversary.jitter.degrees=10",
     ],
-    # Windows behind which other RoIs are seen; chosen on validation parts of trainval.
+    # Windows behind which other RoIs are seen, and a clean end; chosen on validation parts of trainval.
     "full": ["--adversary.chain=[asdn,astn]", *OCCLUDING],
     "occluding_asdn": ["--adversary.chain=[asdn]", *OCCLUDING],
     "occluding_random": [
+        CLEAN_END,
         "--adversary.chain=[random_dropout]",
         *(field.format("adversary.random_dropout") for field in WINDOWS),
     ],
-    # Today's rivals.
-    "random_erasing": ["--data.augmentation.random_erasing=0.5"],
-    "cutout": ["--data.augmentation.cutout=0.5"],
-    "copy_paste": ["--data.augmentation.copy_paste=0.5"],
-    "dropblock": ["--adversary.chain=[dropblock]"],
+    # Today's rivals, with the same clean end.
+    "random_erasing": [CLEAN_END, "--data.augmentation.random_erasing=0.5"],
+    "cutout": [CLEAN_END, "--data.augmentation.cutout=0.5"],
+    "copy_paste": [CLEAN_END, "--data.augmentation.copy_paste=0.5"],
+    "dropblock": [CLEAN_END, "--adversary.chain=[dropblock]"],
     "ohem": ["--detector.ohem=[joint]"],
 }
 
@@ -111,7 +118,14 @@ TRIALS = {
     "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
     "no_clean_images": [*METHODS["full"], "--adversary.clean_fraction=0"],
     "quarter_clean": [*METHODS["full"], "--adversary.clean_fraction=0.25"],
-    "twice_as_long": [*METHODS["full"], "--joint.iterations=800", "--joint.decay_at=[560]"],
+    "twice_as_long": [
+        *METHODS["full"],
+        "--joint.iterations=800",
+        "--joint.decay_at=[560]",
+        "--joint.clean_iterations=240",
+    ],
+    "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
+    "paper_clean_end": [*METHODS["paper_full"], CLEAN_END],
 }
 """What was tried on the validation parts besides the methods: full, with one thing changed."""
 

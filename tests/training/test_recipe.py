@@ -72,7 +72,7 @@ OTHERS = {
         **SGD,
     },
     "pretraining": {"iterations": 6, "decay_at": [7], "foreground_per_image": 8, **SGD},
-    "joint": {"iterations": 9, "decay_at": [3], **SGD},
+    "joint": {"iterations": 9, "clean_iterations": 4, "decay_at": [3], **SGD},
     "adversary": {
         "chain": ["asdn", "mine.Own"],
         "clean_fraction": 0.25,

@@ -256,6 +256,7 @@ def test_there_are_the_stages_that_have_iterations(fields, expected):
         ({"pretraining": PRETRAINING, "joint": JOINT}, "pretraining.iterations"),
         ({"adversary": FIXED, "joint": JOINT}, "adversary.asdn.fixed"),
         ({"init_from": "run"}, "init_from"),
+        ({"joint": JointRecipe(iterations=3, clean_iterations=4)}, "joint.clean_iterations"),
     ],
 )
 def test_stages_that_lack_what_they_are_for_are_refused(fields, field):
@@ -341,6 +342,50 @@ def test_jitter_is_used_in_the_joint_stage_alone_and_leaves_no_trace_in_the_weig
     assert load_file(run.weights_file).keys() == load_file(plain.weights_file).keys()
     assert not run.adversary_file.exists()
     assert moved(load_file(run.weights_file), load_file(plain.weights_file))
+
+
+def test_a_joint_stage_that_ends_clean_ends_as_one_against_nobody(staged, plain, tmp_path):
+    # Two runs that meet at the fourth update cannot agree after it unless nothing is made harder any more; one that is
+    # clean throughout is the baseline's, bit for bit, and neither jitter nor augmentation leave a trace.
+    hard = replace(
+        staged,
+        init_from=str(plain.folder),
+        pretraining=PretrainingRecipe(),
+        adversary=replace(FUSION, clean_fraction=0.0, jitter=JitterRecipe(0.3, 0.3, 10.0)),
+        data=replace(staged.data, augmentation=AugmentationRecipe(random_erasing=1.0, cutout=1.0)),
+        joint=replace(staged.joint, clean_iterations=4),
+    )
+    easy = replace(
+        hard,
+        adversary=AdversaryRecipe(),
+        data=replace(staged.data, augmentation=AugmentationRecipe()),
+        joint=replace(hard.joint, clean_iterations=0),
+    )
+    clean, baseline = train(hard, tmp_path / "clean"), train(easy, tmp_path / "baseline")
+    assert clean.weights_file.read_bytes() == baseline.weights_file.read_bytes()
+    some = train(replace(hard, joint=replace(hard.joint, clean_iterations=2)), tmp_path / "some")
+    assert some.weights_file.read_bytes() != baseline.weights_file.read_bytes()
+    dropped = [bool(row["asdn/score_drop"]) for row in rows(some)]
+    assert dropped == [True, True, False, False]
+
+
+def test_a_run_that_ends_clean_goes_on_with_the_same_bits(staged, plain, start, tmp_path):
+    recipe = replace(
+        staged,
+        init_from=str(plain.folder),
+        pretraining=PretrainingRecipe(),
+        data=replace(staged.data, augmentation=AugmentationRecipe(cutout=1.0)),
+        joint=replace(staged.joint, clean_iterations=1),
+    )
+    whole = train(recipe, tmp_path / "whole")
+    process = start(recipe, tmp_path / "killed")
+    while process.is_alive() and not Run(tmp_path / "killed").checkpoint_file.is_file():
+        time.sleep(0.001)
+    process.kill()
+    process.join()
+    run = train(recipe, tmp_path / "killed")
+    assert run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    assert run.adversary_file.read_bytes() == whole.adversary_file.read_bytes()
 
 
 def test_the_log_goes_on_over_the_stages_and_says_how_hard_the_adversaries_are(whole):

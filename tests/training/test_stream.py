@@ -106,6 +106,18 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert len(orders) == 25
 
 
+def test_augmentation_ends_before_a_position_and_other_transforms_do_not():
+    def add(number):
+        return lambda image, target: (tv_tensors.Image(image.as_subclass(torch.Tensor).int() + number), target)
+
+    stream = TrainingStream(Numbers(5), flip=0, transform=add(1000), augmentation=add(10_000), augmented=7)
+    plain = TrainingStream(Numbers(5), flip=0)
+    added = [int((stream[n][0].int() - plain[n][0].int()).unique()) for n in range(12)]
+    assert added == [11_000] * 7 + [1000] * 5
+    always = TrainingStream(Numbers(5), flip=0, augmentation=add(10_000))
+    assert int((always[100][0].int() - plain[100][0].int()).unique()) == 10_000
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_in_any_number_of_processes_is_the_same(workers):
     stream = TrainingStream(Numbers(5), seed=1)

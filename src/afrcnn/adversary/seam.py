@@ -61,6 +61,9 @@ class AdversarialImages(nn.Module):
 
     Args:
         clean_fraction: the share of the images, in [0, 1], that are not.
+
+    Attributes:
+        resting: whether no image is, for the time being; the turns go on.
     """
 
     count: Tensor
@@ -70,6 +73,7 @@ class AdversarialImages(nn.Module):
         if not 0 <= clean_fraction <= 1:
             raise ValueError(f"a clean fraction of {clean_fraction:g} is not in [0, 1]")
         self.clean_fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
+        self.resting = False
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     def forward(self, images: int) -> list[bool]:
@@ -85,4 +89,4 @@ class AdversarialImages(nn.Module):
         return sum(not self._is_clean(number) for number in range(first, first + size * images))
 
     def _is_clean(self, number: int) -> bool:
-        return ceil((number + 1) * self.clean_fraction) > ceil(number * self.clean_fraction)
+        return self.resting or ceil((number + 1) * self.clean_fraction) > ceil(number * self.clean_fraction)

@@ -129,6 +129,12 @@ class FastRCNN(nn.Module):
         logits, deltas = self.predictor(self.head(pooled))
         return self.losses(logits.float(), deltas.float(), samples) | adversarial
 
+    def rest(self, resting: bool = True) -> None:
+        """Let adversary and jitter rest in training, where there are any, or let them go on."""
+        for part in (self.seam, self.jitter):
+            if part is not None:
+                part.adversarial.resting = resting
+
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> list[Sample]:
         """Draw the RoIs of an update from each image's proposals, or for OHEM take all."""
         draw = self.sampler.eligible if self.ohem else self.sampler

@@ -295,6 +295,9 @@ class JointRecipe(ScheduleRecipe):
 
     iterations: NonNegativeInt = 0
     """Number of updates; none when 0 (70,000 in the paper, after 10,000 of the detector alone)."""
+    clean_iterations: NonNegativeInt = 0
+    """How many of them, the last, see photographs, proposals and features as they are: adversaries, jitter and
+    augmentation rest (none do in the paper)."""
     decay_at: list[PositiveInt] = field(default_factory=list)
     """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from afrcnn.errors import UserError
-from afrcnn.training.recipe import Recipe, ScheduleRecipe
+from afrcnn.training.recipe import JointRecipe, Recipe, ScheduleRecipe
 
 
 class Stage(NamedTuple):
@@ -37,6 +37,12 @@ class Stage(NamedTuple):
         return ("training", "pre-training", "joint training")[self.number - 1]
 
     @property
+    def perturbed(self) -> int:
+        """How many of its updates see anything made harder; those after them see photographs as they are."""
+        clean = self.schedule.clean_iterations if isinstance(self.schedule, JointRecipe) else 0
+        return int(self.schedule.iterations - clean)
+
+    @property
     def last(self) -> int:
         """How many updates the run has made when it ends."""
         return int(self.first + self.schedule.iterations)
@@ -54,6 +60,12 @@ def stages(recipe: Recipe) -> list[Stage]:
             "is 0, and so adversary.jitter changes nothing",
             field="joint.iterations",
             fix="set it, or leave adversary.jitter out",
+        )
+    if recipe.joint.clean_iterations > recipe.joint.iterations:
+        raise UserError(
+            f"{recipe.joint.clean_iterations} are more than joint.iterations, {recipe.joint.iterations}",
+            field="joint.clean_iterations",
+            fix="choose fewer",
         )
     ours = recipe.data.augmentation
     augmented = ours.stages if ours.random_erasing or ours.cutout or ours.copy_paste else []

@@ -55,6 +55,7 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         flip: the probability that a sample is mirrored.
         use_difficult: whether objects that VOC marks difficult are trained on.
         transform: a further transform of (image, target), as those of ``torchvision.transforms.v2``.
+        augmentation: another, before it, for the samples before position ``augmented``, or for all when that is None.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         flip: float = 0.5,
         use_difficult: bool = False,
         transform: SampleTransform | None = None,
+        augmentation: SampleTransform | None = None,
+        augmented: int | None = None,
     ) -> None:
         self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
         self.flip = v2.RandomHorizontalFlip(flip)
-        self.transform = transform
+        self.transform, self.augmentation, self.augmented = transform, augmentation, augmented
 
     def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
         """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target."""
@@ -77,6 +80,8 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
             image, target = self.flip(image, target)
+            if self.augmentation is not None and (self.augmented is None or position < self.augmented):
+                image, target = self.augmentation(image, target)
             if self.transform is not None:
                 image, target = self.transform(image, target)
         return image, target

@@ -177,9 +177,7 @@ def run_stage(
     elif detector.seam is not None:
         freeze(recipe.adversary, cast(Chain, detector.seam.adversary))
     detector.ohem = stage.section in recipe.detector.ohem
-    changes = [] if transform is None else [transform]
-    if stage.section in recipe.data.augmentation.stages:
-        changes = [*build_augmentation(recipe.data, dataset), *changes]
+    augmentation = build_augmentation(recipe.data, dataset) if stage.section in recipe.data.augmentation.stages else []
     fabric.to_device(detector)
     detector.train()
     factors = {
@@ -197,7 +195,9 @@ def run_stage(
         seed=seed_of(recipe.seed, stage.number),
         flip=recipe.data.flip,
         use_difficult=recipe.data.use_difficult,
-        transform=v2.Compose(changes) if changes else None,
+        transform=transform,
+        augmentation=v2.Compose(augmentation) if augmentation else None,
+        augmented=stage.perturbed * schedule.images_per_iteration,
     )
     images = schedule.images_per_iteration // fabric.world_size
     loader = fabric.setup_dataloaders(
@@ -233,6 +233,7 @@ def fit(
     began, since = time.monotonic(), start
     with progress(stage.label, schedule.iterations, "iteration", done=start, quiet=not first) as report:
         for done, batch in enumerate(loader, start=start + 1):
+            detector.rest(done > stage.perturbed)
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
