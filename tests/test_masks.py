@@ -187,6 +187,26 @@ def test_random_dropout_shows_its_mask_in_its_place_in_the_chain(plain: Path, ph
     assert [first.score, second.score] == pytest.approx(scores(hide(features, [first, second]), [1, 1]), abs=1e-5)
 
 
+def test_occluders_are_cut_from_the_photograph_beside_the_objects(plain: Path, photo: Path, tmp_path: Path) -> None:
+    fields = ["--adversary.chain=[random_dropout]", "--adversary.random_dropout.occluder=features"]
+    (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "cat"), (WIDE, "cat")], overrides=fields)
+    windows = [
+        (x, y, x + 96 / 5, y + 16)
+        for y in (0, 16, 32, 48, 64)
+        for x in (0, 96 / 5, 192 / 5, 288 / 5, 384 / 5)
+        if all(x >= box[2] or box[0] >= x + 96 / 5 or y >= box[3] or box[1] >= y + 16 for box in (BOX, WIDE))
+    ]
+    assert 5 < len(windows) < 20
+    features, scores = pooled(plain, photo, BOX, WIDE, *windows)
+    for number, masked in enumerate(image.objects):
+        (step,) = masked.steps
+        assert np.sum(step.mask) == 49 // 3
+        behind = torch.where(torch.tensor(step.mask), features[2:], features[number])  # one for each window
+        possible = scores(behind, [1] * len(windows))
+        assert min(abs(step.score - score) for score in possible) < 1e-5
+        assert max(possible) - min(possible) > 1e-3
+
+
 class Dimmed(nn.Module):
     """Halves the features: hides nothing."""
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from afrcnn.adversary import ASDN, ASTN, Chain, Hardened
 from afrcnn.adversary.contract import Head, true_class_score
@@ -19,6 +20,9 @@ from afrcnn.errors import UserError
 from afrcnn.predict import detect_photographs, photograph_files, picture_files
 from afrcnn.report.masks import draw_masks
 from afrcnn.training.run import Run
+
+GRID = 5
+"""Windows along a side of the grid from which a photograph's background is taken."""
 
 Box = tuple[float, float, float, float]
 """x1, y1, x2, y2 in pixels of a photograph, half-open, from 0."""
@@ -154,11 +158,16 @@ def mask_objects(
         objects: ``boxes`` n x 4 (XYXY, pixels) and ``labels`` n (1..K).
         classes: names of the classes 1..K.
         seed: of what is random; the same seed gives the same masks, whatever was drawn before.
+
+    Occluders are cut from the photograph itself: its other objects, and windows that touch none.
     """
     device = next(detector.parameters()).device
     rois, labels = objects["boxes"].to(device), objects["labels"].to(device)
+    beside = scenery(rois, image.shape[-2:])
     with torch.no_grad():
-        features = detector.pool([image.to(device)], [rois])
+        pooled = detector.pool([image.to(device)], [torch.cat([rois, beside])])
+    features = pooled[: len(rois)]
+    chain.observe(pooled, torch.cat([labels, labels.new_zeros(len(beside))]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores, steps = trace(chain, features, labels, detector.detached_head())
@@ -166,6 +175,22 @@ def mask_objects(
         MaskedObject(classes[label - 1], tuple(box), before, each)
         for label, box, before, each in zip(labels.tolist(), rois.tolist(), scores, steps, strict=True)
     )
+
+
+def scenery(objects: Tensor, size: Sequence[int]) -> Tensor:
+    """Return windows (m x 4, XYXY) of a photograph, of a regular grid, that touch none of its objects (n x 4).
+
+    They stand for the background RoIs of a training, which may hide objects. There may be none.
+
+    Args:
+        objects: boxes.
+        size: height and width of the photograph in pixels.
+    """
+    rows, columns = (torch.arange(GRID, device=objects.device) / GRID for _ in size)
+    y, x = torch.meshgrid(rows * size[0], columns * size[1], indexing="ij")
+    corner = torch.stack([x.flatten(), y.flatten()], dim=1)
+    windows = torch.cat([corner, corner + corner.new_tensor([size[1] / GRID, size[0] / GRID])], dim=1)
+    return windows[(box_iou(windows, objects) == 0).all(dim=1)]
 
 
 def trace(chain: Chain, features: Tensor, labels: Tensor, head: Head) -> tuple[list[float], list[tuple[Step, ...]]]:
