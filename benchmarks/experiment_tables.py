@@ -3,7 +3,7 @@
     python benchmarks/experiment_tables.py
 
 Writes every run's numbers to benchmarks/experiment.csv, the curves to docs/results.svg, and the tables into
-docs/results.md, between its two marks. Of what is not finished it takes what there is.
+docs/results.md, between its marks. Of what is not finished it takes what there is.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
 from afrcnn.evaluation.detections import read_coco_results
 from afrcnn.evaluation.results import read_results
 from afrcnn.training.run import Run, open_split
-from experiment import LEVELS, METHODS, RUNS, SETS, is_done
+from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, is_done
 
 DRAWINGS = 1000
 METRIC = "11-point"
 THREE = ("fruit", "cards", "bccd")
-MARKS = "<!-- tables: written by benchmarks/experiment_tables.py -->", "<!-- end of tables -->"
+TESTED = ("fruit", "cards", "bccd", "open_cards")
+VALIDATED = ("fruit_validation", "cards_validation", "bccd_validation")
 
 NAMES = {
     "baseline": "baseline",
@@ -50,6 +51,14 @@ NAMES = {
     "copy_paste": "copy-paste of objects",
     "dropblock": "DropBlock",
     "ohem": "OHEM",
+    "zero_windows": "full, zeros in the windows",
+    "feature_cells": "the paper's, features in the cells",
+    "smaller_windows": "full, windows up to 40%",
+    "no_clean_images": "full, every image adversarial",
+    "quarter_clean": "full, three of four images adversarial",
+    "twice_as_long": "full, twice as long",
+    "no_clean_end": "full, no clean end",
+    "paper_clean_end": "the paper's, with a clean end",
 }
 
 Floats = npt.NDArray[np.float64]
@@ -87,12 +96,15 @@ def main() -> None:
     write_csv(Path("benchmarks/experiment.csv"), runs)
     draw(Path("docs/results.svg"), runs)
     document = Path("docs/results.md")
-    if document.is_file():
-        before, rest = document.read_text().split(MARKS[0])
-        _, after = rest.split(MARKS[1])
-        document.write_text("\n".join([before + MARKS[0], "", tables(runs), "", MARKS[1] + after]))
-    else:
-        print(tables(runs))
+    text = document.read_text()
+    for name, written in (
+        ("tables", "\n\n".join([summary(runs), tables(runs, TESTED)])),
+        ("trials", tables(runs, VALIDATED)),
+    ):
+        begin, end = f"<!-- {name}: written by benchmarks/experiment_tables.py -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{written}\n\n{end}{rest.split(end)[1]}"
+    document.write_text(text)
 
 
 def load(name: str) -> dict[str, dict[int, Measured]]:
@@ -101,7 +113,7 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
     datasets: dict[str, DetectionDataset] = {}
     for folder in sorted((RUNS / "experiment" / name).glob("*-seed*")):
         method, _, seed = folder.name.rpartition("-seed")
-        if not is_done(folder) or method not in METHODS:
+        if not is_done(folder) or method not in METHODS | TRIALS:
             continue
         run = Run(folder)
         recipe = run.recipe()
@@ -123,7 +135,7 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
             clean_drawn=clean[1:],
             occluded_drawn=levels[:, 1:].mean(axis=0),
         )
-    return {method: found[method] for method in METHODS if found[method]}
+    return {method: found[method] for method in METHODS | TRIALS if found[method]}
 
 
 def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
@@ -151,10 +163,10 @@ def gain(
     return each, np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
 
 
-def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
-    """Return the tables as Markdown."""
-    parts = [summary(runs)]
-    for name, methods in runs.items():
+def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], names: Sequence[str]) -> str:
+    """Return a table each set, as Markdown, where there are runs."""
+    parts = []
+    for name, methods in ((name, runs[name]) for name in names if runs[name]):
         lines = [
             f"### {name.replace('_', ' ')}",
             "",
@@ -206,7 +218,7 @@ def summary(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
 def spread(values: Sequence[float]) -> str:
     """Return a mean with its 95% interval by Student's t over the seeds."""
     mean = statistics.mean(values)
-    if len(values) < 2:
+    if len(values) < 3:
         return f"{mean:.1f}"
     half = t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
     return f"{mean:.1f} ± {half:.1f}"
@@ -244,8 +256,8 @@ def draw(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -
         "full": ("full", "tab:red", "-"),
     }
     figure = Figure(figsize=(10, 2.9), layout="constrained")
-    axes = figure.subplots(1, len(SETS), sharey=True)
-    for axis, (name, methods) in zip(axes, runs.items(), strict=True):
+    axes = figure.subplots(1, len(TESTED), sharey=True)
+    for axis, (name, methods) in zip(axes, ((name, runs[name]) for name in TESTED), strict=True):
         for method, (label, colour, style) in shown.items():
             if method in methods:
                 curves = np.array([(one.clean, *one.levels) for one in methods[method].values()])
