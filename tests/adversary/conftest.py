@@ -18,8 +18,10 @@ from afrcnn.adversary import (
     FullyConnectedASDN,
     HardDropout,
     LocalisationNetwork,
+    Occluder,
     RandomDropout,
     RoIHead,
+    WindowSampling,
 )
 from afrcnn.detector.backbones import FullyConnectedHead
 
@@ -72,6 +74,8 @@ def build_roi_head(kind="fully connected", channels=8, size=6, dropout=0.5):
 def build_adversary(name, kind="fully connected", channels=8, size=6):
     """An adversary with layers as a head of some kind has them."""
     head = build_roi_head(kind, channels, size)
+    if name == "asdn occluding":
+        return ASDN(FullyConnectedASDN(head), WindowSampling(), Occluder(), threshold=-1)
     if name.startswith("asdn"):
         network = FullyConnectedASDN(head) if "fc" in name else ConvolutionalASDN(channels, width=4)
         adversary = ASDN(network, threshold=-1)  # every mask counts, so that there is a gradient to look for

@@ -25,7 +25,18 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.ops import MultiScaleRoIAlign
 
-from afrcnn.adversary import ASDN, ASTN, Chain, ConvolutionalASDN, FullyConnectedASDN, Hardened, LocalisationNetwork
+from afrcnn.adversary import (
+    ASDN,
+    ASTN,
+    Chain,
+    ConvolutionalASDN,
+    FullyConnectedASDN,
+    Hardened,
+    LocalisationNetwork,
+    Occluder,
+    RandomDropout,
+    WindowSampling,
+)
 from afrcnn.adversary.attach import attach, detach, pretraining_loss, roi_head_of
 from afrcnn.detector.backbones import small
 from afrcnn.detector.fast_rcnn import FastRCNN
@@ -509,3 +520,17 @@ def test_features_that_are_not_square_are_refused():
     model.roi_heads.box_roi_pool = MultiScaleRoIAlign(["0"], (4, 9), 2)
     with pytest.raises(ValueError, match="4 x 9"):
         roi_head_of(model)
+
+
+@every_small_detector
+def test_objects_are_hidden_behind_all_rois_of_the_update(name):
+    model, occluder, seen = build(name), Occluder(), []
+    observe = occluder.observe
+    occluder.observe = lambda features, labels: (seen.append((features, labels)), observe(features, labels))
+    attach(model, RandomDropout(WindowSampling(), occluder), 0.0)
+    losses = run(model, *batch())
+    assert all(loss.isfinite() for loss in losses.values())
+    ((features, labels),) = seen
+    assert len(features) == len(labels) and not features.requires_grad
+    assert (labels > 0).any() and (name == "ours" or (labels == 0).any())
+    assert occluder.observed is None  # used, and not kept for another update

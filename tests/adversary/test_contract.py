@@ -11,7 +11,7 @@ from torchvision.models.detection.faster_rcnn import TwoMLPHead
 from afrcnn.adversary import DetachedHead
 from afrcnn.adversary.contract import HeadCopy, score_drop, true_class_score
 
-JOINT = ["asdn fc", "asdn conv", "astn", "random", "hard"]
+JOINT = ["asdn fc", "asdn conv", "asdn occluding", "astn", "random", "hard"]
 LONGER = [("asdn fc", "astn", "random"), ("hard", "asdn conv", "astn"), ("astn", "asdn fc", "astn", "asdn conv")]
 EVERY = [
     *((name,) for name in [*JOINT, "asdn fc pretraining", "asdn conv pretraining"]),

@@ -17,9 +17,11 @@ from afrcnn.adversary import (
     HardDropout,
     Hardened,
     LocalisationNetwork,
+    Occluder,
     RandomDropout,
     RoIHead,
     Seam,
+    WindowSampling,
 )
 from afrcnn.detector.backbones import Network, small
 from afrcnn.detector.box_coding import BoxCoder
@@ -266,8 +268,10 @@ def build_adversary(name, detector):
     parts = {
         "asdn": lambda: ASDN(FullyConnectedASDN(head), threshold=-1),
         "conv": lambda: ASDN(ConvolutionalASDN(128, width=8), threshold=-1),
+        "occluding": lambda: ASDN(FullyConnectedASDN(head), WindowSampling(), Occluder(), threshold=-1),
         "astn": lambda: ASTN(LocalisationNetwork(head), scale=0.1, translation=0.1),
         "random": RandomDropout,
+        "windows": lambda: RandomDropout(WindowSampling(), Occluder()),
         "hard": HardDropout,
     }
     names = name.split("+")
@@ -275,7 +279,19 @@ def build_adversary(name, detector):
 
 
 @pytest.mark.parametrize(
-    "name", ["asdn", "conv", "astn", "random", "hard", "asdn+astn", "hard+astn", "astn+conv+random"]
+    "name",
+    [
+        "asdn",
+        "conv",
+        "astn",
+        "random",
+        "hard",
+        "asdn+astn",
+        "hard+astn",
+        "astn+conv+random",
+        "occluding+astn",
+        "windows",
+    ],
 )
 def test_the_detectors_losses_and_the_adversarys_loss_give_each_other_no_gradient(name, detector):
     detector = copy.deepcopy(detector).train()

@@ -62,7 +62,8 @@ class WindowSampling(nn.Module):
         n, size, _ = heatmap.shape
         area = torch.empty(n).uniform_(*self.shares) * size**2
         ratio = torch.empty(n).uniform_(-1, 1).mul(torch.tensor(self.aspect).log()).exp()
-        heights = (area * ratio).sqrt().round().clamp(1, size)
+        # Not so low that the width would not fit.
+        heights = (area * ratio).sqrt().round().clamp(1, size).maximum((area / size).round())
         widths = (area / heights).round().clamp(1, size)
         luck = torch.rand(n, device=heatmap.device)
         sides = torch.stack([heights, widths], dim=1).long()
