@@ -124,6 +124,9 @@ TRIALS = {
         "--joint.decay_at=[560]",
         "--joint.clean_iterations=240",
     ],
+    "frozen_trunk": [*METHODS["full"], "--detector.frozen_stages=10"],
+    "frozen_baseline": ["--detector.frozen_stages=10"],
+    "third_of_the_rate": [*METHODS["full"], "--joint.learning_rate=0.0003"],
     "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
     "paper_clean_end": [*METHODS["paper_full"], CLEAN_END],
 }

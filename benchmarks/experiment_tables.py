@@ -57,6 +57,9 @@ NAMES = {
     "no_clean_images": "full, every image adversarial",
     "quarter_clean": "full, three of four images adversarial",
     "twice_as_long": "full, twice as long",
+    "frozen_trunk": "full, the trunk fixed",
+    "frozen_baseline": "baseline, the trunk fixed",
+    "third_of_the_rate": "full, a third of the learning rate",
     "no_clean_end": "full, no clean end",
     "paper_clean_end": "the paper's, with a clean end",
 }
