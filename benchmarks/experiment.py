@@ -128,6 +128,7 @@ TRIALS = {
     "frozen_baseline": ["--detector.frozen_stages=10"],
     "more_rois": [*METHODS["full"], "--detector.rois_per_image=128"],
     "more_rois_frozen_trunk": [*METHODS["full"], "--detector.rois_per_image=128", "--detector.frozen_stages=10"],
+    "mined": [*METHODS["full"], "--detector.ohem=[joint]"],
     "third_of_the_rate": [*METHODS["full"], "--joint.learning_rate=0.0003"],
     "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
     "paper_clean_end": [*METHODS["paper_full"], CLEAN_END],

@@ -61,6 +61,7 @@ NAMES = {
     "frozen_baseline": "baseline, the trunk fixed",
     "more_rois": "full, 128 RoIs an image",
     "more_rois_frozen_trunk": "full, 128 RoIs an image, the trunk fixed",
+    "mined": "full, and OHEM",
     "third_of_the_rate": "full, a third of the learning rate",
     "no_clean_end": "full, no clean end",
     "paper_clean_end": "the paper's, with a clean end",
