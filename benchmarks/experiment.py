@@ -30,7 +30,7 @@ from afrcnn.training.recipe import Recipe, load_recipe
 from afrcnn.training.run import Run, open_split
 from afrcnn.training.train import train
 from real_photographs import propose
-from validation_split import divide
+from validation_split import divide, link_proposals
 
 RUNS = Path("runs")
 OPEN_CARDS = Path("splits/cards")
@@ -38,7 +38,7 @@ VALIDATION = Path("validation")
 
 
 def split_of_one_s_own(root: Path, train_split: str, test_split: str) -> list[str]:
-    """Return the fields of a dataset that is made of another's trainval; `link_proposals` makes its proposals."""
+    """Return the fields of a dataset that is made of another's trainval; `prepare` makes it."""
     fields = {"root": root, "proposals": root / "proposals", "train_split": train_split, "test_split": test_split}
     return [f"--data.{name}={value}" for name, value in fields.items()]
 
@@ -190,14 +190,10 @@ def prepare(name: str, recipe: Recipe) -> None:
         split_open_hidden(original.data.root, original.data.train_split, out=recipe.data.root)
     else:
         divide(Path(original.data.root), Path(recipe.data.root))
-    # Those of trainval serve both parts: a store's boxes are found by image.
     assert original.data.proposals is not None and recipe.data.proposals is not None
     store = Path(original.data.proposals) / f"{original.data.train_split}-{original.data.proposal_method}"
-    for split in (recipe.data.train_split, recipe.data.test_split):
-        link = Path(recipe.data.proposals) / f"{split}-{recipe.data.proposal_method}"
-        link.parent.mkdir(exist_ok=True)
-        if not link.exists():
-            link.symlink_to(store.resolve())
+    splits = recipe.data.train_split, recipe.data.test_split
+    link_proposals(store, Path(recipe.data.proposals), splits, recipe.data.proposal_method)
 
 
 def examine(folder: Path) -> None:

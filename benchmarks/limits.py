@@ -21,6 +21,7 @@ from afrcnn.evaluation.results import read_results
 from afrcnn.training.recipe import load_recipe
 from afrcnn.training.run import Run
 from afrcnn.training.train import train
+from validation_split import link_proposals
 
 CHANGES = {
     "as in the recipe": [],
@@ -46,13 +47,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    # One store serves both parts: its boxes are found by image.
     proposals = arguments.root / "proposals"
-    for split in ("train", "val"):
-        link = proposals / f"{split}-fast"
-        if not link.exists():
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(Path(f"proposals/{arguments.set}/trainval-fast").resolve())
+    link_proposals(Path(f"proposals/{arguments.set}/trainval-fast"), proposals, ("train", "val"))
 
     table = Table(title=f"{arguments.set}: {arguments.iterations} iterations, validation part of trainval")
     for column in ("change", "mAP 11-point", "COCO AP"):

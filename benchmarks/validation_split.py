@@ -6,6 +6,7 @@ Settings are chosen on val; test is only for the numbers that are reported.
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,15 @@ def divide(source: Path, folder: Path, share: float = 0.2, seed: int = 0) -> Non
     held = set(np.random.default_rng(seed).permutation(len(ids))[: round(len(ids) * share)].tolist())
     for split, kept in (("train", lambda i: i not in held), ("val", lambda i: i in held)):
         (sets / f"{split}.txt").write_text("".join(f"{image}\n" for i, image in enumerate(ids) if kept(i)))
+
+
+def link_proposals(store: Path, folder: Path, splits: Sequence[str], method: str = "fast") -> None:
+    """Let a store of all images serve their parts in another folder, too: its boxes are found by image."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for split in splits:
+        link = folder / f"{split}-{method}"
+        if not link.exists():
+            link.symlink_to(store.resolve())
 
 
 if __name__ == "__main__":

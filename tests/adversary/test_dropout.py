@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 from torch.nn import functional as F
 
-from afrcnn.adversary import ASDN, HardDropout, MaskSampling, RandomDropout
+from afrcnn.adversary import ASDN, DropBlock, HardDropout, MaskSampling, RandomDropout
 
 
 @pytest.mark.parametrize("size", [6, 7, 14])
@@ -40,7 +40,7 @@ def test_random_dropout_is_repeated_by_the_state_of_the_generator(tiny):
     assert torch.equal(first, RandomDropout()(features, labels, head).features)
 
 
-@pytest.mark.parametrize("build", [RandomDropout, HardDropout, lambda: HardDropout(3, 2)])
+@pytest.mark.parametrize("build", [RandomDropout, HardDropout, lambda: HardDropout(3, 2), DropBlock])
 @pytest.mark.parametrize("kind", ["fully connected", "torchvision", "residual"])
 def test_the_score_drop_is_that_of_the_detector_asked_before_and_after(tiny, build, kind):
     detector = tiny.detector(kind)

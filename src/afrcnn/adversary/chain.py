@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from afrcnn.adversary.contract import Hardened, Head
+from afrcnn.adversary.contract import Hardened, Head, show
 
 
 class Chain(nn.ModuleDict):
@@ -27,6 +27,4 @@ class Chain(nn.ModuleDict):
     def observe(self, features: Tensor, labels: Tensor) -> None:
         """Show all RoIs of an update to those adversaries that look at them; see ``Adversary``."""
         for adversary in self.values():
-            observe = getattr(adversary, "observe", None)
-            if callable(observe):
-                observe(features, labels)
+            show(adversary, features, labels)

@@ -62,6 +62,13 @@ class Adversary(Protocol):
         """
 
 
+def show(adversary: object, features: Tensor, labels: Tensor) -> None:
+    """Show all RoIs of an update (m x C x d x d, and their labels) to an adversary, if it has a method ``observe``."""
+    observe = getattr(adversary, "observe", None)
+    if callable(observe):
+        observe(features, labels)
+
+
 LOWERED = (nn.Linear, nn.Conv2d)
 """Layers that autocast computes in 16 bits."""
 

@@ -9,7 +9,7 @@ from math import ceil
 import torch
 from torch import Tensor, nn
 
-from afrcnn.adversary.contract import Hardened, Head
+from afrcnn.adversary.contract import Hardened, Head, show
 from afrcnn.processes import mean_count, rank_and_size
 
 
@@ -44,9 +44,7 @@ class Seam(nn.Module):
         turns = zip(labels, self.adversarial(len(labels)), strict=True)
         chosen = torch.cat([(label > 0) & adversarial for label, adversarial in turns]).nonzero().flatten()
         joined = torch.cat(list(labels))
-        observe = getattr(self.adversary, "observe", None)
-        if callable(observe):
-            observe(features.detach(), joined)
+        show(self.adversary, features.detach(), joined)
         hardened = Hardened(*self.adversary(features[chosen], joined[chosen], head))
         self.metrics = hardened.metrics
         loss = hardened.loss * (len(chosen) / mean_count(len(chosen), features.device))
