@@ -15,11 +15,15 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from afrcnn.data.splits import split_open_hidden
+from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.jitter import Pool
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.detections import Detection, write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
@@ -61,17 +65,24 @@ LEVELS = (0.2, 0.4, 0.6)
 """Shares of the boxes that are hidden in the stress test."""
 
 JOINT = [
-    "--joint.iterations=400",
-    "--joint.decay_at=[280]",
+    "--joint.iterations=150",
+    "--joint.images_per_iteration=4",
+    "--joint.learning_rate=0.002",
+    "--joint.decay_at=[105]",
     "--detector.rois_per_image=64",
-    "--detector.frozen_stages=4",
-    "--data.workers=1",
+    "--detector.frozen_stages=10",
+    "--data.proposals_per_image=500",
+    "--data.workers=0",
 ]
 """What all methods have in common: the last stage's schedule."""
 
-PRETRAINED = ["--pretraining.iterations=150"]
+PRETRAINED = [
+    "--pretraining.iterations=60",
+    "--pretraining.images_per_iteration=4",
+    "--pretraining.learning_rate=0.002",
+]
 WINDOWS = ["--{0}.mask=window", "--{0}.share=0.6", "--{0}.least_share=0.1", "--{0}.occluder=features"]
-CLEAN_END = "--joint.clean_iterations=120"
+CLEAN_END = "--joint.clean_iterations=45"
 OCCLUDING = [
     CLEAN_END,
     *PRETRAINED,
@@ -118,11 +129,11 @@ TRIALS = {
     "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
     "no_clean_images": [*METHODS["full"], "--adversary.clean_fraction=0"],
     "quarter_clean": [*METHODS["full"], "--adversary.clean_fraction=0.25"],
-    "twice_as_long": [
+    "longer_clean_end": [*METHODS["full"], "--joint.clean_iterations=75"],
+    "longer_clean_end_smaller_windows": [
         *METHODS["full"],
-        "--joint.iterations=800",
-        "--joint.decay_at=[560]",
-        "--joint.clean_iterations=240",
+        "--joint.clean_iterations=75",
+        "--adversary.asdn.share=0.4",
     ],
     "frozen_trunk": [*METHODS["full"], "--detector.frozen_stages=10"],
     "frozen_baseline": ["--detector.frozen_stages=10"],
@@ -144,6 +155,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    photographs = Photographs()
     for seed in arguments.seeds:
         for name in arguments.sets:
             for method in arguments.methods:
@@ -151,16 +163,17 @@ def main() -> None:
                 if not is_done(folder):
                     with claim(folder) as mine:
                         if mine and not is_done(folder):
-                            run(name, method, seed, folder)
+                            run(name, method, seed, folder, photographs)
 
 
-def run(name: str, method: str, seed: int, folder: Path) -> None:
+def run(name: str, method: str, seed: int, folder: Path, photographs: Photographs) -> None:
     """Train and measure one run."""
     source = stage_one(name, seed)
     fields = [f"--init_from={source}", f"--seed={seed}", *JOINT, *(METHODS | TRIALS)[method]]
     config, data = SETS[name]
-    train(load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields]), folder)
-    examine(folder)
+    with photographs.of(source):
+        train(load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields]), folder)
+        examine(folder)
     # Weights and optimiser of all runs would take 60 GB; those of the first seed stay.
     finished = Run(folder)
     for file in (finished.checkpoint_file, *(finished.weights_files if seed else ())):
@@ -202,7 +215,9 @@ def examine(folder: Path) -> None:
     recipe = run.recipe()
     split = recipe.data.test_split
     dataset = open_split(recipe, split)
-    find = partial(detect, run.detector(), engine=recipe.engine, workers=1)
+    detector = run.detector()
+    detector.head.to(torch.bfloat16)  # as autocast has it, which would cast fc6 again for each photograph
+    find = partial(detect, detector, engine=recipe.engine, workers=0)
     found: list[Detection] = []
 
     def keep(images: StressedImages) -> Sequence[Detection]:
@@ -222,6 +237,61 @@ def examine(folder: Path) -> None:
 def is_done(folder: Path) -> bool:
     """Tell whether a run has its results, which are written last."""
     return Run(folder).results_file.is_file()
+
+
+class Photographs:
+    """Features of photographs, computed once: where the whole trunk is fixed, all methods of a seed see the same.
+
+    Each photograph goes through the trunk alone, in training as in evaluation, and not padded to the size of another.
+    """
+
+    limit = 1500
+
+    def __init__(self) -> None:
+        self.detector: Path | None = None
+        self.features: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+
+    @contextmanager
+    def of(self, detector: Path) -> Iterator[None]:
+        """For a block, let all detectors that begin with that one's trunk share the features."""
+        if detector != self.detector:
+            self.detector, self.features = detector, {}
+
+        def known_pooling(model: FastRCNN, images: Sequence[Tensor]) -> Pool:
+            return self.pooling(model, images)
+
+        original = FastRCNN.pooling
+        FastRCNN.pooling = known_pooling  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            FastRCNN.pooling = original  # type: ignore[method-assign]
+
+    def pooling(self, model: FastRCNN, images: Sequence[Tensor]) -> Pool:
+        """As ``FastRCNN.pooling``."""
+        assert not any(weight.requires_grad for weight in model.trunk.parameters())
+        known = [self.compute(model, image) for image in images]
+
+        def pool(rois: Sequence[Tensor]) -> Tensor:
+            parts = zip(known, rois, strict=True)
+            return torch.cat(
+                [model.roi_pooling(features, model.resize([roi], [scale])) for (features, scale), roi in parts]
+            )
+
+        return pool
+
+    def compute(self, model: FastRCNN, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the trunk's features of an image (3 x H x W, uint8), and its scale."""
+        key = (*image.shape, sha256(memoryview(image.contiguous().numpy())).digest())
+        found = self.features.get(key)
+        if found is None:
+            # Whether they are known must make no difference: neither to what is drawn later, nor to gradients.
+            with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.no_grad():
+                batch, (scale,) = model.prepare([image.clone()])
+                found = model.trunk(batch), scale
+            if len(self.features) < self.limit:
+                self.features[key] = found
+        return found
 
 
 @contextmanager
