@@ -75,7 +75,9 @@ def test_through_the_seam_it_meets_the_foreground_of_adversarial_images_alone(ti
     features, _ = tiny.objects(12)
     features += 0.1
     labels = [torch.tensor([1, 2, 3, 0, 0, 0]), torch.tensor([2, 1, 0, 0, 0, 0])]
-    hardened, loss = Seam(DropBlock())(features, labels, tiny.detector().detached)
+    hardened, loss = Seam(DropBlock())(
+        features, labels, tiny.detector().detached, [torch.ones(len(each)) for each in labels]
+    )
     changed = (hardened != features).flatten(1).any(dim=1)
     assert changed.nonzero().flatten().tolist() == [6, 7] and loss == 0
 

@@ -133,7 +133,7 @@ def test_the_seam_shows_all_rois_of_an_update_also_to_adversaries_in_a_chain(kin
     features[3:] = torch.tensor([7.0, 8, 9])[:, None, None, None]
     labels = [torch.tensor([0, 0, 0]), torch.tensor([1, 0, 2])]
     seam = Seam(Chain(first=Plain(), second=build()), clean_fraction=0.5)
-    hardened, _ = seam(features, labels, lambda x: x.flatten(1)[:, :3])
+    hardened, _ = seam(features, labels, lambda x: x.flatten(1)[:, :3], [torch.ones(len(each)) for each in labels])
     assert torch.equal(hardened[:3], features[:3]) and torch.equal(hardened[4], features[4])
     assert hardened[3].unique().tolist() in ([0, 7], [7, 8], [7, 9])
     assert hardened[5].unique().tolist() in ([0, 9], [7, 9], [8, 9])

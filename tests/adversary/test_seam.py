@@ -61,6 +61,11 @@ def test_the_fraction_holds_over_long_runs_exactly(fraction):
         assert clean == ceil(number * Fraction(fraction))
 
 
+def ones(labels):
+    """Overlaps of RoIs that all fit their objects exactly."""
+    return [torch.ones(len(label)) for label in labels]
+
+
 @pytest.mark.parametrize("before", [1, 2, 7])
 @pytest.mark.parametrize("fraction", FRACTIONS)
 def test_turns_go_on_from_the_state_dict(fraction, before):
@@ -78,19 +83,21 @@ def test_a_fraction_beyond_zero_and_one_is_refused(fraction):
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4])
 @pytest.mark.parametrize("fraction", FRACTIONS)
-def test_only_foreground_of_adversarial_images_changes_and_all_else_keeps_its_bits(fraction, images):
-    seam = Seam(adversary := Negating(), fraction)
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_only_foreground_of_adversarial_images_that_fits_changes_and_all_else_keeps_its_bits(fraction, images, least):
+    seam = Seam(adversary := Negating(), fraction, least)
     turns = adversarial_by_counting(fraction, 6 * images)
     for update in range(6):
         labels = [torch.randint(0, 3, (5 + image,)) for image in range(images)]
         features = torch.rand(sum(map(len, labels)), 4, 3, 3) - 0.5
         given, head = features.clone(), object()
-        hardened, loss = seam(features, labels, head)
+        overlaps = [torch.rand(len(label)) for label in labels]
+        hardened, loss = seam(features, labels, head, overlaps)
 
         expected, chosen, at = [], [], 0
-        for image, label in enumerate(labels):
-            for value in label.tolist():
-                hard = value > 0 and turns[update * images + image]
+        for image, (label, overlap) in enumerate(zip(labels, overlaps, strict=True)):
+            for value, fit in zip(label.tolist(), overlap.tolist(), strict=True):
+                hard = value > 0 and fit >= least and turns[update * images + image]
                 expected.append(-given[at] if hard else given[at])
                 chosen += [(at, value)] if hard else []
                 at += 1
@@ -105,7 +112,7 @@ def test_gradients_pass_around_the_adversary_and_through_it():
     features = torch.rand(5, 4, 3, 3, requires_grad=True)
     seam = Seam(Negating())
     weight = torch.rand_like(features)
-    (weight * seam(features, labels, None)[0]).sum().backward()
+    (weight * seam(features, labels, None, ones(labels))[0]).sum().backward()
     sign = torch.tensor([1.0, 1, -1, 1, -1]).view(5, 1, 1, 1)  # the first image is clean
     assert torch.equal(features.grad, weight * sign) and seam.adversary.weight.grad is None
 
@@ -119,7 +126,7 @@ def test_without_foreground_nothing_changes_and_the_loss_is_zero_with_zero_gradi
     labels = [torch.tensor(label, dtype=torch.int64) for label in labels]
     features, _ = tiny.objects(sum(map(len, labels)))
     trained = nn.Parameter(torch.zeros(()))
-    hardened, loss = Seam(adversary)(features, labels, tiny.detector().detached)
+    hardened, loss = Seam(adversary)(features, labels, tiny.detector().detached, ones(labels))
     assert torch.equal(hardened, features) and loss == 0
     (loss + trained).backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in adversary.parameters())
@@ -131,7 +138,8 @@ def test_on_one_process_the_loss_is_the_adversarys_own(tiny, kind):
     head = tiny.detector(kind).detached
     features, labels = tiny.objects(6)
     state = torch.get_rng_state()
-    hardened, loss = Seam(adversary, clean_fraction=0)(features, [labels[:2], labels[2:]], head)
+    parts = [labels[:2], labels[2:]]
+    hardened, loss = Seam(adversary, clean_fraction=0)(features, parts, head, ones(parts))
     torch.set_rng_state(state)
     alone = adversary(features, labels, head)
     assert torch.equal(hardened, alone.features) and torch.equal(loss, alone.loss)
@@ -143,7 +151,8 @@ def test_in_sixteen_bits_features_keep_their_type_and_what_is_clean_its_bits(tin
     features = features.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         seam = Seam(tiny.adversary(name))
-        hardened, loss = seam(features, [labels[:3], labels[3:]], tiny.detector().detached)
+        parts = [labels[:3], labels[3:]]
+        hardened, loss = seam(features, parts, tiny.detector().detached, ones(parts))
     assert hardened.dtype == torch.bfloat16 and loss.isfinite()
     assert torch.equal(hardened[:3], features[:3]) and not torch.equal(hardened[3:], features[3:])
 
@@ -154,5 +163,6 @@ def test_an_adversary_that_answers_in_another_type_is_brought_back():
             return features.float() + 1, features.new_zeros(()), {}
 
     features = torch.rand(2, 1, 2, 2).bfloat16()
-    hardened, _ = Seam(Precise(), 0)(features, [torch.tensor([0, 1])], None)
+    labels = [torch.tensor([0, 1])]
+    hardened, _ = Seam(Precise(), 0)(features, labels, None, ones(labels))
     assert torch.equal(hardened, torch.stack([features[0], (features[1].float() + 1).bfloat16()]))

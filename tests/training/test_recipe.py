@@ -76,6 +76,7 @@ OTHERS = {
     "adversary": {
         "chain": ["asdn", "mine.Own"],
         "clean_fraction": 0.25,
+        "least_iou": 0.75,
         "pretrained": ["astn"],
         "asdn": {
             "network": "convolutional",

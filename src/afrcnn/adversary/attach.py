@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.ops import box_iou
 
 from afrcnn.adversary.contract import DetachedHead, Hardened, RoIHead, evaluating
 from afrcnn.adversary.seam import Seam
@@ -25,7 +26,7 @@ from afrcnn.detector.fast_rcnn import FastRCNN
 Detector: TypeAlias = FastRCNN | GeneralizedRCNN
 
 
-def attach(detector: Detector, adversary: nn.Module, clean_fraction: float = 0.5) -> None:
+def attach(detector: Detector, adversary: nn.Module, clean_fraction: float = 0.5, least_iou: float = 0.0) -> None:
     """Let an adversary take part in a detector's training.
 
     The losses then have one more, the adversary's: ``loss_adversary`` of torchvision's detectors, ``adversary`` of
@@ -37,6 +38,7 @@ def attach(detector: Detector, adversary: nn.Module, clean_fraction: float = 0.5
         detector: a ``FastRCNN``, or torchvision's ``FasterRCNN``, ``MaskRCNN``, ``KeypointRCNN`` or alike.
         adversary: an ``Adversary`` (see ``afrcnn.adversary.contract``).
         clean_fraction: the share of the images, in [0, 1], that it does not touch.
+        least_iou: the smallest IoU with its object of a proposal that it is given, in [0, 1]; all objects' when 0.
 
     Raises:
         TypeError: the detector is none of these.
@@ -46,9 +48,9 @@ def attach(detector: Detector, adversary: nn.Module, clean_fraction: float = 0.5
         raise ValueError("the detector has an adversary already; detach it first")
     device = next(detector.parameters()).device
     if isinstance(detector, FastRCNN):
-        detector.seam = Seam(adversary, clean_fraction).to(device)
+        detector.seam = Seam(adversary, clean_fraction, least_iou).to(device)
     else:
-        seam = RoIHeadsSeam(adversary, clean_fraction).to(device)
+        seam = RoIHeadsSeam(adversary, clean_fraction, least_iou).to(device)
         seam.join(_roi_heads_of(detector))
         detector.seam = seam
 
@@ -136,9 +138,9 @@ class RoIHeadsSeam(Seam):
     that a copy of the detector is wired to the copy.
     """
 
-    def __init__(self, adversary: nn.Module, clean_fraction: float) -> None:
-        super().__init__(adversary, clean_fraction)
-        self.sampled: tuple[list[Tensor], DetachedHead] | None = None
+    def __init__(self, adversary: nn.Module, clean_fraction: float, least_iou: float) -> None:
+        super().__init__(adversary, clean_fraction, least_iou)
+        self.sampled: tuple[list[Tensor], DetachedHead, list[Tensor]] | None = None
         self.loss: Tensor | None = None
 
     def join(self, roi_heads: RoIHeads) -> None:
@@ -155,19 +157,24 @@ class RoIHeadsSeam(Seam):
         for handle in self.handles:
             handle.remove()
 
-    def select_training_samples(self, roi_heads: RoIHeads, *args: Any, **kwargs: Any) -> Any:
-        """Do as ``roi_heads`` does, and keep the labels."""
-        samples = type(roi_heads).select_training_samples(roi_heads, *args, **kwargs)
+    def select_training_samples(self, roi_heads: RoIHeads, proposals: list[Tensor], targets: Any) -> Any:
+        """Do as ``roi_heads`` does, and keep the labels, and how well the samples fit their objects."""
+        samples = type(roi_heads).select_training_samples(roi_heads, proposals, targets)
+        rois, matches, labels, _ = samples
+        overlaps = [
+            box_iou(roi, target["boxes"][match]).diagonal() if len(target["boxes"]) else torch.zeros_like(roi[:, 0])
+            for roi, match, target in zip(rois, matches, targets, strict=True)
+        ]
         # The head is asked for every time: predictors are often replaced by ones for other classes.
-        self.sampled = samples[2], DetachedHead(roi_heads.box_head, roi_heads.box_predictor)
+        self.sampled = labels, DetachedHead(roi_heads.box_head, roi_heads.box_predictor), overlaps
         return samples
 
     def harden(self, pooling: nn.Module, _: Any, features: Tensor) -> Tensor:
         """Return the features (n x C x d x d) of the samples with the adversary's in their places."""
         if not pooling.training or self.sampled is None:
             return features
-        (labels, head), self.sampled = self.sampled, None
-        features, self.loss = self(features, labels, head)
+        (labels, head, overlaps), self.sampled = self.sampled, None
+        features, self.loss = self(features, labels, head, overlaps)
         return features
 
     def add_loss(self, roi_heads: RoIHeads, _: Any, output: tuple[Any, dict[str, Tensor]]) -> tuple[Any, Any]:

@@ -22,27 +22,36 @@ class Seam(nn.Module):
         adversary: an ``Adversary`` (see ``afrcnn.adversary.contract``).
         clean_fraction: the share of the images, in [0, 1], that no adversary touches, so that the detector does not
             overfit to hard examples (section 5.1: one image of two).
+        least_iou: the smallest IoU with its object, in [0, 1], of a RoI that is made harder (0, any, in the paper). A
+            RoI that shows part of an object, and most of that hidden, shows little else than background.
     """
 
-    def __init__(self, adversary: nn.Module, clean_fraction: float = 0.5) -> None:
+    def __init__(self, adversary: nn.Module, clean_fraction: float = 0.5, least_iou: float = 0.0) -> None:
         super().__init__()
         self.adversary = adversary
+        self.least_iou = least_iou
         self.adversarial = AdversarialImages(clean_fraction)
         self.metrics: dict[str, Tensor] = {}
 
-    def forward(self, features: Tensor, labels: Sequence[Tensor], head: Head) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, features: Tensor, labels: Sequence[Tensor], head: Head, overlaps: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """Return features of which some are harder, and the adversary's loss.
 
         Args:
             features: n x C x d x d, of the RoIs of all images.
             labels: the RoIs' labels by image, n in all; 0 is background.
             head: the detector's classifier.
+            overlaps: the foreground RoIs' IoU with their object, by image as the labels; of background, any numbers.
 
         Returns:
             Features n x C x d x d and a scalar, which over processes averages to the mean over all their objects.
         """
-        turns = zip(labels, self.adversarial(len(labels)), strict=True)
-        chosen = torch.cat([(label > 0) & adversarial for label, adversarial in turns]).nonzero().flatten()
+        turns = zip(labels, overlaps, self.adversarial(len(labels)), strict=True)
+        chosen = torch.cat(
+            [(label > 0) & (overlap >= self.least_iou) & adversarial for label, overlap, adversarial in turns]
+        )
+        chosen = chosen.nonzero().flatten()
         joined = torch.cat(list(labels))
         show(self.adversary, features.detach(), joined)
         hardened = Hardened(*self.adversary(features[chosen], joined[chosen], head))

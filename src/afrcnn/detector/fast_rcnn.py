@@ -124,7 +124,8 @@ class FastRCNN(nn.Module):
             samples, pooled = self.jitter(samples, sizes, pool)
         adversarial = {}
         if self.seam is not None:
-            pooled, loss = self.seam(pooled, [sample.labels for sample in samples], self.detached_head())
+            labels, overlaps = zip(*((sample.labels, sample.overlaps) for sample in samples), strict=True)
+            pooled, loss = self.seam(pooled, labels, self.detached_head(), overlaps)
             adversarial["adversary"] = loss
         logits, deltas = self.predictor(self.head(pooled))
         return self.losses(logits.float(), deltas.float(), samples) | adversarial

@@ -24,6 +24,12 @@ class Sample(NamedTuple):
     labels: Tensor
     boxes: Tensor
 
+    @property
+    def overlaps(self) -> Tensor:
+        """The IoU of each RoI with its box, n."""
+        overlaps: Tensor = box_iou(self.rois, self.boxes).diagonal()
+        return overlaps
+
 
 class RoISampler(nn.Module):
     """Draws foreground and background RoIs from an image's proposals (Fast R-CNN, section 2.3).

@@ -226,6 +226,8 @@ class AdversaryRecipe:
     package.module.Class."""
     clean_fraction: ClosedUnitInterval = 0.5
     """Share of the images that no adversary touches; of two, one in the paper."""
+    least_iou: ClosedUnitInterval = 0.0
+    """Smallest IoU with its object of a proposal that is made harder; any foreground's in the paper."""
     pretrained: list[str] | None = None
     """Adversaries of the chain that are trained alone first; those that have a pre-training, as ASDN, when null."""
     asdn: ASDNRecipe = field(default_factory=ASDNRecipe)

@@ -145,7 +145,7 @@ def meet(recipe: Recipe, detector: FastRCNN) -> None:
     detector.jitter = build_jitter(recipe.adversary)
     if recipe.adversary.chain:
         adversary = build_adversary(recipe.adversary, initial_head(recipe.detector, detector))
-        attach(detector, adversary, recipe.adversary.clean_fraction)
+        attach(detector, adversary, recipe.adversary.clean_fraction, recipe.adversary.least_iou)
 
 
 def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
