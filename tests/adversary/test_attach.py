@@ -23,7 +23,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from afrcnn.adversary import (
     ASDN,
@@ -356,6 +356,7 @@ class Recorder(RoIHeads):
     def select_training_samples(self, proposals, targets):
         proposals, matched, labels, offsets = super().select_training_samples(proposals, targets)
         self.labels = [(CLASSES + 1 - label) * (label > 0) for label in labels]
+        self.samples, self.objects = proposals, [target["boxes"] for target in targets]
         return proposals, matched, self.labels, offsets
 
 
@@ -385,6 +386,27 @@ def test_the_foreground_of_adversarial_images_is_replaced_for_the_box_head_alone
     assert_same(adversary.features, plain["box"][hidden])
     assert_same(given.pop("box"), plain.pop("box") * ~hidden[:, None, None, None])
     assert_same(given, plain)  # what the mask branch is given
+
+
+@pytest.mark.parametrize("least_iou", [0.0, 0.6, 1.0])
+def test_of_the_foreground_the_adversary_is_given_what_fits_its_object(least_iou):
+    model = build("plain_backbone")
+    model.roi_heads.__class__ = Recorder
+    attach(model, adversary := Zero(), clean_fraction=0.0, least_iou=least_iou)
+    images, targets = batch(4)
+    targets[2] = {name: value[:0] for name, value in targets[2].items()}
+    run(model, images, targets)
+    given = [
+        label
+        for labels, rois, boxes in zip(
+            model.roi_heads.labels, model.roi_heads.samples, model.roi_heads.objects, strict=True
+        )
+        for label, roi in zip(labels.tolist(), rois, strict=True)
+        if label and max(float(box_iou(roi[None], box[None])) for box in boxes) >= least_iou
+    ]
+    assert adversary.labels.tolist() == given
+    foreground = sum(int((labels > 0).sum()) for labels in model.roi_heads.labels)
+    assert 0 < len(given) <= foreground and (len(given) == foreground) == (least_iou == 0)
 
 
 def test_the_adversary_competes_with_the_predictor_that_is_there_now():

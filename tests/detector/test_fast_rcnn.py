@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection._utils import BoxCoder as ReferenceCoder
 from torchvision.models.detection.roi_heads import RoIHeads, fastrcnn_loss
+from torchvision.ops import box_iou
 
 from afrcnn.adversary import (
     ASDN,
@@ -376,6 +377,24 @@ def test_training_losses_are_those_of_features_of_which_the_adversarial_foregrou
     for name in ("classification", "box_regression"):
         torch.testing.assert_close(losses[name], expected[name])
         assert torch.equal(losses[name], plain[name]) == (fraction == 1)
+
+
+def test_the_adversary_is_given_the_foreground_that_fits_its_object(detector):
+    detector = copy.deepcopy(detector).train()
+    images = [torch.rand(3, 64, 64) for _ in range(2)]
+    proposals, targets = [random_boxes(60) for _ in images], [objects(3) for _ in images]
+    torch.manual_seed(7)
+    samples = detector.sample(proposals, targets)
+    fits = [
+        (sample.labels > 0) & (box_iou(sample.rois, target["boxes"]).amax(dim=1) >= 0.8)
+        for sample, target in zip(samples, targets, strict=True)
+    ]
+    expected = torch.cat([sample.labels[fit] for sample, fit in zip(samples, fits, strict=True)])
+    detector.seam = Seam(adversary := Hiding(), clean_fraction=0, least_iou=0.8)
+    torch.manual_seed(7)
+    detector(images, proposals, targets)
+    assert torch.equal(adversary.labels[0], expected)
+    assert 0 < len(expected) < sum(int((sample.labels > 0).sum()) for sample in samples)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.ops import box_iou
 
-from afrcnn.detector.sampling import RoISampler, draw
+from afrcnn.detector.sampling import RoISampler, Sample, draw
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +150,14 @@ def test_the_same_random_state_draws_the_same_rois():
         torch.manual_seed(5)
         samples.append(RoISampler(32)(proposals, objects))
     assert all(torch.equal(one, other) for one, other in zip(*samples, strict=True))
+
+
+def test_overlaps_are_each_roi_s_iou_with_its_own_box():
+    rois, boxes = random_boxes(40), random_boxes(40)
+    overlaps = Sample(rois, torch.ones(40, dtype=torch.int64), boxes).overlaps
+    for roi, box, overlap in zip(rois.tolist(), boxes.tolist(), overlaps.tolist(), strict=True):
+        width = max(0.0, min(roi[2], box[2]) - max(roi[0], box[0]))
+        height = max(0.0, min(roi[3], box[3]) - max(roi[1], box[1]))
+        areas = [(one[2] - one[0]) * (one[3] - one[1]) for one in (roi, box)]
+        assert overlap == pytest.approx(width * height / (sum(areas) - width * height), abs=1e-5)
+    assert Sample(rois[:0], torch.zeros(0, dtype=torch.int64), boxes[:0]).overlaps.shape == (0,)
