@@ -125,31 +125,19 @@ METHODS = {
     "ohem": ["--detector.ohem=[joint]"],
 }
 
+ALL_FOREGROUND = [*METHODS["full"], "--adversary.least_iou=0"]
+SHORT_CLEAN_END = [*ALL_FOREGROUND, "--joint.clean_iterations=45"]
 TRIALS = {
-    "zero_windows": [*METHODS["full"], "--adversary.asdn.occluder=zeros"],
-    "feature_cells": [
-        *METHODS["paper_full"],
-        "--adversary.asdn.occluder=features",
-    ],
-    "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
-    "no_clean_images": [*METHODS["full"], "--adversary.clean_fraction=0"],
-    "quarter_clean": [*METHODS["full"], "--adversary.clean_fraction=0.25"],
-    "all_foreground": [*METHODS["full"], "--adversary.least_iou=0"],
-    "shorter_clean_end_all_foreground": [
-        *METHODS["full"],
-        "--adversary.least_iou=0",
-        "--joint.clean_iterations=45",
-    ],
-    "all_background": [*METHODS["full"], "--detector.background_iou=[0,0.5]"],
+    "all_foreground": ALL_FOREGROUND,
+    "short_clean_end": SHORT_CLEAN_END,
+    "short_clean_end_all_background": [*SHORT_CLEAN_END, "--detector.background_iou=[0,0.5]"],
     "baseline_all_background": ["--detector.background_iou=[0,0.5]"],
-    "frozen_trunk": [*METHODS["full"], "--detector.frozen_stages=10"],
-    "frozen_baseline": ["--detector.frozen_stages=10"],
-    "more_rois": [*METHODS["full"], "--detector.rois_per_image=128"],
-    "more_rois_frozen_trunk": [*METHODS["full"], "--detector.rois_per_image=128", "--detector.frozen_stages=10"],
+    "zero_windows": [*METHODS["full"], "--adversary.asdn.occluder=zeros"],
+    "feature_cells": [*METHODS["full"], "--adversary.asdn.mask=cells"],
+    "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
+    "mostly_clean": [*METHODS["full"], "--adversary.clean_fraction=0.75"],
     "mined": [*METHODS["full"], "--detector.ohem=[joint]"],
-    "third_of_the_rate": [*METHODS["full"], "--joint.learning_rate=0.0003"],
     "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
-    "paper_clean_end": [*METHODS["paper_full"], CLEAN_END],
 }
 """What was tried on the validation parts besides the methods: full, with one thing changed."""
 
