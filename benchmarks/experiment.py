@@ -133,7 +133,12 @@ TRIALS = {
     "short_clean_end_all_background": [*SHORT_CLEAN_END, "--detector.background_iou=[0,0.5]"],
     "baseline_all_background": ["--detector.background_iou=[0,0.5]"],
     "zero_windows": [*METHODS["full"], "--adversary.asdn.occluder=zeros"],
-    "feature_cells": [*METHODS["full"], "--adversary.asdn.mask=cells"],
+    "feature_cells": [
+        CLEAN_END,
+        *METHODS["paper_full"],
+        "--adversary.asdn.occluder=features",
+        "--adversary.least_iou=0.7",
+    ],
     "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
     "mostly_clean": [*METHODS["full"], "--adversary.clean_fraction=0.75"],
     "mined": [*METHODS["full"], "--detector.ohem=[joint]"],
