@@ -247,6 +247,7 @@ class Photographs:
     """
 
     limit = 1500
+    """How many are kept: a set's, mirrored and hidden in part; no more where images are changed at random."""
 
     def __init__(self) -> None:
         self.detector: Path | None = None

@@ -79,6 +79,8 @@ def test_turns_go_on_from_the_state_dict(fraction, before):
 def test_a_fraction_beyond_zero_and_one_is_refused(fraction):
     with pytest.raises(ValueError, match="clean fraction"):
         Seam(Negating(), fraction)
+    with pytest.raises(ValueError, match="least IoU"):
+        Seam(Negating(), least_iou=fraction)
 
 
 @pytest.mark.parametrize("images", [1, 2, 3, 4])

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads
-from torchvision.ops import box_iou
 
 from afrcnn.adversary.contract import DetachedHead, Hardened, RoIHead, evaluating
 from afrcnn.adversary.seam import Seam
 from afrcnn.detector.fast_rcnn import FastRCNN
+from afrcnn.detector.sampling import Sample
 
 Detector: TypeAlias = FastRCNN | GeneralizedRCNN
 
@@ -42,7 +42,7 @@ def attach(detector: Detector, adversary: nn.Module, clean_fraction: float = 0.5
 
     Raises:
         TypeError: the detector is none of these.
-        ValueError: it has an adversary already, or the clean fraction is not in [0, 1].
+        ValueError: it has an adversary already, or the clean fraction or the least IoU is not in [0, 1].
     """
     if _seam_of(detector) is not None:
         raise ValueError("the detector has an adversary already; detach it first")
@@ -160,10 +160,10 @@ class RoIHeadsSeam(Seam):
     def select_training_samples(self, roi_heads: RoIHeads, proposals: list[Tensor], targets: Any) -> Any:
         """Do as ``roi_heads`` does, and keep the labels, and how well the samples fit their objects."""
         samples = type(roi_heads).select_training_samples(roi_heads, proposals, targets)
-        rois, matches, labels, _ = samples
+        rois, matches, labels, *_ = samples
         overlaps = [
-            box_iou(roi, target["boxes"][match]).diagonal() if len(target["boxes"]) else torch.zeros_like(roi[:, 0])
-            for roi, match, target in zip(rois, matches, targets, strict=True)
+            Sample(roi, label, boxes[match]).overlaps if len(boxes := target["boxes"]) else torch.zeros_like(roi[:, 0])
+            for roi, match, label, target in zip(rois, matches, labels, targets, strict=True)
         ]
         # The head is asked for every time: predictors are often replaced by ones for other classes.
         self.sampled = labels, DetachedHead(roi_heads.box_head, roi_heads.box_predictor), overlaps

@@ -28,6 +28,8 @@ class Seam(nn.Module):
 
     def __init__(self, adversary: nn.Module, clean_fraction: float = 0.5, least_iou: float = 0.0) -> None:
         super().__init__()
+        if not 0 <= least_iou <= 1:
+            raise ValueError(f"a least IoU of {least_iou:g} is not in [0, 1]")
         self.adversary = adversary
         self.least_iou = least_iou
         self.adversarial = AdversarialImages(clean_fraction)
