@@ -65,16 +65,16 @@ def test_a_file_that_holds_something_else_is_no_checkpoint(state, tmp_path):
         load_checkpoint(tmp_path / "checkpoint.pt", "iteration", "detector")
 
 
-class FullDisk:
-    """A file on a disk with room for ``room`` bytes."""
+class StoppedFile:
+    """A file that takes ``room`` bytes and then raises ``error``."""
 
-    def __init__(self, file, room):
-        self.file, self.room = file, room
+    def __init__(self, file, room, error):
+        self.file, self.room, self.error = file, room, error
 
     def write(self, data):
         self.room -= len(data)
         if self.room < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self.error
         return self.file.write(data)
 
     def __enter__(self):
@@ -88,9 +88,16 @@ class FullDisk:
         return getattr(self.file, name)
 
 
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), UserError, r": cannot be written \(No space left"
+CTRL_C = KeyboardInterrupt(), KeyboardInterrupt, None
+
+
 @pytest.mark.parametrize("room", [0, 100, 3000])
+@pytest.mark.parametrize(("stop", "told", "message"), [FULL_DISK, CTRL_C], ids=["full disk", "Ctrl-C"])
 @pytest.mark.parametrize("name", ["checkpoint.pt", "weights.safetensors"])
-def test_a_full_disk_keeps_the_last_file_and_leaves_nothing_else(name, room, tmp_path, monkeypatch):
+def test_a_full_disk_and_ctrl_c_are_told_keep_the_last_file_and_leave_nothing_else(
+    name, stop, told, message, room, tmp_path, monkeypatch
+):
     def save(value):
         if name == "checkpoint.pt":
             save_checkpoint(tmp_path / name, {"iteration": value, "weights": torch.full((1000,), value)})
@@ -102,8 +109,8 @@ def test_a_full_disk_keeps_the_last_file_and_leaves_nothing_else(name, room, tmp
     save(1)
     before = (tmp_path / name).read_bytes()
     fdopen = os.fdopen
-    monkeypatch.setattr(atomic.os, "fdopen", lambda *args, **kwargs: FullDisk(fdopen(*args, **kwargs), room))
-    with pytest.raises(UserError, match=rf"{name}: cannot be written \(No space left on device\); free some space"):
+    monkeypatch.setattr(atomic.os, "fdopen", lambda *args, **kwargs: StoppedFile(fdopen(*args, **kwargs), room, stop))
+    with pytest.raises(told, match=message and name + message):
         save(2)
     assert (tmp_path / name).read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == [name]

@@ -24,8 +24,8 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, stream)
         except RuntimeError as error:
-            # The archive's writer covers the error of a full disk with one of its own.
-            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
+            # The archive's writer covers what stopped it, a full disk or Ctrl-C, with an error of its own.
+            raise (error.__context__ or error) from None
 
 
 def load_checkpoint(file: Path, *names: str) -> dict[str, Any]:
