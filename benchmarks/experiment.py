@@ -14,6 +14,7 @@ import argparse
 import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -230,9 +231,10 @@ def examine(folder: Path) -> None:
         mine = found[number :: 1 + len(LEVELS)]
         file = run.detections / (f"{split}-hidden-{level:g}.json" if level else f"{split}.json")
         write_coco_results(file, mine, dataset.ids, range(1, len(dataset.classes) + 1))
-    write_stress(folder / "stress.json", stress)
+    write_stress(folder / "stress.json", replace(stress, split=split))
     clean = found[:: 1 + len(LEVELS)]
-    write_results(run.results_file, evaluate(clean, dataset.dataset, subsets=all_subsets(dataset.dataset)))
+    results = evaluate(clean, dataset.dataset, subsets=all_subsets(dataset.dataset))
+    write_results(run.results_file, replace(results, split=split))
 
 
 def is_done(folder: Path) -> bool:

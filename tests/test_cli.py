@@ -140,7 +140,8 @@ def test_a_split_says_what_is_where_and_a_recipe_takes_it(work: Path, capsys: py
     main(["proposals", "parted", "--split", "b"])
     fields = ["--data.root", "parted", "--split", "b", "--out", "on_b"]
     assert main(["evaluate", "run", *fields]) == 0
-    assert json.loads(Path("on_b/results.json").read_text())["images"] == len(ids[1])
+    results = json.loads(Path("on_b/results.json").read_text())
+    assert (results["split"], results["images"]) == ("b", len(ids[1]))
 
 
 def test_predict_says_what_is_in_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from afrcnn.errors import UserError
+from afrcnn.evaluation.results import Results, write_results
+from afrcnn.evaluation.stress.results import StressResults, write_stress
 from afrcnn.report.methods import read_methods
 from afrcnn.training.recipe import AdversaryRecipe, DataRecipe, Recipe
 from afrcnn.training.run import Run
@@ -65,3 +67,21 @@ def test_what_cannot_be_compared_is_refused(make, tmp_path):
         read_methods([one, make("four", data=replace(PLAIN.data, test_split="val"))])
     with pytest.raises(UserError, match="is no run"):
         read_methods([tmp_path / "nothing"])
+
+
+def test_results_of_another_split_are_not_taken_for_those_of_the_test(make):
+    folder = make("run")
+    nothing = Results(3, 0, 0.5, {"a": 4, "b": 0}, {"11-point": 0.0, "area": 0.0}, {"11-point": {}, "area": {}}, {})
+    of_test, of_val, of_any = (replace(nothing, split=split) for split in ("test", "val", ""))
+    for results, stress in ((of_val, None), (of_test, "val")):
+        write_results(folder / "results.json", results)
+        if stress:
+            write_stress(folder / "stress.json", StressResults(0, (), stress))
+        with pytest.raises(UserError, match=r"\.json: is of the split val, not test; report that split by --data.test"):
+            read_methods([folder])
+    write_results(folder / "results.json", of_val)
+    (method,) = read_methods([folder], overrides=["--data.test_split", "val"])
+    assert method.runs[0].results == of_val
+    write_results(folder / "results.json", of_any)
+    (folder / "stress.json").unlink()
+    assert read_methods([folder])[0].runs[0].results == of_any

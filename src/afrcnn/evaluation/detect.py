@@ -109,7 +109,7 @@ def evaluate_run(
     category_ids = getattr(dataset.dataset, "category_ids", range(1, len(dataset.classes) + 1))
     write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, category_ids)
     write_voc_results(target.detections / "voc", detections, dataset.ids, dataset.classes, split)
-    results = evaluate(detections, dataset.dataset, subsets=members)
+    results = replace(evaluate(detections, dataset.dataset, subsets=members), split=split)
     write_results(target.results_file, results)
     return results
 

@@ -31,6 +31,7 @@ class Results:
         coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco``; NaN where there are no
             objects to find.
         subsets: by name, what the detections are worth on subsets of the objects; empty where not asked for.
+        split: the split that a run was evaluated on; empty for detections that are no run's.
     """
 
     images: int
@@ -41,6 +42,7 @@ class Results:
     ap: dict[str, dict[str, float]]
     coco: dict[str, float]
     subsets: dict[str, SubsetResult] = field(default_factory=dict)
+    split: str = ""
 
 
 def evaluate(

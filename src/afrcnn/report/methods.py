@@ -67,7 +67,8 @@ def read_methods(
         of its runs without their seed, or as much of their path as tells it from the others.
 
     Raises:
-        UserError: a folder is no run, is given twice, or was tested on other data; the baseline is none of them.
+        UserError: a folder is no run, is given twice, or was tested on other data, or its results are of another split
+            than the recipe's ``data.test_split``; the baseline is none of them.
     """
     paths = [Path(folder) for folder in folders]
     resolved = [path.resolve() for path in paths]
@@ -96,12 +97,16 @@ def _read(path: Path, overrides: Sequence[str]) -> ReportedRun:
     if recipe.data.classes is None:
         raise UserError("names no classes", file=run.recipe_file, field="data.classes", fix="name a run, not a recipe")
     stress_file = run.folder / "stress.json"
-    return ReportedRun(
-        run,
-        recipe,
-        read_results(run.results_file) if run.results_file.is_file() else None,
-        read_stress(stress_file) if stress_file.is_file() else None,
-    )
+    results = read_results(run.results_file) if run.results_file.is_file() else None
+    stress = read_stress(stress_file) if stress_file.is_file() else None
+    for file, found in ((run.results_file, results), (stress_file, stress)):
+        if found is not None and found.split not in ("", recipe.data.test_split):
+            raise UserError(
+                f"is of the split {found.split}, not {recipe.data.test_split}",
+                file=file,
+                fix=f"report that split by --data.test_split {found.split}, or make the file anew",
+            )
+    return ReportedRun(run, recipe, results, stress)
 
 
 def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -107,9 +107,10 @@ def stress_run(
     """
     run = Run(folder)
     recipe = run.recipe(overrides)
-    dataset = open_split(recipe, split or recipe.data.test_split)
+    split = split or recipe.data.test_split
+    dataset = open_split(recipe, split)
     find = partial(detect, run.detector(overrides), engine=recipe.engine, workers=recipe.data.workers)
-    results = measure(find, dataset, dataset.dataset, stresses, seed)
+    results = replace(measure(find, dataset, dataset.dataset, stresses, seed), split=split)
     out = run.folder if out is None else Path(out)
     with atomic_write(out / "stress.png", "wb") as file:
         draw_stress({run.folder.resolve().name: results}).savefig(file, format="png")

@@ -90,10 +90,12 @@ class StressResults:
     Attributes:
         seed: of all that was drawn at random; the same seed gave the same pixels to every detector.
         curves: one for each stress.
+        split: the split that a run was tested on; empty for a detector that is no run's.
     """
 
     seed: int
     curves: tuple[Curve, ...]
+    split: str = ""
 
 
 def write_stress(path: Path | str, results: StressResults) -> None:
@@ -127,7 +129,7 @@ def read_stress(path: Path | str) -> StressResults:
             Curve(curve["name"], curve["unit"], tuple(_level(level) for level in curve["levels"]))
             for curve in content["curves"]
         )
-        return StressResults(content["seed"], curves)
+        return StressResults(content["seed"], curves, content.get("split", ""))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
     except (ValueError, TypeError, KeyError) as error:
