@@ -170,16 +170,21 @@ def main() -> None:
 def run(name: str, method: str, seed: int, folder: Path, photographs: Photographs) -> None:
     """Train and measure one run."""
     source = stage_one(name, seed)
-    config, data = SETS[name]
-    proposals = f"--data.proposals_per_image={PROPOSALS[config]}"
-    fields = [f"--init_from={source}", f"--seed={seed}", proposals, *JOINT, *(METHODS | TRIALS)[method]]
     with photographs.of(source):
-        train(load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields]), folder)
+        train(recipe_of(name, method, seed), folder)
         examine(folder)
     # Weights and optimiser of all runs would take 60 GB; those of the first seed stay.
     finished = Run(folder)
     for file in (finished.checkpoint_file, *(finished.weights_files if seed else ())):
         file.unlink(missing_ok=True)
+
+
+def recipe_of(name: str, method: str, seed: int) -> Recipe:
+    """Return the recipe of a run, whose detector of stage one must be there."""
+    config, data = SETS[name]
+    proposals = f"--data.proposals_per_image={PROPOSALS[config]}"
+    fields = [f"--init_from={stage_one(name, seed)}", f"--seed={seed}", proposals, *JOINT, *(METHODS | TRIALS)[method]]
+    return load_recipe(f"configs/{config}/squeezenet_frcn.yaml", [*data, *fields])
 
 
 def stage_one(name: str, seed: int) -> Path:

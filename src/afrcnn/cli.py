@@ -372,19 +372,28 @@ def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
         help="measure the average precision of a run",
-        usage="afrcnn evaluate RUN [--split SPLIT] [--svd FC6 FC7] [--subsets]\n"
-        "                       [--lists FILE [FILE ...]] [--out FOLDER]\n"
-        "                       [--FIELD VALUE ...]",
+        usage="afrcnn evaluate RUN [--ensemble RUN [RUN ...]] [--split SPLIT]\n"
+        "                       [--svd FC6 FC7] [--subsets] [--lists FILE [FILE ...]]\n"
+        "                       [--out FOLDER] [--FIELD VALUE ...]",
         description="Detect objects in a split with the trained detector of a run. Shows VOC's AP\n"
         "by class, by 11 points and by area, and COCO's; writes results.json and the\n"
         "detections, as COCO's JSON and as the files of VOC's server.",
         epilog="""examples:
   afrcnn evaluate runs/VOC2007/vgg16_frcn-seed0
   afrcnn evaluate run --split val --out val --data.root elsewhere/VOC2007
+  afrcnn evaluate runs/full --ensemble runs/ohem --out both
 
 FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument(
+        "--ensemble",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="runs whose detectors answer together with RUN's, by the mean over each proposal; asks for --out",
+    )
     parser.add_argument("--split", metavar="SPLIT", help="split to detect in (default: the recipe's data.test_split)")
     parser.add_argument(
         "--svd",
@@ -424,6 +433,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         arguments.run,
         arguments.fields,
         split=arguments.split,
+        ensemble=arguments.ensemble,
         svd=svd,
         out=arguments.out,
         subsets=arguments.subsets,

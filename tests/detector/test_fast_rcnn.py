@@ -100,7 +100,7 @@ def test_the_detections_are_torchvision_s(case, spread):
     proposals = [random_boxes(40), random_boxes(0), random_boxes(15)]
     sizes = [(64, 80), (50, 50), (70, 60)]
     logits, deltas = torch.randn(55, 4) * 2, torch.randn(55, 16) * spread  # a large spread leaves the image
-    found = detector.detect(logits, deltas, proposals, sizes)
+    found = detector.detect(logits.softmax(1), deltas, proposals, sizes)
     expected = reference_detections(logits, deltas, proposals, sizes, score, nms, count)
     for ours, theirs in zip(found, expected, strict=True):
         assert torch.equal(ours["labels"], theirs["labels"])
@@ -111,7 +111,7 @@ def test_the_detections_are_torchvision_s(case, spread):
 def test_detections_are_of_their_types_within_the_image_of_some_area_and_best_first(detector):
     proposals = random_boxes(100)
     deltas = torch.randn(100, 16) * 20
-    (found,) = detector.detect(torch.randn(100, 4), deltas, [proposals], [(64, 80)])
+    (found,) = detector.detect(torch.randn(100, 4).softmax(1), deltas, [proposals], [(64, 80)])
     boxes = found["boxes"]
     assert boxes.dtype == found["scores"].dtype == torch.float32 and found["labels"].dtype == torch.int64
     assert len(boxes) > 10
@@ -125,7 +125,7 @@ def test_a_box_that_leaves_the_image_is_not_detected():
     detector = build(1, score_threshold=0.0)
     proposal = torch.tensor([[10.0, 10.0, 20.0, 20.0]])
     away = torch.tensor([[0.0, 0, 0, 0, 100.0, 0, 0, 0]])  # ten widths to the right
-    (found,) = detector.detect(torch.tensor([[0.0, 9.0]]), away, [proposal], [(30, 30)])
+    (found,) = detector.detect(torch.tensor([[0.0, 1.0]]), away, [proposal], [(30, 30)])
     assert [len(value) for value in found.values()] == [0, 0, 0]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from afrcnn.detector.ensemble import Ensemble
 from afrcnn.errors import UserError
 from afrcnn.evaluation.detect import detect, evaluate_run
 from afrcnn.evaluation.detections import read_coco_results, read_voc_results
@@ -104,6 +105,28 @@ def test_fields_of_the_recipe_can_be_set_for_an_evaluation(run, dataset, tmp_pat
     evaluate_run(run.folder, ["--detector.detections_per_image=1", "--detector.score_threshold=0"], out=tmp_path)
     found = read_coco_results(Run(tmp_path).detections / "test.json", dataset.ids, [1, 2])
     assert [len(detection["boxes"]) for detection in found] == [1, 1, 1]
+
+
+def test_runs_can_answer_together(run, recipe, dataset, detections, tmp_path):
+    copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
+    evaluate_run(run.folder, ensemble=[copy.folder], out=tmp_path / "both")
+    found = read_coco_results(Run(tmp_path / "both").detections / "test.json", dataset.ids, [1, 2])
+    assert_same(found, detections, 1e-2)
+    other = train(replace(recipe, seed=1), tmp_path / "other")
+    evaluate_run(run.folder, ensemble=[other.folder], out=tmp_path / "two")
+    found = read_coco_results(Run(tmp_path / "two").detections / "test.json", dataset.ids, [1, 2])
+    expected = detect(Ensemble([run.detector(), other.detector()]), dataset, engine=CPU, workers=0)
+    assert_same(found, expected, 1e-2)
+    assert [len(each["boxes"]) for each in found] != [len(each["boxes"]) for each in detections]
+
+
+def test_an_ensemble_without_a_folder_or_of_other_classes_is_refused(run, recipe, tmp_path):
+    with pytest.raises(UserError, match="out: an ensemble is no run; name a folder"):
+        evaluate_run(run.folder, ensemble=[run.folder])
+    Run(tmp_path / "turned").begin(replace(recipe, data=replace(recipe.data, classes=["red", "blue"])))
+    with pytest.raises(UserError, match=r"turned: data\.classes: knows other classes"):
+        evaluate_run(run.folder, ensemble=[tmp_path / "turned"], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists() and not run.results_file.exists()
 
 
 def test_truncation_at_full_rank_changes_nothing_and_at_a_low_rank_something(run, dataset, detections, tmp_path):

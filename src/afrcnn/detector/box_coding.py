@@ -39,17 +39,25 @@ class BoxCoder(nn.Module):
 
     def encode(self, boxes: Tensor, proposals: Tensor) -> Tensor:
         """Return the normalised offsets (N x 4) that turn ``proposals`` into ``boxes`` (both N x 4, XYXY)."""
-        return (offsets(boxes, proposals) - self.mean) / self.std
+        return self.normalise(offsets(boxes, proposals))
 
     def decode(self, deltas: Tensor, proposals: Tensor) -> Tensor:
         """Return the boxes (N x 4, XYXY) that normalised offsets make of proposals (both N x 4)."""
-        dx, dy, dw, dh = (deltas * self.std + self.mean).unbind(-1)
+        dx, dy, dw, dh = self.denormalise(deltas).unbind(-1)
         x1, y1, x2, y2 = proposals.unbind(-1)
         w, h = x2 - x1, y2 - y1
         x, y = x1 + w * (0.5 + dx), y1 + h * (0.5 + dy)
         w = w * dw.clamp(max=LARGEST_LOG_FACTOR).exp() / 2
         h = h * dh.clamp(max=LARGEST_LOG_FACTOR).exp() / 2
         return torch.stack([x - w, y - h, x + w, y + h], dim=-1)
+
+    def normalise(self, offsets: Tensor) -> Tensor:
+        """Return offsets (... x 4) in units of their deviation from the mean."""
+        return (offsets - self.mean) / self.std
+
+    def denormalise(self, deltas: Tensor) -> Tensor:
+        """Return the offsets (... x 4) that normalised ones stand for."""
+        return deltas * self.std + self.mean
 
     def measure(self, samples: Sequence[Tensor]) -> None:
         """Set mean and deviation to those of ``samples``, unnormalised offsets (n x 4 each) of foreground proposals."""

@@ -108,9 +108,8 @@ class FastRCNN(nn.Module):
             a list of detections in evaluation.
         """
         if not self.training:
-            logits, deltas = self.predictor(self.head(self.pool(images, proposals)))
-            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-            return self.detect(logits.float(), deltas.float(), proposals, sizes)
+            scores, deltas = self.score(images, proposals)
+            return self.detect(scores, deltas, proposals, sizes_of(images))
 
         if targets is None:
             raise ValueError("targets are needed in training; call eval() first to detect")
@@ -120,8 +119,7 @@ class FastRCNN(nn.Module):
         if self.jitter is None:
             pooled = pool([sample.rois for sample in samples])
         else:
-            sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-            samples, pooled = self.jitter(samples, sizes, pool)
+            samples, pooled = self.jitter(samples, sizes_of(images), pool)
         adversarial = {}
         if self.seam is not None:
             labels, overlaps = zip(*((sample.labels, sample.overlaps) for sample in samples), strict=True)
@@ -214,18 +212,23 @@ class FastRCNN(nn.Module):
         classification, box_regression = self.roi_losses(logits.float(), deltas.float(), samples).values()
         return classification + box_regression
 
+    def score(self, images: Sequence[Tensor], proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return class probabilities (n x (K + 1)) and normalised offsets (n x 4(K + 1)) of all images' n proposals."""
+        logits, deltas = self.predictor(self.head(self.pool(images, proposals)))
+        return logits.float().softmax(dim=1), deltas.float()
+
     def detect(
         self,
-        logits: Tensor,
+        scores: Tensor,
         deltas: Tensor,
         proposals: Sequence[Tensor],
         sizes: Sequence[tuple[int, int]],
     ) -> list[dict[str, Tensor]]:
-        """Turn the scores (n x (K + 1)) and offsets (n x 4(K + 1)) of all proposals into detections by image."""
+        """Turn what ``score`` returns into detections by image, whose sizes are (height, width) in pixels."""
         counts = [len(boxes) for boxes in proposals]
         detections = []
         for score, delta, boxes, size in zip(
-            torch.split(logits.softmax(dim=1), counts), torch.split(deltas, counts), proposals, sizes, strict=True
+            torch.split(scores, counts), torch.split(deltas, counts), proposals, sizes, strict=True
         ):
             # Only what passes the threshold is decoded: with many classes that is a small part.
             roi, label = (score[:, 1:] > self.score_threshold).nonzero().unbind(1)
@@ -239,3 +242,8 @@ class FastRCNN(nn.Module):
             kept = batched_nms(refined, best, label, self.nms_iou)[: self.detections_per_image]
             detections.append({"boxes": refined[kept], "labels": label[kept], "scores": best[kept]})
         return detections
+
+
+def sizes_of(images: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """Return the height and width of images in pixels."""
+    return [(image.shape[-2], image.shape[-1]) for image in images]

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from afrcnn.data.dataset import Target
+from afrcnn.detector.ensemble import Ensemble
 from afrcnn.detector.fast_rcnn import FastRCNN
 from afrcnn.detector.svd import truncate_head
 from afrcnn.errors import UserError
@@ -35,7 +36,7 @@ class ProposedImages(Protocol):
 
 
 def detect(
-    detector: FastRCNN,
+    detector: FastRCNN | Ensemble,
     dataset: ProposedImages,
     *,
     engine: EngineRecipe | None = None,
@@ -44,7 +45,7 @@ def detect(
     """Detect objects in all images of a dataset with proposals.
 
     Args:
-        detector: a trained detector.
+        detector: a trained detector, or several that answer together.
         dataset: images whose targets hold ``proposals`` (see ``WithProposals``).
         engine: device and precision; one process is used.
         workers: processes that read images.
@@ -71,6 +72,7 @@ def evaluate_run(
     overrides: Sequence[str] = (),
     *,
     split: str | None = None,
+    ensemble: Sequence[Path | str] = (),
     svd: tuple[int, int] | None = None,
     out: Path | str | None = None,
     subsets: bool = False,
@@ -85,31 +87,42 @@ def evaluate_run(
         folder: the run.
         overrides: fields of its recipe to set differently, as ``["--data.root", "elsewhere"]``.
         split: the split to evaluate on; the recipe's ``data.test_split`` when None.
+        ensemble: further runs, whose detectors answer together with this one's (section 5.4); ``out`` is needed then.
         svd: the ranks that fc6 and fc7 are truncated to first, for speed (Fast R-CNN, section 3.1; there 1024 and 256).
         out: the folder to write to; the run's own when None.
         subsets: whether the results say, too, what the detections are worth on subsets of the objects.
         lists: published lists of more such subsets (``afrcnn.evaluation.occluded_coco.read_list``).
 
     Raises:
-        UserError: the run is not finished, or its dataset, its proposals or a list are missing or wrong.
+        UserError: a run is not finished, knows other classes than the first, or ``out`` is missing for an ensemble; the
+            dataset, its proposals or a list are missing or wrong.
     """
+    if ensemble and out is None:
+        raise UserError("an ensemble is no run", field="out", fix="name a folder for its results")
     run = Run(folder)
     recipe = run.recipe(overrides)
     split = split or recipe.data.test_split
     dataset = open_split(recipe, split)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, field=split, fix="name another split")
-    members = all_subsets(dataset.dataset, lists) if subsets or lists else {}
-    detector = run.detector(overrides)
+    parts = all_subsets(dataset.dataset, lists) if subsets or lists else {}
+    members = [run, *(Run(other) for other in ensemble)]
+    for other in members[1:]:
+        if other.recipe(overrides).data.classes != recipe.data.classes:
+            problem = f"knows other classes than {run.folder}"
+            raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
+    detectors = [member.detector(overrides) for member in members]
     if svd is not None:
-        truncate_head(detector.head, *svd)
-    detections = detect(detector, dataset, engine=recipe.engine, workers=recipe.data.workers)
+        for detector in detectors:
+            truncate_head(detector.head, *svd)
+    joined = Ensemble(detectors) if ensemble else detectors[0]
+    detections = detect(joined, dataset, engine=recipe.engine, workers=recipe.data.workers)
 
     target = Run(out) if out is not None else run
     category_ids = getattr(dataset.dataset, "category_ids", range(1, len(dataset.classes) + 1))
     write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, category_ids)
     write_voc_results(target.detections / "voc", detections, dataset.ids, dataset.classes, split)
-    results = replace(evaluate(detections, dataset.dataset, subsets=members), split=split)
+    results = replace(evaluate(detections, dataset.dataset, subsets=parts), split=split)
     write_results(target.results_file, results)
     return results
 

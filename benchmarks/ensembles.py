@@ -1,0 +1,112 @@
+"""Do detectors of two methods complement each other? Ensembles of two on the experiment's sets (section 5.4).
+
+    python benchmarks/ensembles.py [--sets fruit cards bccd] [--methods full ohem] [--seeds 0 1 2]
+
+Trains what `experiment.py` trains, measures every pair of two seeds, of one method and of two, and prints a table. What
+is done is not repeated, and several of these commands may work at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from itertools import combinations, permutations, product
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from afrcnn.evaluation.bootstrap import interval
+from afrcnn.evaluation.detect import evaluate_run
+from afrcnn.training.run import Run, open_split
+from afrcnn.training.train import train
+from experiment import METHODS, RUNS, SETS, Photographs, claim, recipe_of, stage_one
+from experiment_tables import Floats, drawn
+
+Pair = tuple[tuple[str, int], tuple[str, int]]
+"""Two detectors, each a method and a seed."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=["fruit", "cards", "bccd"], choices=list(SETS))
+    parser.add_argument("--methods", nargs=2, default=["full", "ohem"], choices=list(METHODS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    photographs = Photographs()
+    one, other = arguments.methods
+    every_pair = [pair for pairs in kinds(one, other, arguments.seeds).values() for pair in pairs]
+    for name in arguments.sets:
+        # What another process is at is left to it first, and waited for then.
+        for wait in (False, True):
+            for method, seed in product(arguments.methods, arguments.seeds):
+                fit(name, method, seed, photographs, wait)
+        for wait in (False, True):
+            for pair in every_pair:
+                join(name, pair, wait)
+
+    found = {name: measure(name, kinds(one, other, arguments.seeds)) for name in arguments.sets}
+    print("| ensemble | " + " | ".join(arguments.sets) + " | mean |")
+    print("|---|" + "---:|" * (len(arguments.sets) + 1))
+    for kind in next(iter(found.values())):
+        means = [found[name][kind][0] for name in arguments.sets]
+        print(f"| {kind} | " + " | ".join(f"{mean:.1f}" for mean in (*means, statistics.mean(means))) + " |")
+    both = f"{one} + {other}"
+    for kind in (f"2 x {one}", f"2 x {other}"):
+        difference = np.mean([found[name][both] - found[name][kind] for name in arguments.sets], axis=0)
+        low, high = interval(difference[1:])
+        print(f"{both} against {kind}: {difference[0]:+.1f} ({low:+.1f} to {high:+.1f}, by images)")
+
+
+def kinds(one: str, other: str, seeds: Sequence[int]) -> dict[str, list[Pair]]:
+    """Return all pairs of two seeds, by kind: the seeds of a pair always differ, also where the methods do."""
+    return {
+        f"2 x {one}": [((one, a), (one, b)) for a, b in combinations(seeds, 2)],
+        f"2 x {other}": [((other, a), (other, b)) for a, b in combinations(seeds, 2)],
+        f"{one} + {other}": [((one, a), (other, b)) for a, b in permutations(seeds, 2)],
+    }
+
+
+def weights_of(name: str, method: str, seed: int) -> Path:
+    return RUNS / "ensembles" / name / f"{method}-seed{seed}"
+
+
+def joined(name: str, pair: Pair) -> Path:
+    return RUNS / "ensembles" / name / "+".join(f"{method}-seed{seed}" for method, seed in pair)
+
+
+def fit(name: str, method: str, seed: int, photographs: Photographs, wait: bool) -> None:
+    """Train a detector, unless that is done; another process is waited for, or left to it."""
+    folder = weights_of(name, method, seed)
+    with claim(folder, wait) as mine:
+        if mine and not Run(folder).weights_file.is_file():
+            with photographs.of(stage_one(name, seed)):
+                train(recipe_of(name, method, seed), folder)
+            Run(folder).checkpoint_file.unlink()
+
+
+def join(name: str, pair: Pair, wait: bool) -> None:
+    """Measure two detectors together, unless that is done; another process is waited for, or left to it."""
+    folder = joined(name, pair)
+    with claim(folder, wait) as mine:
+        if mine and not Run(folder).results_file.is_file():
+            first, second = (weights_of(name, *member) for member in pair)
+            evaluate_run(first, ["--data.workers=0"], ensemble=[second], out=folder)
+
+
+def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
+    """Return by kind the mean over pairs of the mean AP in percent, on all images and then on drawings of them."""
+    found: dict[str, Floats] = {}
+    for kind, mine in pairs.items():
+        recipe = Run(weights_of(name, *mine[0][0])).recipe()
+        split = recipe.data.test_split
+        dataset = open_split(recipe, split).dataset
+        files = [Run(joined(name, pair)).detections / f"{split}.json" for pair in mine]
+        found[kind] = np.mean([drawn(file, dataset, seed=list(SETS).index(name)) for file in files], axis=0)
+    return found
+
+
+if __name__ == "__main__":
+    main()
