@@ -12,34 +12,11 @@ from afrcnn.errors import UserError
 from afrcnn.evaluation.detect import detect, evaluate_run
 from afrcnn.evaluation.detections import read_coco_results, read_voc_results
 from afrcnn.evaluation.results import evaluate, read_results
-from afrcnn.training.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
+from afrcnn.training.recipe import EngineRecipe
 from afrcnn.training.run import Run, open_split
 from afrcnn.training.train import train
 
 CPU = EngineRecipe(accelerator="cpu")
-
-
-@pytest.fixture(scope="module")
-def recipe(rectangles):
-    return Recipe(
-        data=DataRecipe(root=str(rectangles), workers=0),
-        detector=DetectorRecipe(
-            backbone="small",
-            pooling="roi_align",
-            short_side=[64],
-            long_side=64,
-            rois_per_image=16,
-            background_iou=(0.0, 0.5),
-        ),
-        schedule=ScheduleRecipe(iterations=30, learning_rate=0.01, warmup_iterations=5),
-        engine=CPU,
-    )
-
-
-@pytest.fixture(scope="module")
-def run(recipe, tmp_path_factory):
-    """A run of thirty updates."""
-    return train(recipe, tmp_path_factory.mktemp("runs") / "run")
 
 
 @pytest.fixture(scope="module")

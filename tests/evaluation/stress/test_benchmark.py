@@ -16,8 +16,6 @@ from afrcnn.evaluation.stress.benchmark import Change, StressedImages, true_clas
 from afrcnn.evaluation.stress.occlusion import lay_occluders
 from afrcnn.evaluation.stress.photograph import Photograph, photographs_of
 from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
-from afrcnn.training.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
-from afrcnn.training.train import train
 
 STRESSES = [
     Occlusion("grey"),
@@ -190,25 +188,6 @@ def test_what_was_hidden_is_measured_and_told(dataset):
 
 
 # Runs.
-
-
-@pytest.fixture(scope="module")
-def run(rectangles, tmp_path_factory):
-    """A run of thirty updates."""
-    recipe = Recipe(
-        data=DataRecipe(root=str(rectangles), workers=0),
-        detector=DetectorRecipe(
-            backbone="small",
-            pooling="roi_align",
-            short_side=[64],
-            long_side=64,
-            rois_per_image=16,
-            background_iou=(0.0, 0.5),
-        ),
-        schedule=ScheduleRecipe(iterations=30, learning_rate=0.01, warmup_iterations=5),
-        engine=EngineRecipe(accelerator="cpu"),
-    )
-    return train(recipe, tmp_path_factory.mktemp("runs") / "run")
 
 
 def test_level_zero_gives_the_bits_of_the_evaluation(run, tmp_path):
