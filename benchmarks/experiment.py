@@ -143,6 +143,7 @@ TRIALS = {
     "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
     "mostly_clean": [*METHODS["full"], "--adversary.clean_fraction=0.75"],
     "mined": [*METHODS["full"], "--detector.ohem=[joint]"],
+    "with_cutout": [*METHODS["full"], "--data.augmentation.cutout=0.5"],
     "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
 }
 """What was tried on the validation parts besides the methods: full, with one thing changed."""

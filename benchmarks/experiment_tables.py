@@ -60,6 +60,7 @@ NAMES = {
     "smaller_windows": "full, windows up to 40%",
     "mostly_clean": "full, one of four images adversarial",
     "mined": "full, and OHEM",
+    "with_cutout": "full, and cut-out",
     "no_clean_end": "full, no clean end",
 }
 
