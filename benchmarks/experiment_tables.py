@@ -64,6 +64,17 @@ NAMES = {
     "no_clean_end": "full, no clean end",
 }
 
+PARTS = {
+    "windows that show features, and a clean end: windows at random - random dropout": (
+        "occluding_random",
+        "random_dropout",
+    ),
+    "a learned place: occluding ASDN - windows at random": ("occluding_asdn", "occluding_random"),
+    "ASTN: full - occluding ASDN": ("full", "occluding_asdn"),
+    "full - cut-out of objects": ("full", "cutout"),
+}
+"""What is compared besides the methods with the baseline: the one and the other, by the row's name."""
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -150,16 +161,20 @@ def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
 
 
 def gain(
-    runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], name: str, method: str, what: str
+    runs: Mapping[str, Mapping[str, Mapping[int, Measured]]],
+    name: str,
+    method: str,
+    what: str,
+    reference: str = "baseline",
 ) -> tuple[list[float], Floats] | None:
-    """Return a method's differences to the baseline, seed by seed, and their mean on drawings of seeds and images."""
+    """Return a method's differences to another, seed by seed, and their mean on drawings of seeds and images."""
     methods = runs[name]
-    if method == "baseline" or not {method, "baseline"} <= methods.keys():
+    if method == reference or not {method, reference} <= methods.keys():
         return None
-    seeds = sorted(methods[method].keys() & methods["baseline"].keys())
+    seeds = sorted(methods[method].keys() & methods[reference].keys())
     if not seeds:
         return None
-    pairs = [(methods[method][seed], methods["baseline"][seed]) for seed in seeds]
+    pairs = [(methods[method][seed], methods[reference][seed]) for seed in seeds]
     each = [getattr(one, what) - getattr(base, what) for one, base in pairs]
     drawn = np.stack([getattr(one, f"{what}_drawn") - getattr(base, f"{what}_drawn") for one, base in pairs])
     chosen = np.random.default_rng((1, list(SETS).index(name))).integers(len(seeds), size=drawn.shape)
@@ -197,15 +212,26 @@ def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], names: Sequ
 
 
 def summary(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
-    """Return the table of the means over the three sets, and of the split of cards, of the differences to baseline."""
-    lines = [
-        "| method, to the baseline of the same seed | three sets, clean | three sets, hidden | open to hidden, clean |",
-        "|---|---:|---:|---:|",
-    ]
-    for method in METHODS:
-        cells = [NAMES[method]]
+    """Return two tables of differences in the mean over the three sets, and on the split of cards.
+
+    The first has those of each method to the baseline, the second what each part of full gives, and full to a rival.
+    """
+    heads = "three sets, clean | three sets, hidden | open to hidden, clean |\n|---|---:|---:|---:|"
+    lines = [f"| method, to the baseline of the same seed | {heads}"]
+    lines += differences(runs, {NAMES[method]: (method, "baseline") for method in METHODS})
+    lines += ["", f"| part, on the seeds that both have | {heads}"]
+    return "\n".join(lines + differences(runs, PARTS))
+
+
+def differences(
+    runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], pairs: Mapping[str, tuple[str, str]]
+) -> list[str]:
+    """Return a row for each pair of methods, by its name, with the differences of the one to the other."""
+    lines = []
+    for label, (method, reference) in pairs.items():
+        cells = [label]
         for names, what in ((THREE, "clean"), (THREE, "occluded"), (("open_cards",), "clean")):
-            gains = [gain(runs, name, method, what) for name in names]
+            gains = [gain(runs, name, method, what, reference) for name in names]
             known = [one for one in gains if one is not None]
             if len(known) < len(names):
                 cells.append("")
@@ -215,7 +241,7 @@ def summary(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
             cells.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
         if any(cells[1:]):
             lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return lines
 
 
 def spread(values: Sequence[float]) -> str:
