@@ -51,6 +51,7 @@ NAMES = {
     "copy_paste": "copy-paste of objects",
     "dropblock": "DropBlock",
     "ohem": "OHEM",
+    "with_cutout": "full and cut-out together",
     "all_foreground": "full, every foreground RoI made harder",
     "short_clean_end": "the same, clean end of 45 updates",
     "short_clean_end_all_background": "the same, background of any IoU below 0.5",
@@ -60,7 +61,6 @@ NAMES = {
     "smaller_windows": "full, windows up to 40%",
     "mostly_clean": "full, one of four images adversarial",
     "mined": "full, and OHEM",
-    "with_cutout": "full, and cut-out",
     "no_clean_end": "full, no clean end",
 }
 
@@ -72,6 +72,7 @@ PARTS = {
     "a learned place: occluding ASDN - windows at random": ("occluding_asdn", "occluding_random"),
     "ASTN: full - occluding ASDN": ("full", "occluding_asdn"),
     "full - cut-out of objects": ("full", "cutout"),
+    "full and cut-out together - cut-out": ("with_cutout", "cutout"),
 }
 """What is compared besides the methods with the baseline: the one and the other, by the row's name."""
 
@@ -280,9 +281,9 @@ def draw(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -
     shown = {
         "baseline": ("baseline", "0.35", "-"),
         "paper_full": ("ASDN + ASTN, paper", "tab:blue", "-"),
-        "occluding_random": ("windows at random", "tab:green", "--"),
-        "cutout": ("cut-out", "tab:purple", ":"),
         "full": ("full", "tab:red", "-"),
+        "cutout": ("cut-out", "tab:purple", ":"),
+        "with_cutout": ("full and cut-out", "tab:green", "--"),
     }
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     axes = figure.subplots(1, len(TESTED), sharey=True)
