@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Sequence
-from itertools import combinations, permutations, product
+from itertools import chain, combinations, permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -37,17 +37,17 @@ def main() -> None:
     torch.set_num_threads(1)
     photographs = Photographs()
     one, other = arguments.methods
-    every_pair = [pair for pairs in kinds(one, other, arguments.seeds).values() for pair in pairs]
+    pairs = kinds(one, other, arguments.seeds)
     for name in arguments.sets:
         # What another process is at is left to it first, and waited for then.
         for wait in (False, True):
             for method, seed in product(arguments.methods, arguments.seeds):
                 fit(name, method, seed, photographs, wait)
         for wait in (False, True):
-            for pair in every_pair:
+            for pair in chain.from_iterable(pairs.values()):
                 join(name, pair, wait)
 
-    found = {name: measure(name, kinds(one, other, arguments.seeds)) for name in arguments.sets}
+    found = {name: measure(name, pairs) for name in arguments.sets}
     print("| ensemble | " + " | ".join(arguments.sets) + " | mean |")
     print("|---|" + "---:|" * (len(arguments.sets) + 1))
     for kind in next(iter(found.values())):
@@ -98,11 +98,12 @@ def join(name: str, pair: Pair, wait: bool) -> None:
 
 def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
     """Return by kind the mean over pairs of the mean AP in percent, on all images and then on drawings of them."""
+    (member, _), *_ = chain.from_iterable(pairs.values())
+    recipe = Run(weights_of(name, *member)).recipe()
+    split = recipe.data.test_split
+    dataset = open_split(recipe, split).dataset
     found: dict[str, Floats] = {}
     for kind, mine in pairs.items():
-        recipe = Run(weights_of(name, *mine[0][0])).recipe()
-        split = recipe.data.test_split
-        dataset = open_split(recipe, split).dataset
         files = [Run(joined(name, pair)).detections / f"{split}.json" for pair in mine]
         found[kind] = np.mean([drawn(file, dataset, seed=list(SETS).index(name)) for file in files], axis=0)
     return found

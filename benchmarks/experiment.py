@@ -95,6 +95,8 @@ OCCLUDING = [
     "--adversary.least_iou=0.7",
 ]
 
+FULL = ["--adversary.chain=[asdn,astn]", *OCCLUDING]
+
 METHODS = {
     "baseline": [],
     # The paper's own, with the paper's settings (section 4; section 5.2.1 for what it compares with).
@@ -110,7 +112,7 @@ METHODS = {
         "--adversary.jitter.degrees=10",
     ],
     # Windows behind which other RoIs are seen, and a clean end; chosen on validation parts of trainval.
-    "full": ["--adversary.chain=[asdn,astn]", *OCCLUDING],
+    "full": FULL,
     "occluding_asdn": ["--adversary.chain=[asdn]", *OCCLUDING],
     "occluding_random": [
         CLEAN_END,
@@ -124,29 +126,28 @@ METHODS = {
     "copy_paste": [CLEAN_END, "--data.augmentation.copy_paste=0.5"],
     "dropblock": [CLEAN_END, "--adversary.chain=[dropblock]"],
     "ohem": ["--detector.ohem=[joint]"],
+    # The two that gained most, together; chosen on validation parts of trainval.
+    "with_cutout": [*FULL, "--data.augmentation.cutout=0.5"],
 }
 
-# The two that gained most, together; chosen on validation parts of trainval.
-METHODS["with_cutout"] = [*METHODS["full"], "--data.augmentation.cutout=0.5"]
-
-ALL_FOREGROUND = [*METHODS["full"], "--adversary.least_iou=0"]
+ALL_FOREGROUND = [*FULL, "--adversary.least_iou=0"]
 SHORT_CLEAN_END = [*ALL_FOREGROUND, "--joint.clean_iterations=45"]
 TRIALS = {
     "all_foreground": ALL_FOREGROUND,
     "short_clean_end": SHORT_CLEAN_END,
     "short_clean_end_all_background": [*SHORT_CLEAN_END, "--detector.background_iou=[0,0.5]"],
     "baseline_all_background": ["--detector.background_iou=[0,0.5]"],
-    "zero_windows": [*METHODS["full"], "--adversary.asdn.occluder=zeros"],
+    "zero_windows": [*FULL, "--adversary.asdn.occluder=zeros"],
     "feature_cells": [
         CLEAN_END,
         *METHODS["paper_full"],
         "--adversary.asdn.occluder=features",
         "--adversary.least_iou=0.7",
     ],
-    "smaller_windows": [*METHODS["full"], "--adversary.asdn.share=0.4"],
-    "mostly_clean": [*METHODS["full"], "--adversary.clean_fraction=0.75"],
-    "mined": [*METHODS["full"], "--detector.ohem=[joint]"],
-    "no_clean_end": [*METHODS["full"], "--joint.clean_iterations=0"],
+    "smaller_windows": [*FULL, "--adversary.asdn.share=0.4"],
+    "mostly_clean": [*FULL, "--adversary.clean_fraction=0.75"],
+    "mined": [*FULL, "--detector.ohem=[joint]"],
+    "no_clean_end": [*FULL, "--joint.clean_iterations=0"],
 }
 """What was tried on the validation parts besides the methods: full, with one thing changed."""
 
@@ -183,7 +184,7 @@ def run(name: str, method: str, seed: int, folder: Path, photographs: Photograph
 
 
 def recipe_of(name: str, method: str, seed: int) -> Recipe:
-    """Return the recipe of a run, whose detector of stage one must be there."""
+    """Return the recipe of a run; the detector that it begins with is trained first, unless that is done."""
     config, data = SETS[name]
     proposals = f"--data.proposals_per_image={PROPOSALS[config]}"
     fields = [f"--init_from={stage_one(name, seed)}", f"--seed={seed}", proposals, *JOINT, *(METHODS | TRIALS)[method]]

@@ -88,7 +88,8 @@ class StoppedFile:
         return getattr(self.file, name)
 
 
-FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), UserError, r": cannot be written \(No space left"
+TOLD = r": cannot be written \(No space left on device\); free some space"
+FULL_DISK = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), UserError, TOLD
 CTRL_C = KeyboardInterrupt(), KeyboardInterrupt, None
 
 
