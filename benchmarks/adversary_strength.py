@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from afrcnn.adversary import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
-from afrcnn.adversary.astn import affine, warp
-from afrcnn.adversary.contract import Head, score_drop, true_class_score
-from afrcnn.training.adversary import Pretraining
-from afrcnn.training.recipe import Recipe, load_recipe
-from afrcnn.training.run import Run, open_split
+from afrcnn.adversaries import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
+from afrcnn.adversaries.astn import affine, warp
+from afrcnn.adversaries.base import Head, score_drop, true_class_score
+from afrcnn.recipe import Recipe, load_recipe
+from afrcnn.run import Run, open_split
+from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.train import train
 
 BOOTSTRAPS = 2000

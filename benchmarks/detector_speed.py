@@ -27,10 +27,10 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
-from afrcnn.detector import backbones
-from afrcnn.detector.fast_rcnn import IMAGENET_MEAN, IMAGENET_STD, FastRCNN
-from afrcnn.detector.roi_pooling import RoIAlign
-from afrcnn.detector.sampling import RoISampler
+from afrcnn.detectors import backbones
+from afrcnn.detectors.rcnn import IMAGENET_MEAN, IMAGENET_STD, FastRCNN
+from afrcnn.detectors.roi_pooling import RoIAlign
+from afrcnn.detectors.sampling import RoISampler
 
 CLASSES = 20
 ROIS_PER_IMAGE = 128

@@ -19,7 +19,7 @@ import torch
 
 from afrcnn.evaluation.bootstrap import interval
 from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.training.run import Run, open_split
+from afrcnn.run import Run, open_split
 from afrcnn.training.train import train
 from experiment import METHODS, RUNS, SETS, Photographs, claim, recipe_of, stage_one
 from experiment_tables import Floats, drawn

@@ -23,16 +23,16 @@ import torch
 from torch import Tensor
 
 from afrcnn.data.splits import split_open_hidden
-from afrcnn.detector.fast_rcnn import FastRCNN
-from afrcnn.detector.jitter import Pool
+from afrcnn.detectors.jitter import Pool
+from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.detect import detect
-from afrcnn.evaluation.detections import Detection, write_coco_results
+from afrcnn.evaluation.formats import Detection, write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
-from afrcnn.evaluation.stress import Occlusion, write_stress
-from afrcnn.evaluation.stress.benchmark import StressedImages, measure
 from afrcnn.evaluation.subsets import all_subsets
-from afrcnn.training.recipe import Recipe, load_recipe
-from afrcnn.training.run import Run, open_split
+from afrcnn.recipe import Recipe, load_recipe
+from afrcnn.robustness import Occlusion, write_stress
+from afrcnn.robustness.benchmark import StressedImages, measure
+from afrcnn.run import Run, open_split
 from afrcnn.training.train import train
 from real_photographs import propose
 from validation_split import divide, link_proposals

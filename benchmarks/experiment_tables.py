@@ -21,11 +21,11 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
-from afrcnn.evaluation.detections import read_coco_results
+from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.results import read_results
-from afrcnn.training.run import Run, open_split
+from afrcnn.run import Run, open_split
 from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, is_done
 
 DRAWINGS = 1000

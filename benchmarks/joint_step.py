@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import nn
 from torch.optim import SGD
 
-from afrcnn.adversary import (
+from afrcnn.adversaries import (
     ASDN,
     ASTN,
     Chain,
@@ -30,9 +30,9 @@ from afrcnn.adversary import (
     LocalisationNetwork,
     RandomDropout,
 )
-from afrcnn.adversary.attach import attach, detach, roi_head_of
-from afrcnn.detector.fast_rcnn import FastRCNN
-from afrcnn.training.recipe import ScheduleRecipe
+from afrcnn.detectors.attach import attach, detach, roi_head_of
+from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.recipe import ScheduleRecipe
 from afrcnn.training.train import build_optimizer
 from detector_speed import SIDES, peers, scene
 

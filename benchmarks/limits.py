@@ -18,8 +18,8 @@ from rich.table import Table
 
 from afrcnn.evaluation.detect import evaluate_run
 from afrcnn.evaluation.results import read_results
-from afrcnn.training.recipe import load_recipe
-from afrcnn.training.run import Run
+from afrcnn.recipe import load_recipe
+from afrcnn.run import Run
 from afrcnn.training.train import train
 from validation_split import link_proposals
 

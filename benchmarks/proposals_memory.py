@@ -25,7 +25,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
-from afrcnn.data.dataset import Target
+from afrcnn.data.target import Target
 from afrcnn.proposals import Proposals, ProposalStore, WithProposals
 from afrcnn.proposals.store import fingerprint
 

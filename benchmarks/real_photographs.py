@@ -20,8 +20,8 @@ from afrcnn.data import open_dataset
 from afrcnn.evaluation.detect import evaluate_run
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.proposals.selective_search import compute
-from afrcnn.training.recipe import Recipe, load_recipe
-from afrcnn.training.run import Run
+from afrcnn.recipe import Recipe, load_recipe
+from afrcnn.run import Run
 from afrcnn.training.train import train
 
 

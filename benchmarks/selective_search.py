@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from afrcnn.data import open_dataset
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals import compute
 
 ROUNDS, IMAGES = 3, 20

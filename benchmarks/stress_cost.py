@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.evaluation.stress import Occlusion, stress_run
+from afrcnn.robustness import Occlusion, stress_run
 
 
 def main() -> None:

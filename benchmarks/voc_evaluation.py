@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from afrcnn.evaluation.voc import voc_ap
+from afrcnn.evaluation.voc_ap import voc_ap
 
 
 def scenes(images: int, classes: int, detections: int, rng: np.random.Generator):

@@ -32,15 +32,15 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
-from afrcnn.adversary.contract import DetachedHead
-from afrcnn.adversary.window_search import (
+from afrcnn.adversaries.base import DetachedHead
+from afrcnn.adversaries.window_search import (
     default_window,
     first_outputs,
     sliding_windows,
     stored_by_input,
     window_losses,
 )
-from afrcnn.detector.backbones import FullyConnectedHead
+from afrcnn.detectors.backbones import FullyConnectedHead
 
 CLASSES = 20
 HEADS = {  # channels, cells on a side, outputs of fc6 and fc7

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from PIL import Image
 
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
+from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
+from afrcnn.training.train import train
+from tiny import build_adversary, build_chain, build_detector, build_objects, build_roi_head
 
 torch.set_num_threads(1)
 
@@ -64,3 +68,45 @@ def rectangles(tmp_path_factory) -> Path:
         ids.write_text("".join(f"{image_id}\n" for image_id, *_ in images), encoding="utf-8")
         ProposalStore.write(default_folder(root, split, "fast"), images, method="fast", parameters={})
     return root
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """The same numbers in every run, in whatever order."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny():
+    """Builders of detectors, adversaries, features and labels."""
+    return SimpleNamespace(
+        detector=build_detector,
+        roi_head=build_roi_head,
+        adversary=build_adversary,
+        chain=build_chain,
+        objects=build_objects,
+    )
+
+
+@pytest.fixture(scope="session")
+def recipe(rectangles):
+    """Thirty updates, after which rectangles are found."""
+    return Recipe(
+        data=DataRecipe(root=str(rectangles), workers=0),
+        detector=DetectorRecipe(
+            backbone="small",
+            pooling="roi_align",
+            short_side=[64],
+            long_side=64,
+            rois_per_image=16,
+            background_iou=(0.0, 0.5),
+        ),
+        schedule=ScheduleRecipe(iterations=30, learning_rate=0.01, warmup_iterations=5),
+        engine=EngineRecipe(accelerator="cpu"),
+    )
+
+
+@pytest.fixture(scope="session")
+def run(recipe, tmp_path_factory):
+    """The run of the recipe; tests write elsewhere."""
+    return train(recipe, tmp_path_factory.mktemp("runs") / "run")

@@ -19,7 +19,7 @@ from scipy.io import savemat
 
 from afrcnn import __version__
 from afrcnn.cli import RECIPE_FIELD, main
-from afrcnn.training.recipe import Recipe
+from afrcnn.recipe import Recipe
 
 RECIPE = """
 data: {workers: 0}

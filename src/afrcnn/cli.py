@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from afrcnn import __version__
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 
 RECIPE_FIELD = re.compile(
     r"--((data|detector|adversary|schedule|pretraining|joint|engine)(\.[\w.]+)?|init_from|seed)\+?(=.*)?", re.DOTALL
@@ -157,8 +157,8 @@ def _add_shapes(commands: Any) -> None:
 
 
 def _shapes(arguments: argparse.Namespace) -> None:
+    from afrcnn.core.progress import progress
     from afrcnn.data.shapes import generate
-    from afrcnn.progress import progress
 
     with progress("drawing", arguments.trainval + arguments.test, "image") as report:
         generate(
@@ -216,7 +216,7 @@ def _split(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.data.splits import split_open_hidden
-    from afrcnn.report.split_table import split_table
+    from afrcnn.reporting.split_table import split_table
 
     parts = split_open_hidden(
         arguments.dataset,
@@ -294,8 +294,8 @@ data.proposal_method: the mode, or the name of what was imported.""",
 def _proposals(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from afrcnn.proposals.prepare import prepare
-    from afrcnn.report.recall_table import recall_table
+    from afrcnn.commands.proposals import prepare
+    from afrcnn.reporting.recall_table import recall_table
 
     for split, store, recall in prepare(
         arguments.dataset,
@@ -343,7 +343,7 @@ class _HelpWithFields(argparse.Action):
         super().__init__(nargs=0, **kwargs)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from afrcnn.training.recipe import recipe_parser
+        from afrcnn.recipe import recipe_parser
 
         parser.print_help()
         print()
@@ -354,7 +354,7 @@ class _HelpWithFields(argparse.Action):
 def _train(arguments: argparse.Namespace) -> None:
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    from afrcnn.training.recipe import load_recipe
+    from afrcnn.recipe import load_recipe
     from afrcnn.training.train import train
 
     say = rank_zero_only(print)  # of several processes, the first speaks
@@ -424,9 +424,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.evaluation.detect import evaluate_run
-    from afrcnn.report.subset_table import subset_table
-    from afrcnn.report.table import ap_table
-    from afrcnn.training.run import Run
+    from afrcnn.reporting.subset_table import subset_table
+    from afrcnn.reporting.table import ap_table
+    from afrcnn.run import Run
 
     svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
     results = evaluate_run(
@@ -472,7 +472,7 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from afrcnn.predict import predict
+    from afrcnn.commands.predict import predict
 
     predictions = predict(
         arguments.run, arguments.images, arguments.out, score=arguments.score, overrides=arguments.fields
@@ -528,7 +528,7 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
 
 
 def _masks(arguments: argparse.Namespace) -> None:
-    from afrcnn.masks import masks
+    from afrcnn.commands.masks import masks
 
     drawn = masks(
         arguments.run,
@@ -616,8 +616,8 @@ run's recipe; `afrcnn train --help` lists them.""",
 def _stress(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from afrcnn.evaluation.stress import Bending, Occlusion, stress_run
-    from afrcnn.report.stress import stress_table
+    from afrcnn.robustness import Bending, Occlusion, stress_run
+    from afrcnn.visualize.robustness import stress_table
 
     hiding = {"placement": arguments.placement} | ({"levels": tuple(arguments.levels)} if arguments.levels else {})
     strengths = {"rotation": tuple(arguments.degrees or ()), "elastic": tuple(arguments.warps or ())}
@@ -667,7 +667,7 @@ FIELD is any field of the runs' recipes; `afrcnn train --help` lists them.""",
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from afrcnn.report.page import report
+    from afrcnn.reporting.page import report
 
     file = report(arguments.runs, arguments.out, baseline=arguments.baseline, overrides=arguments.fields)
     print(f"report: {file}")

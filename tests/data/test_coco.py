@@ -16,8 +16,8 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCODataset
-from afrcnn.errors import UserError
 
 Content = dict[str, list[dict[str, Any]]]
 

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image, read_image_size
-from afrcnn.errors import UserError
 
 
 def smooth(height: int = 48, width: int = 64) -> np.ndarray:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from afrcnn.core.errors import UserError
 from afrcnn.data import COCODataset, VOCDataset, open_dataset
 from afrcnn.data.voc import VOCObject, write_annotation
-from afrcnn.errors import UserError
 
 
 @pytest.fixture

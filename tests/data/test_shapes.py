@@ -4,11 +4,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.figures import CLASSES
 from afrcnn.data.scene import draw_scene
 from afrcnn.data.shapes import generate
 from afrcnn.data.voc import VOCDataset
-from afrcnn.errors import UserError
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from afrcnn.core.errors import UserError
 from afrcnn.data import open_dataset
 from afrcnn.data.splits import split_open_hidden
 from afrcnn.data.voc import VOCObject, write_annotation
-from afrcnn.errors import UserError
 
 APART = [("cat", (0, 0, 10, 10)), ("dog", (20, 20, 30, 30))]
 PILE = [("cat", (0, 0, 10, 10)), ("dog", (5, 0, 15, 10))]

@@ -15,8 +15,8 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.voc import VOCDataset, VOCObject, read_annotation, write_annotation
-from afrcnn.errors import UserError
 
 SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
-from afrcnn.evaluation.voc import Metric, voc_ap
+from afrcnn.evaluation.voc_ap import Metric, voc_ap
 
 CLASSES = ("cat", "dog", "owl")
 

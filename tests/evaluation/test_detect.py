@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from afrcnn.detector.ensemble import Ensemble
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
+from afrcnn.detectors.ensemble import Ensemble
 from afrcnn.evaluation.detect import detect, evaluate_run
-from afrcnn.evaluation.detections import read_coco_results, read_voc_results
+from afrcnn.evaluation.formats import read_coco_results, read_voc_results
 from afrcnn.evaluation.results import evaluate, read_results
-from afrcnn.training.recipe import EngineRecipe
-from afrcnn.training.run import Run, open_split
+from afrcnn.recipe import EngineRecipe
+from afrcnn.run import Run, open_split
 from afrcnn.training.train import train
 
 CPU = EngineRecipe(accelerator="cpu")

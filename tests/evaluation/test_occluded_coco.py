@@ -11,8 +11,8 @@ from pycocotools import mask as reference
 from scipy import ndimage
 from scipy.spatial import ConvexHull
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCODataset
-from afrcnn.errors import UserError
 from afrcnn.evaluation.occluded_coco import bitten, count_parts, derive_subsets, read_list
 
 SIDE = 40

@@ -7,10 +7,10 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from afrcnn.errors import UserError
-from afrcnn.evaluation.coco import coco_ap
+from afrcnn.core.errors import UserError
+from afrcnn.evaluation.coco_ap import coco_ap
 from afrcnn.evaluation.results import evaluate, read_results, write_results
-from afrcnn.evaluation.voc import voc_ap
+from afrcnn.evaluation.voc_ap import voc_ap
 
 
 class Photographs:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.voc import VOCObject, write_annotation
-from afrcnn.errors import UserError
 from afrcnn.evaluation.subsets import all_subsets, confidently_recalled, subset_ap, subsets
-from afrcnn.evaluation.voc import voc_ap
+from afrcnn.evaluation.voc_ap import voc_ap
 
 CLASSES = ("cat", "dog", "cow")
 

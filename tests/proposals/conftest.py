@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from afrcnn.data.dataset import Target
 from afrcnn.data.image import read_image, read_image_size
+from afrcnn.data.target import Target
 
 
 class Scenes:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 from afrcnn.proposals.journal import Journal
 
 PURPOSE = {"method": "a", "parameters": {"b": 1}}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 from afrcnn.proposals.published import import_published, read_deepmask_json, read_selective_search_mat
 from afrcnn.proposals.store import Proposals, WithProposals
 

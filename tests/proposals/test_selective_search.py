@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 from afrcnn.proposals.selective_search import compute, selective_search
 from afrcnn.proposals.store import ProposalStore
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 from afrcnn.proposals.store import Proposals, ProposalStore, WithProposals, default_folder, fingerprint
 
 

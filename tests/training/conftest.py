@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from afrcnn.training.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
+from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
 
 TRAIN = """
 import os, pathlib, pickle, signal, torch

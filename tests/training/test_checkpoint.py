@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from afrcnn import atomic
-from afrcnn.errors import UserError
+from afrcnn.core import atomic
+from afrcnn.core.errors import UserError
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 
 STATE = {

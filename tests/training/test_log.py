@@ -5,7 +5,7 @@ import csv
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 from afrcnn.training.log import Log
 
 

@@ -15,11 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from afrcnn.data.dataset import DetectionDataset
-from afrcnn.detector.jitter import ProposalJitter
-from afrcnn.errors import UserError
-from afrcnn.training.checkpoint import fill, load_checkpoint
-from afrcnn.training.recipe import (
+from afrcnn.core.errors import UserError
+from afrcnn.data.target import DetectionDataset
+from afrcnn.detectors.jitter import ProposalJitter
+from afrcnn.recipe import (
     AdversaryRecipe,
     ASDNRecipe,
     AugmentationRecipe,
@@ -35,9 +34,10 @@ from afrcnn.training.recipe import (
     build_detector,
     dump_recipe,
 )
-from afrcnn.training.run import Run, open_split
+from afrcnn.run import Run, open_split
+from afrcnn.training.checkpoint import fill, load_checkpoint
+from afrcnn.training.samples import order, seed_of
 from afrcnn.training.stages import stages
-from afrcnn.training.stream import order, seed_of
 from afrcnn.training.train import meet, train
 
 FUSION = AdversaryRecipe(
@@ -471,7 +471,7 @@ def test_one_image_at_a_time_trains_as_all_at_once(images, staged, plain, tmp_pa
 SCRIPT = """
 import sys
 import torch
-from afrcnn.training.recipe import load_recipe
+from afrcnn.recipe import load_recipe
 from afrcnn.training.train import train
 
 torch.set_num_threads(1)

@@ -11,14 +11,13 @@ from torch import nn
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from afrcnn.core.engine import build_fabric
+from afrcnn.core.errors import UserError
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
-from afrcnn.detector.backbones import small
-from afrcnn.detector.fast_rcnn import FastRCNN
-from afrcnn.detector.roi_pooling import RoIAlign
-from afrcnn.errors import UserError
-from afrcnn.training.checkpoint import load_checkpoint
-from afrcnn.training.engine import build_fabric
-from afrcnn.training.recipe import (
+from afrcnn.detectors.backbones import small
+from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.roi_pooling import RoIAlign
+from afrcnn.recipe import (
     AugmentationRecipe,
     DataRecipe,
     EngineRecipe,
@@ -26,8 +25,9 @@ from afrcnn.training.recipe import (
     ScheduleRecipe,
     build_detector,
 )
-from afrcnn.training.run import Run, open_split
-from afrcnn.training.stream import order, seed_of
+from afrcnn.run import Run, open_split
+from afrcnn.training.checkpoint import load_checkpoint
+from afrcnn.training.samples import order, seed_of
 from afrcnn.training.train import (
     accumulate,
     build_augmentation,

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCODataset
-from afrcnn.data.dataset import DetectionDataset, Target
+from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.data.voc import VOCDataset
-from afrcnn.errors import UserError
 
 __all__ = ["COCODataset", "DetectionDataset", "Target", "VOCDataset", "open_dataset"]
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torchvision import tv_tensors
 
-from afrcnn.data.dataset import Target
+from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
-from afrcnn.errors import UserError
+from afrcnn.data.target import Target
 
 TOLERANCE = 1.0
 """Pixels by which a box may stand out of its image. Published boxes do so by rounding, and tools that count

@@ -15,7 +15,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image, remove_small_boxes
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.data.dataset import Target
+from afrcnn.data.target import Target
 
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which normalisation turns into 0."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages, check_boxes
-from afrcnn.errors import UserError
 
 Record = dict[str, Any]
 

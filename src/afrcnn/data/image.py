@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 
 # What Pillow's decoders raise on broken files of the various formats.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from afrcnn.data.dataset import Target
+from afrcnn.data.target import Target
 
 OVERLAP = 0.05
 """An object is overlapped if one other box covers more than this share of its own."""

@@ -15,11 +15,11 @@ import cv2
 import joblib
 import numpy as np
 
-from afrcnn.atomic import atomic_write
+from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
 from afrcnn.data.figures import CLASSES
 from afrcnn.data.scene import draw_scene
 from afrcnn.data.voc import VOCObject, write_annotation
-from afrcnn.errors import UserError
 
 RECORD = "shapes.json"
 """The file that holds the parameters of a generated set."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from afrcnn.atomic import atomic_write, writing
+from afrcnn.core.atomic import atomic_write, writing
+from afrcnn.core.errors import UserError
 from afrcnn.data import open_dataset
 from afrcnn.data.coco import COCODataset
-from afrcnn.data.dataset import DetectionDataset
 from afrcnn.data.overlap import OVERLAP, overlapped
-from afrcnn.errors import UserError
+from afrcnn.data.target import DetectionDataset
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ import defusedxml.ElementTree
 import numpy as np
 import numpy.typing as npt
 
-from afrcnn.atomic import atomic_write
+from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages, check_boxes
 from afrcnn.data.image import read_image_size
-from afrcnn.errors import UserError
 
 _FLAGS = ("truncated", "occluded", "difficult")
 _EXTRA = {"hidden": (0.0, 1.0), "bend": (-math.inf, math.inf)}

@@ -1,7 +1,7 @@
 """What detections are worth: VOC's and COCO's average precision, and the files of both."""
 
-from afrcnn.evaluation.coco import coco_ap
-from afrcnn.evaluation.detections import (
+from afrcnn.evaluation.coco_ap import coco_ap
+from afrcnn.evaluation.formats import (
     read_coco_results,
     read_voc_results,
     write_coco_results,
@@ -9,7 +9,7 @@ from afrcnn.evaluation.detections import (
 )
 from afrcnn.evaluation.results import Results, evaluate, read_results, write_results
 from afrcnn.evaluation.subsets import SubsetResult, all_subsets, subset_ap, subsets
-from afrcnn.evaluation.voc import VOCResult, voc_ap
+from afrcnn.evaluation.voc_ap import VOCResult, voc_ap
 
 __all__ = [
     "Results",

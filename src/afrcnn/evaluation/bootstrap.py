@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from afrcnn.evaluation.voc import RECALLS, Booleans, Floats, Integers, Judged, Metric, judge
+from afrcnn.evaluation.voc_ap import RECALLS, Booleans, Floats, Integers, Judged, Metric, judge
 
 
 def resample(images: int, times: int, seed: int = 0) -> Integers:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from afrcnn.data.dataset import Target
-from afrcnn.detector.ensemble import Ensemble
-from afrcnn.detector.fast_rcnn import FastRCNN
-from afrcnn.detector.svd import truncate_head
-from afrcnn.errors import UserError
-from afrcnn.evaluation.detections import write_coco_results, write_voc_results
+from afrcnn.core.engine import build_fabric
+from afrcnn.core.errors import UserError
+from afrcnn.core.progress import progress
+from afrcnn.data.target import Target
+from afrcnn.detectors.ensemble import Ensemble
+from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.svd import truncate_head
+from afrcnn.evaluation.formats import write_coco_results, write_voc_results
 from afrcnn.evaluation.results import Results, evaluate, write_results
 from afrcnn.evaluation.subsets import all_subsets
-from afrcnn.progress import progress
-from afrcnn.training.engine import build_fabric
-from afrcnn.training.recipe import EngineRecipe
-from afrcnn.training.run import Run, open_split
+from afrcnn.recipe import EngineRecipe
+from afrcnn.run import Run, open_split
 
 
 class ProposedImages(Protocol):

@@ -30,8 +30,8 @@ from faster_coco_eval.core import mask as coco_mask
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCODataset
-from afrcnn.errors import UserError
 
 PART = 0.01
 """The share of a mask that a part of it must have: polygons drawn on pixels leave smaller crumbs behind, of a pixel or

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
-from afrcnn.atomic import atomic_write
-from afrcnn.data.dataset import DetectionDataset
-from afrcnn.errors import UserError
-from afrcnn.evaluation.coco import coco_ap
+from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
+from afrcnn.data.target import DetectionDataset
+from afrcnn.evaluation.coco_ap import coco_ap
 from afrcnn.evaluation.subsets import Members, SubsetResult, subset_ap
-from afrcnn.evaluation.voc import Metric, voc_ap
+from afrcnn.evaluation.voc_ap import Metric, voc_ap
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Results:
         objects: by class, the number of objects that VOC's AP counts.
         mean_ap: VOC's mean AP in [0, 1] by metric, ``11-point`` and ``area``.
         ap: VOC's AP in [0, 1] by metric and class; NaN for a class without objects.
-        coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco``; NaN where there are no
+        coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco_ap``; NaN where there are no
             objects to find.
         subsets: by name, what the detections are worth on subsets of the objects; empty where not asked for.
         split: the split that a run was evaluated on; empty for detections that are no run's.

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCODataset
-from afrcnn.data.dataset import DetectionDataset
 from afrcnn.data.overlap import OVERLAP, overlapped
-from afrcnn.errors import UserError
+from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.occluded_coco import derive_subsets, read_list
-from afrcnn.evaluation.voc import Metric, ignored_by_default, voc_ap
+from afrcnn.evaluation.voc_ap import Metric, ignored_by_default, voc_ap
 
 SMALL, MEDIUM = 32**2, 96**2
 """Areas in pixels of the photograph below which COCO calls an object small, and medium."""
@@ -68,7 +68,7 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
     VOC's flags divide a split only where some object has them. Crowd regions are in no subset.
 
     Args:
-        targets: the annotations of the images, as ``afrcnn.data.dataset.Target``.
+        targets: the annotations of the images, as ``afrcnn.data.target.Target``.
         overlap: the share of a box from which on it counts as overlapped, in [0, 1].
     """
     counted = [~ignored_by_default(target) for target in targets]

@@ -14,7 +14,7 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
 
 RECORD = struct.Struct("<16sII")
 """Fingerprint of the image, number of boxes, CRC-32 of both and of the boxes that follow."""

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
 
-from afrcnn.data.dataset import DetectionDataset
-from afrcnn.errors import UserError
+from afrcnn.core.errors import UserError
+from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 
 

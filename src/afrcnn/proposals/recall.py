@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import ProposalStore
 
 

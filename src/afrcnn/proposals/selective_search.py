@@ -13,9 +13,9 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.data.dataset import DetectionDataset
+from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
-from afrcnn.errors import UserError
+from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torchvision import tv_tensors
 
 from afrcnn import __version__
-from afrcnn.atomic import atomic_write
-from afrcnn.data.dataset import DetectionDataset, Target
-from afrcnn.errors import UserError
+from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
+from afrcnn.data.target import DetectionDataset, Target
 
 FORMAT = 1
 REPEAT = "compute them again with `afrcnn proposals DATASET`"

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from afrcnn.atomic import atomic_write
-from afrcnn.errors import UserError
+from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
 
 
 def save_checkpoint(file: Path, state: dict[str, Any]) -> None:

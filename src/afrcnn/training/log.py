@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from afrcnn.atomic import atomic_write, writing
+from afrcnn.core.atomic import atomic_write, writing
 
 
 class Log:

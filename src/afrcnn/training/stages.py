@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from afrcnn.errors import UserError
-from afrcnn.training.recipe import JointRecipe, Recipe, ScheduleRecipe
+from afrcnn.core.errors import UserError
+from afrcnn.recipe import JointRecipe, Recipe, ScheduleRecipe
 
 
 class Stage(NamedTuple):

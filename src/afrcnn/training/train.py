@@ -22,24 +22,23 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from afrcnn.adversary import Chain
-from afrcnn.adversary.attach import attach, detach, roi_head_of
-from afrcnn.adversary.window_search import stored_by_input
+from afrcnn.adversaries import Chain
+from afrcnn.adversaries.window_search import stored_by_input
+from afrcnn.core.engine import build_fabric
+from afrcnn.core.errors import UserError
+from afrcnn.core.progress import progress
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
-from afrcnn.data.dataset import DetectionDataset, Target
-from afrcnn.detector.box_coding import offsets
-from afrcnn.detector.fast_rcnn import FastRCNN
-from afrcnn.detector.weights import read_state_dict
-from afrcnn.errors import UserError
-from afrcnn.progress import progress
-from afrcnn.training.adversary import Pretraining, build_adversary, build_jitter, freeze, initial_head, learners
+from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.detectors.attach import attach, detach, roi_head_of
+from afrcnn.detectors.box_coding import offsets
+from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.weights import read_state_dict
+from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
+from afrcnn.run import Run, initial_weights, open_split
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
-from afrcnn.training.engine import build_fabric
 from afrcnn.training.log import Log
-from afrcnn.training.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
-from afrcnn.training.run import Run, initial_weights, open_split
-from afrcnn.training.stages import Stage, stages
-from afrcnn.training.stream import (
+from afrcnn.training.pretraining import Pretraining, build_adversary, build_jitter, freeze, initial_head, learners
+from afrcnn.training.samples import (
     Positions,
     SampleTransform,
     TrainableSamples,
@@ -47,6 +46,7 @@ from afrcnn.training.stream import (
     seed_of,
     trainable,
 )
+from afrcnn.training.stages import Stage, stages
 
 Batch = tuple[list[Tensor], list[Target]]
 

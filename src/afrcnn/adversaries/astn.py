@@ -1,0 +1,165 @@
+"""ASTN, the adversarial spatial transformer network (section 4.2.2): it learns how to bend an object's parts.
+
+The three parts of a spatial transformer network (Jaderberg et al. 2015): a localisation network estimates how to
+transform, a grid generator says where each output cell comes from, and a sampler interpolates there. The channels fall
+into blocks with a rotation each: channels respond to different parts of an object, so that parts turn apart.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+from torch.nn import functional as F
+
+from afrcnn.adversaries.base import Hardened, Head, HeadCopy, RoIHead, true_class_score
+
+BACKGROUND = 0
+
+
+class ASTN(nn.Module):
+    """Rotates blocks of an object's channels so that the detector takes the object for background.
+
+    Args:
+        localisation: the network from features n x C x d x d to n x (``blocks`` * 4) raw numbers: rotation, logarithm
+            of scale, and translation along x and y of each block, of which those with a limit of 0 are not used.
+        blocks: how many blocks the channels are divided into; C must be a multiple (4 in the paper).
+        degrees: the largest rotation either way (10 in the paper).
+        scale: the largest factor of enlargement, or of reduction, minus 1; 0 for none, as in the paper.
+        translation: the largest shift as a fraction of the features' side; 0 for none, as in the paper.
+    """
+
+    def __init__(
+        self,
+        localisation: nn.Module,
+        *,
+        blocks: int = 4,
+        degrees: float = 10.0,
+        scale: float = 0.0,
+        translation: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.localisation = localisation
+        self.blocks, self.degrees, self.scale, self.translation = blocks, degrees, scale, translation
+
+    def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+        """Bend features (n x C x d x d); see ``Adversary``."""
+        numbers = self.localisation(features.detach()).float()
+        if not len(labels):
+            return Hardened(features, numbers.sum(), {})
+        theta = self.transformation(numbers.view(-1, self.blocks, 4))
+        # Two warps of the same features: the detector is trained through one, the localisation network through the
+        # other, so that neither loss reaches what the other trains.
+        bent = warp(features, theta.detach())
+        logits = head(warp(features.detach(), theta))
+        loss = F.cross_entropy(logits.float(), torch.full_like(labels, BACKGROUND))
+        return Hardened(bent, loss, self.measure(theta, features, logits, labels, head))
+
+    def transformation(self, numbers: Tensor) -> Tensor:
+        """Return affine maps n x blocks x 2 x 3 from output to input coordinates in [-1, 1], of raw numbers (.. x 4).
+
+        Each number is confined to [-1, 1], so that the limits hold whatever the network says.
+        """
+        bounded: Tensor = Confine.apply(numbers)
+        angle = bounded[..., 0] * math.radians(self.degrees)
+        factor = (bounded[..., 1] * math.log1p(self.scale)).exp()
+        shift = bounded[..., 2:] * (2 * self.translation)
+        return affine(angle, factor, shift)
+
+    @torch.no_grad()
+    def angles(self, features: Tensor) -> Tensor:
+        """Return by how many degrees (n x blocks, clockwise) it turns each block of features (n x C x d x d)."""
+        numbers = self.localisation(features).float()
+        return degrees_of(self.transformation(numbers.view(-1, self.blocks, 4)))
+
+    @torch.no_grad()
+    def measure(self, theta: Tensor, features: Tensor, logits: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
+        """Return how hard it is: score drop, mean absolute angle (degrees), share of angles at the limit."""
+        angles = degrees_of(theta).abs()
+        drop = true_class_score(head(features), labels) - true_class_score(logits, labels)
+        return {
+            "score_drop": drop.mean(),
+            "absolute_angle": angles.mean(),
+            "angles_at_limit": (angles > 0.99 * self.degrees).float().mean(),
+        }
+
+
+class Confine(torch.autograd.Function):
+    """Clamps to [-1, 1], with the gradient of the identity wherever it does not lead further out.
+
+    A function that saturates, as the hyperbolic tangent, would keep each angle at the limit that it reached first:
+    which way parts turn would become one habit for all objects.
+    """
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, numbers: Tensor) -> Tensor:
+        """Return the numbers, clamped."""
+        ctx.save_for_backward(numbers)
+        return numbers.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """Return the gradient, and 0 where descent would leave the bounds."""
+        (numbers,), (gradient,) = ctx.saved_tensors, gradients
+        return gradient.where((numbers.abs() < 1) | (numbers * gradient > 0), 0)
+
+
+class LocalisationNetwork(nn.Module):
+    """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
+
+    Args:
+        head: of the ImageNet network, or the detector's own; its layers are copied, never shared.
+        blocks: how many blocks of channels are transformed.
+    """
+
+    def __init__(self, head: RoIHead, blocks: int = 4) -> None:
+        super().__init__()
+        self.head = HeadCopy(head.layers)
+        self.transformation = nn.Linear(head.features, blocks * 4)
+        nn.init.normal_(self.transformation.weight, std=0.01)
+        nn.init.zeros_(self.transformation.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return raw numbers n x (blocks * 4) of features n x C x d x d."""
+        numbers: Tensor = self.transformation(self.head(features))
+        return numbers
+
+
+def affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+    """Return affine maps ... x 2 x 3 from output to input coordinates (x right, y down, both in [-1, 1]).
+
+    Args:
+        angle: ..., radians; the content turns clockwise on the screen by it.
+        factor: ..., the content is enlarged by it.
+        shift: ... x 2, the content moves by it, in units of half the features' side.
+    """
+    cos, sin = angle.cos() / factor, angle.sin() / factor
+    linear = torch.stack([torch.stack([cos, sin], -1), torch.stack([-sin, cos], -1)], -2)
+    return torch.cat([linear, -linear @ shift[..., None]], -1)
+
+
+def degrees_of(theta: Tensor) -> Tensor:
+    """Return the rotations (..., degrees, clockwise) of affine maps ... x 2 x 3 as of :func:`affine`."""
+    # The maps lead from output to input: they turn the other way.
+    return torch.atan2(-theta[..., 1, 0], theta[..., 0, 0]).rad2deg()
+
+
+def warp(features: Tensor, theta: Tensor) -> Tensor:
+    """Transform blocks of channels: grid generator and sampler (bilinear, zero outside).
+
+    Args:
+        features: n x C x d x d.
+        theta: n x blocks x 2 x 3, float32, as of :func:`affine`; C must be a multiple of ``blocks``.
+    """
+    n, channels, height, width = features.shape
+    blocks = theta.shape[1]
+    shape = [n * blocks, channels // blocks, height, width]
+    # In 16 bits, a coordinate would be off by more than a hundredth of a cell.
+    precision = torch.promote_types(features.dtype, theta.dtype)
+    with torch.autocast(features.device.type, enabled=False):
+        grid = F.affine_grid(theta.flatten(0, 1).to(precision), shape, align_corners=False)
+        sampled = F.grid_sample(features.reshape(shape).to(precision), grid, align_corners=False)
+    return sampled.to(features.dtype).view(n, channels, height, width)

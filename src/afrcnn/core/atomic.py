@@ -1,0 +1,75 @@
+"""Atomic writing: a file is there whole, or it is not there."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from afrcnn.core.errors import UserError
+
+PART = ".part"
+"""The suffix of a temporary file."""
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ignore[type-arg]
+    """Open a file for writing that replaces ``path`` in one step when the block ends.
+
+    What is written goes into a temporary file in the same folder, which is flushed to the disk and then
+    renamed over ``path``. If the block raises, or the process is killed, ``path`` is as it was before.
+    Missing parent folders are made.
+
+    Args:
+        path: the file to write.
+        mode: ``"w"`` for UTF-8 text, ``"wb"`` for bytes.
+
+    Raises:
+        UserError: the file cannot be written (a full disk, a folder without permission).
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
+            temporary = Path(name)
+            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            # mkstemp makes a private file; what we leave behind has the permissions of any other new file.
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)
+            temporary.replace(path)
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Make a failure to write ``path`` in the block the user's error that it is.
+
+    Raises:
+        UserError: the file cannot be written (a full disk, a folder without permission).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot be written ({error.strerror or error})",
+            file=path,
+            fix="free some space or choose a folder that can be written",
+        ) from error
+
+
+def remove_parts(path: Path) -> None:
+    """Remove what processes that were killed while they wrote ``path`` have left beside it."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
+        part.unlink(missing_ok=True)

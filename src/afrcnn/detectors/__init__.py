@@ -1,0 +1,1 @@
+"""Detectors, and the seam where adversaries meet them."""

@@ -1,0 +1,123 @@
+"""ImageNet weights: downloaded through torchvision, or read from a local file without running its code."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum
+
+from afrcnn.core.errors import UserError
+
+
+def load_weights(
+    model: nn.Module, weights: str | Path, published: type[WeightsEnum], *, ignore: tuple[str, ...] = ()
+) -> None:
+    """Fill a torchvision model with weights.
+
+    Tensors of another floating point type (float16, say) are cast to the model's.
+
+    Args:
+        model: a model of torchvision.
+        weights: a member of ``published`` by name (``"IMAGENET1K_V1"``, ``"DEFAULT"``), which is downloaded
+            once and checked against its hash; or a ``.safetensors``, ``.pth`` or ``.pt`` file that holds
+            a state dict in torchvision's names for ``model``.
+        published: torchvision's weights for ``model``.
+        ignore: beginnings of the names of tensors that are not loaded; the weights may lack them or hold them
+            in another shape.
+
+    Raises:
+        UserError: the download failed, the file cannot be read, or its tensors are not those of ``model``.
+    """
+    if weights in published.__members__:
+        found = _download(published[str(weights)])
+    elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
+        found = read_state_dict(weights)
+    else:
+        raise UserError(
+            "neither a .safetensors, .pth or .pt file nor the name of published weights",
+            file=weights,
+            fix=f"give a file or one of {', '.join(published.__members__)}",
+        )
+
+    expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ignore)}
+    found = {name: tensor for name, tensor in found.items() if not name.startswith(ignore)}
+    differences = [
+        f"{name} is {_shape(found[name])}, expected {_shape(tensor)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
+    ]
+    if not differences:  # load_state_dict knows which names each module lets pass, but it refuses other shapes
+        names = model.load_state_dict(found, strict=False)
+        differences += [f"{name} is missing" for name in names.missing_keys if name in expected]
+        differences += [f"{name} is not expected" for name in names.unexpected_keys]
+        differences += [
+            f"{name} holds values that are not finite"
+            for name in expected
+            if name in found and not found[name].isfinite().all()
+        ]
+    if differences:
+        others = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise UserError(
+            f"not the weights of {type(model).__name__}: {'; '.join(differences[:3])}{others}",
+            file=weights,
+            fix=f"give weights in torchvision's names, made for the model of {published.__name__}",
+        )
+
+
+def read_state_dict(file: str | Path) -> dict[str, Tensor]:
+    """Read a file of named tensors without running code that it may hold.
+
+    Args:
+        file: safetensors where its name ends in ``.safetensors``, otherwise what ``torch.save`` wrote.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        UserError: the file is missing, truncated, or holds anything but named tensors.
+    """
+    try:
+        if Path(file).suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})", file=file, fix="check the path") from error
+    except SafetensorError as error:
+        raise UserError(
+            f"not a whole safetensors file ({error})", file=file, fix="download or write it again"
+        ) from error
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        raise UserError(
+            "truncated, or not a plain PyTorch state dict; objects other than tensors are not loaded",
+            file=file,
+            fix="download it again, or save model.state_dict() as .safetensors",
+        ) from error
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()
+    ):
+        raise UserError("not a state dict of named tensors", file=file, fix="save model.state_dict() alone")
+    return dict(state)
+
+
+def _download(weights: WeightsEnum) -> dict[str, Tensor]:
+    try:
+        state: dict[str, Tensor] = weights.get_state_dict(
+            progress=sys.stderr.isatty(), check_hash=True, map_location="cpu", weights_only=True
+        )
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(
+            f"cannot be downloaded and read ({error})",
+            file=weights.url,
+            fix="download it elsewhere and give the path of the file as weights",
+        ) from error
+    return state
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"

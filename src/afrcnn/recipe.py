@@ -1,0 +1,479 @@
+"""Recipes: everything that an experiment depends on, as a YAML file with types.
+
+A recipe file need only name what differs from the defaults, which are the paper's (section 5.1) and, where it refers
+to them, those of Fast R-CNN. A run folder holds the resolved recipe with every field.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+from afrcnn.core.errors import UserError
+from afrcnn.detectors import backbones
+from afrcnn.detectors.backbones import Network
+from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
+from afrcnn.detectors.sampling import RoISampler
+
+T = TypeVar("T")
+
+_SEE_HELP = "see `afrcnn train --help` for the fields"
+
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+@dataclass
+class AugmentationRecipe:
+    """What hides objects in the training photographs, as adversaries do in their features."""
+
+    random_erasing: ClosedUnitInterval = 0.0
+    """Probability that an image loses a rectangle, wherever it falls."""
+    cutout: ClosedUnitInterval = 0.0
+    """Probability that every object of an image is partly hidden under grey."""
+    cutout_share: ClosedUnitInterval = 1 / 3
+    """Share of an object's box that is hidden."""
+    copy_paste: ClosedUnitInterval = 0.0
+    """Probability that every object of an image is partly hidden under an object of another training image."""
+    stages: list[Literal["schedule", "joint"]] = field(default_factory=lambda: ["joint"])
+    """Stages whose images are changed; where adversaries act, in the joint one, unless said otherwise."""
+
+
+@dataclass
+class DataRecipe:
+    """Photographs, boxes and proposals."""
+
+    root: str = ""
+    """Folder of the dataset, in PASCAL VOC or COCO layout."""
+    layout: Literal["auto", "voc", "coco"] = "auto"
+    """Layout of the folder; `auto` looks at what is there."""
+    classes: list[str] | None = None
+    """Names of the classes, in order; all that the annotations name when null."""
+    train_split: str = "trainval"
+    """Split that is trained on."""
+    test_split: str = "test"
+    """Split that is evaluated on."""
+    proposals: str | None = None
+    """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
+    proposal_method: str = "fast"
+    """Kind of the proposals, the second half of a store's name <split>-<method>."""
+    proposals_per_image: PositiveInt = 2000
+    """How many proposals of an image are used at most, best first, in training and in evaluation."""
+    use_difficult: bool = False
+    """Whether objects that VOC marks difficult are trained on."""
+    flip: ClosedUnitInterval = 0.5
+    """Probability that a training image is mirrored."""
+    augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
+    """What hides objects in training images."""
+    workers: NonNegativeInt = 2
+    """Processes that read images; 0 reads them in the training process."""
+
+
+@dataclass
+class DetectorRecipe:
+    """The detector: Fast R-CNN on a backbone."""
+
+    backbone: Literal["alexnet", "vgg16", "resnet18", "resnet50", "resnet101", "squeezenet1_0", "small"] = "vgg16"
+    """Network that the detector is built on."""
+    weights: str | None = None
+    """ImageNet weights: the name of a torchvision weight enum's member, as DEFAULT, or a .safetensors or .pth file;
+    random when null."""
+    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
+    """RoI pooling: the paper's, or bilinear RoIAlign."""
+    frozen_stages: NonNegativeInt | None = None
+    """How many first stages of the backbone are not trained; the paper's choice for the backbone when null."""
+    dropout: ClosedUnitInterval | None = None
+    """Dropout after fc6 and fc7; the backbone's own when null (0.5 in the paper)."""
+    short_side: list[PositiveInt] = field(default_factory=lambda: [600])
+    """Length in pixels that the shorter side is resized to; of several, training draws one for each image, and
+    evaluation takes the last."""
+    long_side: PositiveInt = 1000
+    """Bound in pixels on the longer side."""
+    rois_per_image: PositiveInt = 128
+    """RoIs that an image gives to an update."""
+    foreground_fraction: ClosedUnitInterval = 0.25
+    """Largest share of them that is foreground."""
+    foreground_iou: ClosedUnitInterval = 0.5
+    """Smallest IoU with an object that makes a proposal foreground."""
+    background_iou: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.1, 0.5)
+    """Range of the largest IoU with an object that makes a proposal background."""
+    ohem: list[Literal["schedule", "joint"]] = field(default_factory=list)
+    """Stages whose updates are made of the RoIs with the highest losses among all, rois_per_image on average, and no
+    share of foreground: online hard example mining."""
+    box_targets: Literal["fixed", "measured"] = "fixed"
+    """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals
+    of the first 1000 training images."""
+    score_threshold: ClosedUnitInterval = 0.01
+    """Detections with a lower score are dropped."""
+    nms_iou: ClosedUnitInterval = 0.3
+    """Largest IoU between two detections of a class."""
+    detections_per_image: PositiveInt = 100
+    """How many detections of an image are kept."""
+
+
+@dataclass
+class ASDNRecipe:
+    """ASDN, which hides cells of an object (section 4.2.1). The defaults are the paper's."""
+
+    network: Literal["fully_connected", "convolutional"] = "fully_connected"
+    """The paper's network, layers as fc6 and fc7 and one more, or the Caffe release's five convolutions."""
+    window: PositiveInt | None = None
+    """Cells on a side of the windows of pre-training; a third of the features' side, rounded up, when null."""
+    stride: PositiveInt = 1
+    """Cells between two windows."""
+    negatives: ClosedUnitInterval = 1.0
+    """Share of the cells outside the hardest window that give a gradient in pre-training."""
+    mask: Literal["cells", "window"] = "cells"
+    """Shape of what is hidden in joint training: single cells, as in the paper, or a window, as an occluder leaves."""
+    top: ClosedUnitInterval = 1 / 2
+    """Share of the cells, or of the places of a window, those with the highest values, that may be hidden."""
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is hidden."""
+    least_share: ClosedUnitInterval | None = None
+    """Share that the smallest windows hide, where sizes are drawn up to `share`; all are equal when null."""
+    occluder: Literal["zeros", "features"] = "zeros"
+    """What takes the place of hidden cells: zeros, as in the paper, or the features of another RoI of the update."""
+    threshold: float = 0.1
+    """Smallest drop of the true class's score that makes a mask a target in joint training."""
+    learning_rate_factor: NonNegativeFloat = 1.0
+    """Learning rate of the network as a multiple of the stage's."""
+    fixed: bool = False
+    """Whether joint training leaves the network as pre-training made it."""
+
+
+@dataclass
+class ASTNRecipe:
+    """ASTN, which bends an object's parts (section 4.2.2). The defaults are the paper's."""
+
+    blocks: PositiveInt = 4
+    """Blocks of channels, each with a transformation of its own."""
+    degrees: NonNegativeFloat = 10.0
+    """Largest rotation either way."""
+    scale: NonNegativeFloat = 0.0
+    """Largest factor of enlargement or reduction, minus 1; none in the paper."""
+    translation: NonNegativeFloat = 0.0
+    """Largest shift as a fraction of the features' side; none in the paper."""
+    learning_rate_factor: NonNegativeFloat = 1.0
+    """Learning rate of the network as a multiple of the stage's."""
+
+
+@dataclass
+class RandomDropoutRecipe:
+    """Random spatial dropout, which the paper compares with (section 5.2.1)."""
+
+    mask: Literal["cells", "window"] = "cells"
+    """Shape of what is hidden, as of `asdn`."""
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is hidden."""
+    least_share: ClosedUnitInterval | None = None
+    """Share that the smallest windows hide, as of `asdn`."""
+    occluder: Literal["zeros", "features"] = "zeros"
+    """What takes the place of hidden cells, as of `asdn`."""
+
+
+@dataclass
+class HardDropoutRecipe:
+    """Hard dropout, the exhaustive search in every update (section 5.2.1)."""
+
+    window: PositiveInt | None = None
+    """Cells on a side of the window; a third of the features' side, rounded up, when null."""
+    stride: PositiveInt = 1
+    """Cells between two windows."""
+
+
+@dataclass
+class DropBlockRecipe:
+    """DropBlock, which zeroes blocks of each channel at random (Ghiasi et al. 2018)."""
+
+    share: ClosedUnitInterval = 1 / 3
+    """Share of all cells that is zeroed, or a little less where blocks meet."""
+    block: PositiveInt = 3
+    """Cells on a side of a block, odd."""
+
+
+@dataclass
+class JitterRecipe:
+    """Random changes of the proposals, with or without adversaries (section 5.2.1; the paper gives no ranges)."""
+
+    scale: NonNegativeFloat = 0.0
+    """Largest factor of enlargement or reduction, minus 1."""
+    aspect_ratio: NonNegativeFloat = 0.0
+    """Largest factor of the ratio of width to height, or of its inverse, minus 1."""
+    degrees: NonNegativeFloat = 0.0
+    """Largest rotation either way."""
+
+
+@dataclass
+class AdversaryRecipe:
+    """What the detector competes with in joint training."""
+
+    chain: list[str] = field(default_factory=list)
+    """Adversaries, each of which makes harder what the one before it gave: `asdn`, `astn`, `random_dropout`,
+    `hard_dropout`, `dropblock`, or one of your own, by its entry point in `afrcnn.adversaries` or as
+    package.module.Class."""
+    clean_fraction: ClosedUnitInterval = 0.5
+    """Share of the images that no adversary touches; of two, one in the paper."""
+    least_iou: ClosedUnitInterval = 0.0
+    """Smallest IoU with its object of a proposal that is made harder; any foreground's in the paper."""
+    pretrained: list[str] | None = None
+    """Adversaries of the chain that are trained alone first; those that have a pre-training, as ASDN, when null."""
+    asdn: ASDNRecipe = field(default_factory=ASDNRecipe)
+    """Fields of `asdn`."""
+    astn: ASTNRecipe = field(default_factory=ASTNRecipe)
+    """Fields of `astn`."""
+    random_dropout: RandomDropoutRecipe = field(default_factory=RandomDropoutRecipe)
+    """Fields of `random_dropout`."""
+    hard_dropout: HardDropoutRecipe = field(default_factory=HardDropoutRecipe)
+    """Fields of `hard_dropout`."""
+    dropblock: DropBlockRecipe = field(default_factory=DropBlockRecipe)
+    """Fields of `dropblock`."""
+    own: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Arguments of your own adversaries by their name in the chain."""
+    jitter: JitterRecipe = field(default_factory=JitterRecipe)
+    """Random changes of the proposals of adversarial images."""
+
+
+@dataclass
+class ScheduleRecipe:
+    """Stochastic gradient descent and its schedule: the detector alone."""
+
+    iterations: PositiveInt = 80_000
+    """Number of updates."""
+    images_per_iteration: PositiveInt = 2
+    """Images of an update, over all processes."""
+    images_at_once: PositiveInt | None = None
+    """Images of a process whose gradients are computed together, and added to those of the others of the update; all
+    when null. Fewer need less memory."""
+    learning_rate: PositiveFloat = 0.001
+    """Learning rate of weights at the beginning."""
+    decay_at: list[PositiveInt] = field(default_factory=lambda: [60_000])
+    """Iterations after which the learning rate is multiplied by `decay_factor`."""
+    decay_factor: PositiveFloat = 0.1
+    """Factor of each decay."""
+    warmup_iterations: NonNegativeInt = 0
+    """Iterations in which the learning rate rises linearly to its value."""
+    momentum: ClosedUnitInterval = 0.9
+    """Momentum of SGD."""
+    weight_decay: NonNegativeFloat = 0.0005
+    """Weight decay of weights."""
+    bias_learning_rate_factor: NonNegativeFloat = 2.0
+    """Learning rate of biases as a multiple of that of weights."""
+    bias_weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of biases."""
+    log_every: PositiveInt = 20
+    """Iterations between two lines of the log."""
+    checkpoint_every: PositiveInt = 500
+    """Iterations between two checkpoints."""
+
+
+@dataclass
+class PretrainingRecipe(ScheduleRecipe):
+    """The adversary alone, against the frozen detector (section 4.2.1)."""
+
+    iterations: NonNegativeInt = 0
+    """Number of updates; none when 0 (10,000 in the paper)."""
+    decay_at: list[PositiveInt] = field(default_factory=list)
+    """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
+    foreground_per_image: PositiveInt = 32
+    """Foreground proposals that an image gives at most."""
+
+
+@dataclass
+class JointRecipe(ScheduleRecipe):
+    """Detector and adversary together (section 4.2.1)."""
+
+    iterations: NonNegativeInt = 0
+    """Number of updates; none when 0 (70,000 in the paper, after 10,000 of the detector alone)."""
+    clean_iterations: NonNegativeInt = 0
+    """How many of them, the last, see photographs, proposals and features as they are: adversaries, jitter and
+    augmentation rest (none do in the paper)."""
+    decay_at: list[PositiveInt] = field(default_factory=list)
+    """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
+
+
+@dataclass
+class EngineRecipe:
+    """The machine: devices, processes and precision, handed to Lightning Fabric."""
+
+    accelerator: str = "auto"
+    """Kind of device: auto, cpu, gpu, ..."""
+    devices: PositiveInt = 1
+    """Processes on each machine, a device each."""
+    nodes: PositiveInt = 1
+    """Machines."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Arithmetic of forward and backward passes; weights are always float32."""
+
+
+@dataclass
+class Recipe:
+    """An experiment, in up to three stages: `schedule`, `pretraining`, `joint`."""
+
+    data: DataRecipe = field(default_factory=DataRecipe)
+    detector: DetectorRecipe = field(default_factory=DetectorRecipe)
+    adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
+    schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
+    pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
+    joint: JointRecipe = field(default_factory=JointRecipe)
+    engine: EngineRecipe = field(default_factory=EngineRecipe)
+    init_from: str | None = None
+    """A trained detector that takes the place of the first stage: a run folder or a .safetensors file of weights."""
+    seed: NonNegativeInt = 0
+    """Seed of everything random."""
+
+
+def recipe_parser(**kwargs: Any) -> ArgumentParser:
+    """Return a parser with an option for each field of a recipe, as ``--data.root``."""
+    parser = ArgumentParser(exit_on_error=False, **kwargs)
+    parser.add_class_arguments(Recipe)
+    return parser
+
+
+def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and check the type of every field.
+
+    Args:
+        file: the YAML file.
+        overrides: fields to set differently, as on a command line: ``["--data.root", "VOC2007", "--seed=1"]``.
+
+    Raises:
+        UserError: the file is missing or no YAML; a field is unknown or of a wrong type; two fields contradict.
+    """
+    parser = recipe_parser()
+    try:
+        written = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"is no YAML ({error})", file=file, fix="mend that line") from error
+    try:
+        namespace = parser.parse_object(_named(written, Recipe, Path(file)))
+    except ArgumentError as error:
+        raise UserError(_in_one_line(error), file=file, fix=_SEE_HELP) from error
+    try:
+        namespace = parser.parse_args(list(overrides), namespace=namespace)
+    except ArgumentError as error:
+        raise UserError(_in_one_line(error), fix=_SEE_HELP) from error
+    recipe = _plain_numbers(Recipe(**vars(parser.instantiate(namespace))))
+    _refuse_contradictions(recipe, Path(file))
+    return recipe
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML with every field."""
+    return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True) -> FastRCNN:
+    """Build the detector that a recipe describes.
+
+    Args:
+        recipe: its fields.
+        num_classes: K, without background.
+        pretrained: whether the backbone is filled with ``recipe.weights``; not needed when trained weights follow.
+
+    Raises:
+        UserError: the backbone has no ImageNet weights or no dropout, or the weights cannot be loaded.
+    """
+    network = build_network(recipe, pretrained=pretrained)
+    pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
+    return FastRCNN(
+        network,
+        pooling(network.pool_size, network.stride),
+        num_classes,
+        sampler=RoISampler(
+            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
+        ),
+        frozen_stages=recipe.frozen_stages,
+        short_side=recipe.short_side,
+        long_side=recipe.long_side,
+        score_threshold=recipe.score_threshold,
+        nms_iou=recipe.nms_iou,
+        detections_per_image=recipe.detections_per_image,
+    )
+
+
+def build_network(recipe: DetectorRecipe, *, pretrained: bool = True) -> Network:
+    """Build the backbone that a recipe describes; see :func:`build_detector`."""
+    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
+    options = {"dropout": recipe.dropout, "weights": recipe.weights}
+    options = {name: value for name, value in options.items() if value is not None}
+    if "dropout" in options and recipe.backbone.startswith("resnet"):
+        raise UserError(
+            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
+        )
+    if "weights" in options and recipe.backbone == "small":
+        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
+    if not pretrained:
+        options.pop("weights", None)
+    return build(**options)
+
+
+def _plain_numbers(value: T) -> T:
+    """Return a value in which the numbers of jsonargparse's restricted types are Python's own."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{name: _plain_numbers(item) for name, item in vars(value).items()})
+    if isinstance(value, list | tuple):
+        return type(value)(_plain_numbers(item) for item in value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return (int if isinstance(value, int) else float)(value)  # type: ignore[return-value]
+    return value
+
+
+def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a file says of a section, every name in it a field's; a section without fields is empty.
+
+    The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
+    """
+    if not isinstance(written, dict | None):
+        raise UserError(
+            "is no section of fields",
+            file=file,
+            field=".".join(above) or None,
+            fix="write `data:` with `root: FOLDER` below it",
+        )
+    known: dict[str, Any] = {item.name: item.default_factory for item in fields(section)}
+    named: dict[str, Any] = dict(written or {})
+    for name, value in named.items():
+        if name not in known:
+            raise UserError("is no field of a recipe", file=file, field=".".join([*above, str(name)]), fix=_SEE_HELP)
+        if is_dataclass(known[name]):
+            named[name] = _named(value, known[name], file, (*above, name))
+    return named
+
+
+def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
+    """Refuse fields that are possible one by one and impossible together."""
+    low, high = recipe.detector.background_iou
+    if not low < high <= recipe.detector.foreground_iou:
+        raise UserError(
+            f"{low:g} to {high:g} is no range below foreground_iou, {recipe.detector.foreground_iou:g}",
+            file=file,
+            field="detector.background_iou",
+            fix="choose low < high <= foreground_iou",
+        )
+    if not recipe.detector.short_side:
+        raise UserError("names no length", file=file, field="detector.short_side", fix="write [600], say")
+    if recipe.data.classes == []:
+        raise UserError("names no class", file=file, field="data.classes", fix="name some, or set it to null for all")
+    if recipe.seed >= 2**63:
+        raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
+
+
+def _in_one_line(error: ArgumentError) -> str:
+    """Return what a parser says is wrong, naming the field first."""
+    found = re.fullmatch(r'Parser key "(.*?)":\s*(.*)', str(error), flags=re.DOTALL)
+    return ": ".join(found.groups()) if found else str(error)

@@ -1,0 +1,68 @@
+"""The paper's own numbers, to be set beside those of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+VOC_TABLES = {"VOC2007": ("table1_voc2007", "table2_voc2007_asdn_ablation"), "VOC2012": ("table3_voc2012",)}
+"""The tables of each test set."""
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """A row of the paper's tables.
+
+    Attributes:
+        method: the method, in the paper's words.
+        network: its backbone.
+        dataset: what it was tested on.
+        where: the table or section.
+        mean_ap: mean AP in [0, 1].
+        ap: AP in [0, 1] by class; empty where the paper gives the mean alone.
+    """
+
+    method: str
+    network: str
+    dataset: str
+    where: str
+    mean_ap: float
+    ap: dict[str, float]
+
+
+def paper_rows() -> list[PaperRow]:
+    """Return the rows of Tables 1 to 3, each once, and those of sections 5.2.1, 5.3 (AP at IoU 0.5) and 5.4."""
+    facts = _facts()
+    rows: list[PaperRow] = []
+    for dataset, tables in VOC_TABLES.items():
+        for table in tables:
+            for fact in facts[table]:
+                ap = {name: value / 100 for name, value in fact["AP"].items()}
+                if all(ap != row.ap for row in rows):  # Table 2 repeats two rows of Table 1, one under another name
+                    where = f"Table {table.removeprefix('table')[0]}"
+                    rows.append(PaperRow(fact["method"], fact["arch"], f"{dataset} test", where, fact["mAP"] / 100, ap))
+    for fact in facts["text"]:
+        mean = fact["mAP"] if "mAP" in fact else fact["AP50_voc_metric"]
+        dataset = fact["dataset"].replace("VOC ", "VOC")
+        rows.append(PaperRow(fact["method"], fact["arch"], dataset, f"section {fact['where']}", mean / 100, {}))
+    return rows
+
+
+def rows_beside(classes: Sequence[str], dataset: str) -> list[PaperRow]:
+    """Return the rows that can stand in one table with runs: those of the same classes and test set.
+
+    Args:
+        classes: of the runs.
+        dataset: the name of their dataset's folder: the paper tells VOC2007 from VOC2012, which have the same classes.
+    """
+    return [row for row in paper_rows() if set(row.ap) == set(classes) and row.dataset.split()[0] == dataset]
+
+
+@cache
+def _facts() -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
+    return facts

@@ -1,0 +1,148 @@
+"""The stream of training samples: an endless series in which each sample is a function of its position.
+
+Order, mirroring and every other random choice of sample n come from (seed, n) alone. A run can therefore stop anywhere
+and go on at n, in another process or with another number of workers, and see what it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from afrcnn.data.overlap import covered
+from afrcnn.data.target import DetectionDataset, Target
+
+CROWD_COVER = 0.7
+"""A proposal of which a crowd region covers more is neither object nor background (py-faster-rcnn's protocol)."""
+
+SampleTransform = Callable[[tv_tensors.Image, Target], tuple[tv_tensors.Image, Target]]
+
+
+class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
+    """A dataset's images with what of their targets is trained on.
+
+    Args:
+        dataset: photographs with boxes and proposals.
+        use_difficult: whether objects that VOC marks difficult are trained on.
+    """
+
+    def __init__(self, dataset: DetectionDataset, use_difficult: bool = False) -> None:
+        self.dataset, self.use_difficult = dataset, use_difficult
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
+        """Return the image (3 x H x W, uint8) and its trainable target."""
+        image, target = self.dataset[index]
+        return image, trainable(target, self.use_difficult)
+
+
+class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
+    """Training samples by position: epoch after epoch over a dataset, each in an order of its own.
+
+    Args:
+        dataset: photographs with boxes and proposals.
+        seed: of the order and of the transform's random choices.
+        flip: the probability that a sample is mirrored.
+        use_difficult: whether objects that VOC marks difficult are trained on.
+        transform: a further transform of (image, target), as those of ``torchvision.transforms.v2``.
+        augmentation: another, before it, for the samples before position ``augmented``, or for all when that is None.
+    """
+
+    def __init__(
+        self,
+        dataset: DetectionDataset,
+        *,
+        seed: int = 0,
+        flip: float = 0.5,
+        use_difficult: bool = False,
+        transform: SampleTransform | None = None,
+        augmentation: SampleTransform | None = None,
+        augmented: int | None = None,
+    ) -> None:
+        self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
+        self.flip = v2.RandomHorizontalFlip(flip)
+        self.transform, self.augmentation, self.augmented = transform, augmentation, augmented
+
+    def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
+        """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target."""
+        epoch, place = divmod(position, len(self.samples))
+        image, target = self.samples[order(self.seed, epoch, len(self.samples))[place]]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
+            image, target = self.flip(image, target)
+            if self.augmentation is not None and (self.augmented is None or position < self.augmented):
+                image, target = self.augmentation(image, target)
+            if self.transform is not None:
+                image, target = self.transform(image, target)
+        return image, target
+
+
+class Positions(Sampler[list[int]]):
+    """Positions of the stream by update: those of one process of several.
+
+    Args:
+        first: the update to begin with.
+        last: the update to end before.
+        images: images of an update in one process.
+        rank: which process this is.
+        world_size: how many there are.
+    """
+
+    def __init__(self, first: int, last: int, images: int, rank: int = 0, world_size: int = 1) -> None:
+        self.first, self.last, self.images, self.rank, self.world_size = first, last, images, rank, world_size
+
+    def __len__(self) -> int:
+        """Return the number of updates."""
+        return self.last - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield the positions of each update."""
+        for update in range(self.first, self.last):
+            start = (update * self.world_size + self.rank) * self.images
+            yield list(range(start, start + self.images))
+
+
+@lru_cache(maxsize=2)
+def order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return the order of ``length`` images in an epoch, a permutation."""
+    return np.random.default_rng([seed, 0, epoch]).permutation(length)
+
+
+def trainable(target: Target, use_difficult: bool = False) -> Target:
+    """Return what of a target is trained on.
+
+    Objects that VOC marks difficult (unless ``use_difficult``) and COCO's crowd regions leave it, and so do proposals
+    that lie in a crowd region, where unlabelled objects would be taken for background.
+    """
+    target = dict(target)
+    kept = torch.ones(len(target["labels"]), dtype=torch.bool)
+    if "difficult" in target and not use_difficult:
+        kept &= ~target["difficult"]
+    if "iscrowd" in target:
+        kept &= ~target["iscrowd"]
+        crowds = target["boxes"][target["iscrowd"]].as_subclass(Tensor)
+        if len(crowds) and "proposals" in target:
+            proposals = target["proposals"]
+            outside = covered(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= CROWD_COVER
+            target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
+    boxes = target["boxes"]
+    for name, value in target.items():
+        if isinstance(value, Tensor) and name != "proposals" and len(value) == len(kept):
+            target[name] = value[kept]
+    target["boxes"] = tv_tensors.wrap(boxes[kept], like=boxes)
+    return target
+
+
+def seed_of(*words: int) -> int:
+    """Return a seed of 63 bits that depends on every one of ``words``."""
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)

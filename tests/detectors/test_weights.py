@@ -1,0 +1,239 @@
+"""Weights from files and from a server, whole and damaged, friendly and hostile."""
+
+import dataclasses
+import hashlib
+import pickle
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
+
+from afrcnn.core.errors import UserError
+from afrcnn.detectors.weights import load_weights, read_state_dict
+
+
+def load(model, weights, ignore=("classifier.",)):
+    load_weights(model, weights, SqueezeNet1_0_Weights, ignore=ignore)
+
+
+def assert_same(state, expected):
+    assert state.keys() == expected.keys()
+    for name, tensor in state.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=0)
+
+
+def write(state, file: Path) -> Path:
+    save_file(state, file) if file.suffix == ".safetensors" else torch.save(state, file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def state():
+    return squeezenet1_0().state_dict()
+
+
+@pytest.fixture
+def model():
+    return squeezenet1_0()
+
+
+@pytest.mark.parametrize("name", ["a.safetensors", "a.pth", "a.pt"])
+def test_every_tensor_of_a_file_is_loaded(name, state, model, tmp_path):
+    load(model, write(state, tmp_path / name), ignore=())
+    assert_same(model.state_dict(), state)
+
+
+def test_a_file_in_the_format_of_old_pytorch_is_loaded(state, model, tmp_path):
+    torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    load(model, str(tmp_path / "old.pth"), ignore=())
+    assert_same(model.state_dict(), state)
+
+
+def test_float16_is_cast(state, model, tmp_path):
+    halves = {name: tensor.half() for name, tensor in state.items()}
+    load(model, write(halves, tmp_path / "half.safetensors"), ignore=())
+    assert_same(model.state_dict(), {name: tensor.float() for name, tensor in halves.items()})
+
+
+@pytest.mark.parametrize("classifier", ["absent", "of 20 classes"])
+def test_what_is_ignored_may_be_absent_or_of_another_shape(classifier, state, model, tmp_path):
+    before = model.classifier[1].weight.clone()
+    changed = {name: tensor for name, tensor in state.items() if not name.startswith("classifier.")}
+    if classifier == "of 20 classes":
+        changed["classifier.1.weight"] = torch.zeros(20, 512, 1, 1)
+    load(model, write(changed, tmp_path / "a.safetensors"))
+    torch.testing.assert_close(model.features[0].weight, state["features.0.weight"])
+    torch.testing.assert_close(model.classifier[1].weight, before)
+
+
+def without(state):
+    return {name: tensor for name, tensor in state.items() if name != "features.3.squeeze.bias"}
+
+
+CHANGES = {
+    "features.3.squeeze.bias is missing": without,
+    "features.99.weight is not expected": lambda state: state | {"features.99.weight": torch.zeros(1)},
+    "features.0.weight is 64x3x3x3, expected 96x3x7x7": lambda state: (
+        state | {"features.0.weight": torch.zeros(64, 3, 3, 3)}
+    ),
+    "features.0.bias is a scalar, expected 96": lambda state: state | {"features.0.bias": torch.tensor(1.0)},
+    "features.0.bias holds values that are not finite": lambda state: (
+        state | {"features.0.bias": torch.full((96,), torch.nan)}
+    ),
+    "is missing and 47 more": lambda state: {"classifier.1.bias": state["classifier.1.bias"]},  # of 25 x 2
+}
+
+
+@pytest.mark.parametrize(("difference", "change"), CHANGES.items(), ids=list(CHANGES))
+def test_weights_of_another_model_are_refused_by_file_and_tensor(difference, change, state, model, tmp_path):
+    file = write(change(state), tmp_path / "other.safetensors")
+    with pytest.raises(UserError) as caught:
+        load(model, file)
+    message = str(caught.value)
+    assert message.startswith(str(file)) and difference in message and "\n" not in message
+    assert len(message) - len(str(file)) < 400
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones(model):
+    with pytest.raises(UserError, match=r"IMAGENET1K_V9.*IMAGENET1K_V1, DEFAULT"):
+        load(model, "IMAGENET1K_V9")
+
+
+class Hostile:
+    """An object whose unpickling makes a file."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize("write_pickle", ["pickle", "zip", "old"])
+def test_a_hostile_pickle_runs_no_code(write_pickle, tmp_path):
+    trace, file = tmp_path / "trace", tmp_path / "hostile.pth"
+    payload = {"features.0.weight": Hostile(trace)}
+    if write_pickle == "pickle":
+        file.write_bytes(pickle.dumps(payload, protocol=2))
+        pickle.loads(file.read_bytes())
+    else:
+        torch.save(payload, file, _use_new_zipfile_serialization=write_pickle == "zip")
+        torch.load(file, weights_only=False)
+    assert trace.exists()  # the pickle is hostile indeed
+    trace.unlink()
+    with pytest.raises(UserError, match=r"hostile\.pth"):
+        read_state_dict(file)
+    assert not trace.exists()
+
+
+def test_a_pickle_under_the_name_of_safetensors_runs_no_code(tmp_path):
+    trace, file = tmp_path / "trace", tmp_path / "hostile.safetensors"
+    file.write_bytes(pickle.dumps(Hostile(trace)))
+    with pytest.raises(UserError, match=r"hostile\.safetensors"):
+        read_state_dict(file)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_named(suffix, part, state, tmp_path):
+    file = write(state, tmp_path / f"short{suffix}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(part * len(whole))])
+    with pytest.raises(UserError, match="short"):
+        read_state_dict(file)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_random_bytes_are_refused(seed, tmp_path):
+    file = tmp_path / "noise.pth"
+    file.write_bytes(torch.randint(256, (200,), generator=torch.Generator().manual_seed(seed)).byte().numpy())
+    with pytest.raises(UserError, match=r"noise\.pth"):
+        read_state_dict(file)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_missing_file_and_a_folder_are_named(suffix, tmp_path):
+    with pytest.raises(UserError, match="absent"):
+        read_state_dict(tmp_path / f"absent{suffix}")
+    (tmp_path / f"folder{suffix}").mkdir()
+    with pytest.raises(UserError, match="folder"):
+        read_state_dict(tmp_path / f"folder{suffix}")
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {"w": torch.ones(1)}}, [torch.ones(1)], {1: torch.ones(1)}])
+def test_a_file_of_anything_but_named_tensors_is_refused(content, tmp_path):
+    torch.save(content, tmp_path / "checkpoint.pth")
+    with pytest.raises(UserError, match=r"checkpoint\.pth.*not a state dict"):
+        read_state_dict(tmp_path / "checkpoint.pth")
+
+
+@pytest.fixture
+def publish(tmp_path, monkeypatch):
+    """A web server on this machine; the function makes torchvision's enum point to a file there."""
+    served = tmp_path / "served"
+    served.mkdir()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=served))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+
+    def point(name: str, content: bytes | None) -> None:
+        if content is not None:
+            (served / name).write_bytes(content)
+        member = SqueezeNet1_0_Weights.IMAGENET1K_V1
+        url = f"http://127.0.0.1:{server.server_port}/{name}"
+        monkeypatch.setattr(member, "_value_", dataclasses.replace(member.value, url=url))
+
+    yield point
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def serialised(state, tmp_path) -> bytes:
+    return write(state, tmp_path / "origin.pth").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["IMAGENET1K_V1", "DEFAULT"])
+def test_published_weights_are_downloaded_once_and_loaded(name, publish, state, model, tmp_path):
+    content = serialised(state, tmp_path)
+    file = f"squeezenet-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    publish(file, content)
+    load(model, name, ignore=())
+    assert_same(model.state_dict(), state)
+    (tmp_path / "served" / file).unlink()
+    load(squeezenet1_0(), name)
+
+
+def test_a_download_with_another_hash_is_refused_and_not_kept(publish, state, model, tmp_path):
+    publish("squeezenet-01234567.pth", serialised(state, tmp_path))
+    with pytest.raises(UserError, match=r"squeezenet-01234567\.pth.*hash"):
+        load(model, "IMAGENET1K_V1")
+    assert not [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+
+
+def test_a_hostile_download_runs_no_code(publish, model, tmp_path):
+    trace = tmp_path / "trace"
+    content = pickle.dumps({"features.0.weight": Hostile(trace)}, protocol=2)
+    publish(f"squeezenet-{hashlib.sha256(content).hexdigest()[:8]}.pth", content)
+    with pytest.raises(UserError, match="squeezenet-"):
+        load(model, "IMAGENET1K_V1")
+    assert not trace.exists()
+
+
+def test_a_download_that_is_not_there_names_its_address(publish, model):
+    publish("squeezenet-01234567.pth", None)
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1.*404.*give the path"):
+        load(model, "IMAGENET1K_V1")

@@ -1,0 +1,123 @@
+"""Runs to report, and a browser to look at the report."""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from afrcnn.data import VOCDataset
+from afrcnn.detectors.attach import roi_head_of
+from afrcnn.evaluation.formats import write_coco_results
+from afrcnn.evaluation.results import evaluate, write_results
+from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe, build_detector
+from afrcnn.run import Run
+from afrcnn.training.checkpoint import save_weights
+from afrcnn.training.pretraining import build_adversary
+
+CLASSES = ["blue", "red"]
+
+
+@pytest.fixture(scope="session")
+def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Untrained runs on rectangles: two seeds of a baseline, and two of a method with adversaries.
+
+    The baseline finds every object. The method finds the first of each image, and sees a red rectangle in the upper
+    left corner of each image, with a score of 0.9 in the first, 0.8 in the second and 0.7 in the third.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    plain = Recipe(
+        data=DataRecipe(root=str(rectangles), classes=CLASSES, workers=0),
+        detector=DetectorRecipe(backbone="small", short_side=[64], long_side=64),
+    )
+    dataset = VOCDataset(rectangles, "test", CLASSES)
+    targets = [dataset.target(index) for index in range(len(dataset))]
+    made = {}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        detector = build_detector(plain.detector, len(CLASSES))
+        for name, chain in (("frcn", []), ("full", ["asdn", "astn"])):
+            recipe = replace(plain, adversary=AdversaryRecipe(chain=chain), seed=seed)
+            if chain:
+                recipe = replace(recipe, init_from=f"runs/frcn-seed{seed}")
+            run = Run(folder / f"{name}-seed{seed}")
+            run.begin(recipe)
+            save_weights(run.weights_file, detector, {})
+            if chain:
+                save_weights(run.adversary_file, build_adversary(recipe.adversary, roi_head_of(detector)), {})
+            run.log_file.write_text(
+                "iteration,stage,loss,classification,learning_rate\n"
+                + "".join(f"{i},joint,{2 / i + seed},{1 / i},0.001\n" for i in range(20, 120, 20))
+            )
+            found = [_found(target, 0.9 - image / 10 if chain else None, seed) for image, target in enumerate(targets)]
+            write_coco_results(run.detections / "test.json", found, dataset.ids, [1, 2])
+            write_results(run.results_file, evaluate(found, dataset))
+            made[run.folder.name] = run.folder
+    return made
+
+
+def _found(target: dict[str, Any], corner: float | None, seed: int) -> dict[str, torch.Tensor]:
+    """All objects of an image, those of seed 1 a bit beside their places; and something in the corner."""
+    boxes = target["boxes"].as_subclass(torch.Tensor) + seed
+    found = {"boxes": boxes, "labels": target["labels"], "scores": torch.full((len(boxes),), 0.6)}
+    if corner is not None:
+        new = {"boxes": torch.tensor([[0.0, 0, 8, 8]]), "labels": torch.tensor([2]), "scores": torch.tensor([corner])}
+        found = {name: torch.cat([value, new[name]]) for name, value in found.items()}
+    return found
+
+
+class Seen(NamedTuple):
+    """What a browser made of a page: what a script returned, and what was written to the console."""
+
+    value: Any
+    console: list[str]
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Seen]:
+    """A function that opens a page in headless Chromium and runs the body of an async function in it."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium is installed")
+
+    def look(page: Path, script: str = "return null", *, javascript: bool = True, width: int = 1280) -> Seen:
+        folder = tmp_path_factory.mktemp("browser")
+        html = page.read_text(encoding="utf-8")
+        if not javascript:  # the page's own; what looks at the page still needs it
+            html = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
+        answer = (
+            "<script>addEventListener('load', async () => {"
+            "const look = async () => {" + script + "};"
+            "const text = JSON.stringify(await look()) ?? 'null';"
+            "document.documentElement.dataset.answer = btoa(unescape(encodeURIComponent(text)));"
+            "});</script></body>"
+        )
+        assert html.count("</body>") == 1
+        (folder / "page.html").write_text(html.replace("</body>", answer), encoding="utf-8")
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
+        options += [f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
+        # Time in the page is virtual, and what other threads do, as decoding pictures, takes none of it: on a busy
+        # machine the page may be over before its answer is there.
+        for budget in (5_000, 50_000, 500_000):
+            done = subprocess.run(
+                [program, *options, f"--virtual-time-budget={budget}", "--dump-dom", (folder / "page.html").as_uri()],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            )
+            found = re.search(r'<html[^>]* data-answer="([^"]*)"', done.stdout)
+            if found:
+                break
+        assert found, done.stderr
+        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        return Seen(json.loads(base64.b64decode(found[1])), console)
+
+    return look

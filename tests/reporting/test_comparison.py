@@ -1,0 +1,119 @@
+"""The numbers of tables, against numpy and the paper."""
+
+import numpy as np
+import pytest
+
+from afrcnn.evaluation.results import Results
+from afrcnn.recipe import DataRecipe, Recipe
+from afrcnn.reporting.comparison import best_in_bold, by_class, changes_by_class, percent, points, summary
+from afrcnn.reporting.elements import NOTHING, Cell
+from afrcnn.reporting.methods import Method, ReportedRun
+from afrcnn.reporting.paper import paper_rows
+from afrcnn.run import Run
+
+VOC = sorted(paper_rows()[0].ap)
+
+
+def results(ap, mean=None):
+    mean = float(np.nanmean(list(ap.values()))) if mean is None else mean
+    coco = dict.fromkeys(("AP", "AP50", "AP75", "AR100"), mean / 2)
+    return Results(
+        3, 9, 0.5, dict.fromkeys(ap, 4), dict.fromkeys(("11-point", "area"), mean), {"11-point": ap, "area": ap}, coco
+    )
+
+
+def method(name, by_seed, root="photos"):
+    classes = next((list(each.ap["11-point"]) for each in by_seed.values() if each), ["a"])
+    runs = [
+        ReportedRun(Run(f"{name}-seed{seed}"), Recipe(data=DataRecipe(root=root, classes=classes), seed=seed), each)
+        for seed, each in by_seed.items()
+    ]
+    return Method(name, tuple(runs))
+
+
+def cells(table, head):
+    column = list(table.heads).index(head) - 1
+    return {row.name: row.cells[column] for row in table.rows}
+
+
+def test_means_and_spreads_are_those_of_the_runs_and_changes_those_of_pairs_of_a_seed():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.random(4), rng.random(3)
+    base = method("base", {seed: results({"a": value}) for seed, value in enumerate(theirs)})
+    full = method("full", {seed: results({"a": value}) for seed, value in enumerate(ours)})
+    table, runs = summary([base, full]).tables
+    cell = cells(table, "mAP, area")["full"]
+    assert cell.value == pytest.approx(100 * ours.mean())
+    assert cell.text == f"{100 * ours.mean():.1f}"
+    assert cell.small == f"± {100 * ours.std(ddof=1):.1f}"
+    assert cells(table, "COCO AP50")["base"].value == pytest.approx(50 * theirs.mean())
+    change = cells(table, "change (mAP, area)")["full"]
+    assert change.value == pytest.approx(100 * (ours[:3] - theirs).mean())
+    assert change.small == f"± {100 * (ours[:3] - theirs).std(ddof=1):.1f}"
+    assert [row.cells[1].text for row in runs.rows] == ["0", "1", "2", "0", "1", "2", "3"]
+
+
+def test_without_a_common_seed_the_change_is_that_of_the_means():
+    base = method("base", {0: results({"a": 0.5}), 1: results({"a": 0.7})})
+    full = method("full", {2: results({"a": 0.25})})
+    change = cells(summary([base, full]).tables[0], "change (mAP, area)")["full"]
+    assert (change.text, change.small) == ("\N{MINUS SIGN}35.0", "")
+
+
+def test_the_best_of_a_column_is_bold_and_what_looks_the_same():
+    column = [Cell("50.1", value=50.13), Cell("50.1", value=50.08), Cell("49.9", value=49.9), NOTHING]
+    assert [cell.best for cell in best_in_bold(column)] == [True, True, False, False]
+    assert not best_in_bold([Cell("1.0", value=1.0), NOTHING])[0].best  # there is nothing to choose from
+
+
+def test_a_class_without_objects_and_a_run_without_results_have_no_numbers():
+    base = method("base", {0: results({"a": 0.5, "b": float("nan")}), 1: None})
+    section = summary([base])
+    assert section.commands == ["afrcnn evaluate base-seed1"]
+    assert cells(section.tables[0], "mAP, area")["base"].small == ""
+    table = by_class([base]).tables[0]
+    assert cells(table, "b")["base"].value is None
+    assert cells(table, "a")["base"].text == "50.0"
+    nothing = method("base", {0: None})
+    assert changes_by_class([nothing, base]).missing
+
+
+@pytest.mark.parametrize(("root", "tables"), [("VOCdevkit/VOC2007", "12"), ("x/VOC2012", "3"), ("mine", "")])
+def test_the_papers_rows_stand_beside_runs_of_the_same_test_set_and_metric_alone(root, tables):
+    run = method("frcn", {0: results(dict.fromkeys(VOC, 0.9))}, root)
+    shown = {row.name: row for table in by_class([run]).tables for row in table.rows if row.reference}
+    assert len(shown) == sum(row.where[-1] in tables for row in paper_rows() if row.ap)
+    where = {int(name[-2]) for name in shown}
+    assert where == {int(each) for each in tables}
+    for table in by_class([run]).tables:
+        beside = [row for row in table.rows if row.reference]
+        assert not beside or ("area" in table.caption) == (root == "x/VOC2012")
+        assert not any(cell.best for row in beside for cell in row.cells)
+
+
+def test_the_papers_aps_stand_under_their_classes():
+    run = method("frcn", {0: results(dict.fromkeys(reversed(VOC), 0.1))}, "VOC2007")
+    table = by_class([run]).tables[0]
+    assert cells(table, "bottle")["Ours (full), VGG16 (Table 1)"].text == "44.7"
+    assert cells(table, "mAP")["Ours (full), VGG16 (Table 1)"].text == "71.4"
+
+
+def test_many_classes_are_spread_over_tables_with_each_class_once():
+    names = [f"class {index}" for index in range(47)]
+    section = by_class([method("frcn", {0: results(dict.fromkeys(names, 0.5))})])
+    heads = [head for table in section.tables[: len(section.tables) // 2] for head in table.heads[2:]]
+    assert heads == names
+    assert max(len(table.heads) for table in section.tables) <= 22
+
+
+def test_bars_say_each_change_of_a_class_in_words():
+    base = method("base", {0: results({"cat": 0.5, "dog": 0.5}), 1: results({"cat": 0.6, "dog": 0.4})})
+    full = method("full", {0: results({"cat": 0.7, "dog": 0.40})})
+    (picture,) = changes_by_class([base, full]).pictures[""]
+    assert "cat +15.0, dog \N{MINUS SIGN}5.0" in picture.alternative
+
+
+def test_no_number_is_shown_for_none():
+    assert percent([]).value is None
+    assert percent([float("nan")]).value is None
+    assert points([0.0]).text == "+0.0"

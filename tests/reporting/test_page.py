@@ -1,0 +1,185 @@
+"""The report as a browser and a reader see it."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from afrcnn.cli import main
+from afrcnn.core.errors import UserError
+from afrcnn.reporting.page import report
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory):
+    return report(list(runs.values()), tmp_path_factory.mktemp("report") / "report.html")
+
+
+class Addresses(HTMLParser):
+    """All that a page could load or lead to."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name in {"src", "href", "srcset", "action", "data", "poster"}]
+
+
+SORT = """
+const table = document.querySelectorAll("table")[%d];
+const read = () => [...table.tBodies[0].rows].map((row) => row.cells[%d].dataset.value ?? row.cells[%d].textContent);
+const button = table.tHead.rows[0].cells[%d].querySelector("button");
+const written = read();
+button.click();
+const once = [read(), table.tHead.rows[0].cells[%d].getAttribute("aria-sort")];
+button.click();
+return [written, once, [read(), table.tHead.rows[0].cells[%d].getAttribute("aria-sort")]];
+"""
+
+
+def test_it_loads_without_a_word_on_the_console_or_a_request(page, browser):
+    seen = browser(page, "return performance.getEntriesByType('resource').map((each) => each.name)")
+    assert seen.console == []
+    assert seen.value == []
+
+
+def test_the_console_is_seen_at_all(page, browser):
+    assert browser(page, "console.error('seen'); return null").console != []
+
+
+def test_the_browser_keeps_it_from_loading_anything(page, browser):
+    script = """
+    const image = new Image();
+    const refused = new Promise((resolve) => addEventListener("securitypolicyviolation", (e) => resolve(e.blockedURI)));
+    image.src = "file:///elsewhere.png";
+    return await refused;
+    """
+    assert browser(page, script).value.startswith("file")
+
+
+def test_every_address_is_inside_the_file(page):
+    parser = Addresses()
+    parser.feed(page.read_text(encoding="utf-8"))
+    assert len(parser.found) > 10
+    assert all(address.startswith(("data:image/", "#section-")) for address in parser.found)
+
+
+def test_numbers_sort_the_best_first_and_then_last(page, browser):
+    written, (once, first), (twice, second) = browser(page, SORT % (1, 3, 3, 3, 3, 3)).value
+    numbers = [float(each) for each in written]
+    assert len(set(numbers)) > 1
+    assert [float(each) for each in once] == sorted(numbers, reverse=True)
+    assert [float(each) for each in twice] == sorted(numbers)
+    assert (first, second) == ("descending", "ascending")
+
+
+def test_names_sort_from_a_to_z_and_back(page, browser):
+    written, (once, _), (twice, _) = browser(page, SORT % (1, 0, 0, 0, 0, 0)).value
+    assert once == sorted(written)
+    assert twice == sorted(written, reverse=True)
+
+
+def test_rows_without_a_number_stay_last(page, browser):
+    script = """
+    const table = document.querySelectorAll("table")[0];
+    const column = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent.startsWith("change"));
+    const read = () => [...table.tBodies[0].rows].map((row) => row.cells[column].dataset.value === undefined);
+    const button = table.tHead.rows[0].cells[column].querySelector("button");
+    button.click();
+    const once = read();
+    button.click();
+    return [once, read()];
+    """
+    assert browser(page, script).value == [[False, True], [False, True]]
+
+
+def test_pictures_have_sizes_and_words(page, browser):
+    script = """
+    return Promise.all([...document.images].map(async (image) => {
+      await image.decode();
+      return [image.naturalWidth, image.naturalHeight, image.width, image.height, image.alt];
+    }));
+    """
+    pictures = browser(page, script).value
+    assert len(pictures) >= 1 + 3 + 3 + 2  # bars, masks, false positives, training curves
+    for natural_width, natural_height, width, height, words in pictures:
+        assert min(natural_width, natural_height, width, height) > 20
+        assert width / height == pytest.approx(natural_width / natural_height, rel=0.03)
+        assert re.search(r"\d", words)
+
+
+def test_nothing_but_tables_and_wide_figures_is_wider_than_a_phone(page, browser):
+    # A window can be no narrower than some 500 pixels, a frame can.
+    script = """
+    const parts = { head: document.head.innerHTML, body: document.body.innerHTML };
+    const frame = document.createElement("iframe");
+    frame.width = 390;
+    frame.style.border = 0;
+    document.body.append(frame);
+    const copy = frame.contentDocument;
+    for (const part in parts) copy[part].innerHTML = parts[part];
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    const scrolling = [...copy.querySelectorAll(".scrolls")].some((each) => each.scrollWidth > each.clientWidth);
+    return [copy.documentElement.clientWidth, copy.documentElement.scrollWidth, scrolling];
+    """
+    shown, needed, scrolling = browser(page, script).value
+    assert shown == 390
+    assert needed <= shown
+    assert scrolling
+
+
+def test_without_javascript_everything_is_there_but_the_buttons(page, browser):
+    script = "return ['button', 'table', 'tbody tr', 'img'].map((each) => document.querySelectorAll(each).length)"
+    buttons, *others = browser(page, script, javascript=False).value
+    assert buttons == 0
+    assert others == browser(page, script).value[1:]
+    assert min(others) > 0
+
+
+def test_the_same_runs_give_the_same_bytes(page, runs, tmp_path):
+    assert report(list(runs.values()), tmp_path / "again.html").read_bytes() == page.read_bytes()
+
+
+def test_it_says_what_was_measured_and_what_differs(page):
+    text = page.read_text(encoding="utf-8")
+    assert (
+        "2 methods in 4 runs, tested on the split test (3 images, 3 objects of 2 classes), compared with frcn" in text
+    )
+    (cells,) = re.findall(r'<th scope="row">adversary.chain</th>(.*?)</tr>', text, flags=re.DOTALL)
+    assert re.findall("<td[^>]*>(.*?)</td>", cells) == ["[]", "[&#39;asdn&#39;, &#39;astn&#39;]"]
+    assert '<th scope="row">detector.backbone</th>' not in text  # both have the same
+
+
+def test_what_is_missing_is_named_with_the_command_that_makes_it(runs, tmp_path, rectangles):
+    lone = tmp_path / "a run"
+    lone.mkdir()
+    (lone / "recipe.yaml").write_bytes((runs["frcn-seed0"] / "recipe.yaml").read_bytes())
+    text = report([lone, runs["full-seed0"]], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<code>afrcnn evaluate &#39;" in text
+    assert "log.csv is missing" in text
+    text = report([lone], tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "no run has an adversary" in text
+    assert "there is one method alone" in text
+    gone = ["--data.root", str(tmp_path / "nowhere")]
+    text = report([runs["full-seed0"]], tmp_path / "report.html", overrides=gone).read_text(encoding="utf-8")
+    assert "no such folder" in text
+
+
+def test_the_command_writes_it_and_refuses_what_is_no_run(runs, tmp_path, capsys):
+    out = tmp_path / "made" / "report.html"
+    words = [str(runs["full-seed0"]), str(runs["frcn-seed0"]), "--baseline", str(runs["frcn-seed0"])]
+    assert main(["report", *words, "--out", str(out), "--data.workers", "0"]) == 0
+    assert capsys.readouterr().out == f"report: {out}\n"
+    assert "compared with frcn" in out.read_text(encoding="utf-8")
+    out.unlink()
+    assert main(["report", str(tmp_path), "--out", str(out)]) == 2
+    assert "is no run" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_damaged_file_of_results_is_refused_by_name(runs, tmp_path):
+    (tmp_path / "recipe.yaml").write_bytes((runs["frcn-seed0"] / "recipe.yaml").read_bytes())
+    (tmp_path / "results.json").write_text("{")
+    with pytest.raises(UserError, match=r"results\.json"):
+        report([tmp_path], tmp_path / "report.html")

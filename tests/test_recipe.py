@@ -1,0 +1,327 @@
+"""Recipes: every field there and back, and one line for every mistake."""
+
+import dataclasses
+import json
+import typing
+from pathlib import Path
+
+import pytest
+
+from afrcnn.core.errors import UserError
+from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
+from afrcnn.recipe import DetectorRecipe, Recipe, build_detector, dump_recipe, load_recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+SGD = {
+    "images_per_iteration": 3,
+    "images_at_once": 1,
+    "learning_rate": 1e-07,
+    "decay_factor": 0.5,
+    "warmup_iterations": 9,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "bias_learning_rate_factor": 1.0,
+    "bias_weight_decay": 0.25,
+    "log_every": 1,
+    "checkpoint_every": 2,
+}
+
+OTHERS = {
+    "data": {
+        "root": "some/where",
+        "layout": "coco",
+        "classes": ["apple", "null", "3"],
+        "train_split": "train2017",
+        "test_split": "val2017",
+        "proposals": "else where",
+        "proposal_method": "quality",
+        "proposals_per_image": 7,
+        "use_difficult": True,
+        "flip": 0.0,
+        "augmentation": {
+            "random_erasing": 0.5,
+            "cutout": 0.25,
+            "cutout_share": 0.5,
+            "copy_paste": 0.75,
+            "stages": ["schedule", "joint"],
+        },
+        "workers": 0,
+    },
+    "detector": {
+        "backbone": "small",
+        "weights": "weights.safetensors",
+        "pooling": "roi_align",
+        "frozen_stages": 0,
+        "dropout": 0.25,
+        "short_side": [480, 600],
+        "long_side": 999,
+        "rois_per_image": 64,
+        "foreground_fraction": 1.0,
+        "foreground_iou": 0.6,
+        "background_iou": (0.0, 0.4),
+        "ohem": ["joint"],
+        "box_targets": "measured",
+        "score_threshold": 0.0,
+        "nms_iou": 1.0,
+        "detections_per_image": 300,
+    },
+    "schedule": {
+        "iterations": 5,
+        "decay_at": [],
+        **SGD,
+    },
+    "pretraining": {"iterations": 6, "decay_at": [7], "foreground_per_image": 8, **SGD},
+    "joint": {"iterations": 9, "clean_iterations": 4, "decay_at": [3], **SGD},
+    "adversary": {
+        "chain": ["asdn", "mine.Own"],
+        "clean_fraction": 0.25,
+        "least_iou": 0.75,
+        "pretrained": ["astn"],
+        "asdn": {
+            "network": "convolutional",
+            "window": 2,
+            "stride": 2,
+            "negatives": 0.4,
+            "mask": "window",
+            "top": 20 / 49,
+            "share": 15 / 49,
+            "least_share": 0.1,
+            "occluder": "features",
+            "threshold": 0.2,
+            "learning_rate_factor": 3.0,
+            "fixed": True,
+        },
+        "astn": {"blocks": 8, "degrees": 20.0, "scale": 0.25, "translation": 0.125, "learning_rate_factor": 4.0},
+        "random_dropout": {"mask": "window", "share": 0.5, "least_share": 0.2, "occluder": "features"},
+        "hard_dropout": {"window": 4, "stride": 3},
+        "dropblock": {"share": 0.25, "block": 5},
+        "own": {"mine.Own": {"strength": 2, "name": "x"}},
+        "jitter": {"scale": 0.25, "aspect_ratio": 0.5, "degrees": 5.0},
+    },
+    "init_from": "runs/one",
+    "engine": {"accelerator": "cpu", "devices": 2, "nodes": 3, "precision": "bf16-mixed"},
+    "seed": 12345678901,
+}
+"""For each field of a recipe a value that is not its default."""
+
+
+@pytest.fixture
+def recipe_of(tmp_path):
+    def load(text, *overrides):
+        file = tmp_path / "recipe.yaml"
+        file.write_text(text, encoding="utf-8")
+        return load_recipe(file, overrides)
+
+    return load
+
+
+def other_recipe(section=Recipe, fields=OTHERS):
+    kinds = typing.get_type_hints(section)
+    sections = {name for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+    return section(
+        **{name: other_recipe(kinds[name], value) if name in sections else value for name, value in fields.items()}
+    )
+
+
+def leaves(section, above=()):
+    """The fields of a recipe by their dotted names."""
+    for item in dataclasses.fields(section):
+        value = getattr(section, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from leaves(value, (*above, item.name))
+        else:
+            yield ".".join((*above, item.name)), value
+
+
+def test_every_field_comes_back_from_yaml_as_it_was(recipe_of):
+    default, other = dict(leaves(Recipe())), dict(leaves(other_recipe()))
+    assert default.keys() == other.keys()
+    assert not [name for name in default if default[name] == other[name]]  # each is tried
+    assert recipe_of(dump_recipe(Recipe())) == Recipe()
+    again = recipe_of(dump_recipe(other_recipe()))
+    assert again == other_recipe()
+    assert isinstance(again.detector.background_iou, tuple)
+
+
+def test_every_field_can_be_overridden(recipe_of):
+    def text(value):
+        return json.dumps(value) if isinstance(value, list | tuple | dict) else str(value)
+
+    overrides = [f"--{name}={text(value)}" for name, value in leaves(other_recipe())]
+    assert recipe_of("", *overrides) == other_recipe()
+
+
+def test_adversaries_are_named_added_and_set_by_overrides(recipe_of):
+    text = "adversary: {chain: [asdn], own: {mine.Own: {strength: 1, name: x}}}"
+    assert recipe_of(text, "--adversary.chain", "[asdn,astn]").adversary.chain == ["asdn", "astn"]
+    assert recipe_of(text, "--adversary.chain+=astn").adversary.chain == ["asdn", "astn"]
+    assert recipe_of(text, "--adversary.chain+", "astn").adversary.chain == ["asdn", "astn"]
+    adversary = recipe_of(
+        text, "--adversary.asdn.threshold", "0.2", "--adversary.own", '{"mine.Own": {"strength": 2}}'
+    ).adversary
+    assert adversary.asdn.threshold == 0.2 and adversary.own == {"mine.Own": {"strength": 2}}
+    assert adversary.chain == ["asdn"]
+
+
+def test_an_override_changes_one_field_of_the_file_and_no_other(recipe_of):
+    recipe = recipe_of("data: {root: here, flip: 0.25}\nseed: 3", "--data.root", "there")
+    assert (recipe.data.root, recipe.data.flip, recipe.seed) == ("there", 0.25, 3)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing", "data:", "schedule:\n  # learning_rate: 0.1\nseed: 0"])
+def test_a_section_of_which_nothing_is_written_has_its_defaults(text, recipe_of):
+    assert recipe_of(text) == Recipe()
+
+
+def test_numbers_are_plain_and_may_be_written_with_an_exponent(recipe_of):
+    rate = recipe_of("schedule: {learning_rate: 1e-3}").schedule.learning_rate
+    assert type(rate) is float and rate == 0.001
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("schedule: {learning_rat: 1}", "learning_rat"),
+        ("schedule: {learning_rat: }", "schedule.learning_rat"),
+        ("schedule: {learning_rat: {}}", "schedule.learning_rat"),
+        ("schedul: {}", "schedul"),
+        ("schedul: {iterations: 3}", "schedul"),
+        ("1: 2", "1"),
+        ("schedule: 3", "schedule"),
+        ("schedule: other.yaml", "schedule"),
+        ("schedule: [iterations]", "schedule"),
+        ("schedule: {iterations: many}", "schedule.iterations"),
+        ("schedule: {iterations: 0}", "schedule.iterations"),
+        ("schedule: {iterations: 1.5}", "schedule.iterations"),
+        ("schedule: {learning_rate: -1}", "schedule.learning_rate"),
+        ("schedule: {learning_rate: .nan}", "schedule.learning_rate"),
+        ("schedule: {momentum: 1.01}", "schedule.momentum"),
+        ("schedule: {decay_at: 3}", "schedule.decay_at"),
+        ("data: {layout: pascal}", "data.layout"),
+        ("data: {classes: apple}", "data.classes"),
+        ("data: {classes: [1]}", "data.classes"),
+        ("data: {classes: []}", "data.classes"),
+        ("data: {use_difficult: 3}", "data.use_difficult"),
+        ("data: {flip: 2}", "data.flip"),
+        ("data: {augmentation: {cutout: 1.5}}", "data.augmentation.cutout"),
+        ("data: {augmentation: {stages: [pretraining]}}", "data.augmentation.stages"),
+        ("detector: {ohem: [first]}", "detector.ohem"),
+        ("detector: {ohem: true}", "detector.ohem"),
+        ("detector: {backbone: vgg19}", "detector.backbone"),
+        ("detector: {short_side: 600}", "detector.short_side"),
+        ("detector: {short_side: []}", "detector.short_side"),
+        ("detector: {background_iou: [0.1]}", "detector.background_iou"),
+        ("detector: {background_iou: [0.1, 2]}", "detector.background_iou"),
+        ("detector: {background_iou: [0.5, 0.1]}", "detector.background_iou"),
+        ("detector: {background_iou: [0.5, 0.5]}", "detector.background_iou"),
+        ("detector: {background_iou: [0.1, 0.6]}", "detector.background_iou"),
+        ("detector: {foreground_iou: 0.0}", "detector.background_iou"),
+        ("engine: {precision: 64}", "engine.precision"),
+        ("seed: -1", "seed"),
+        ("seed: true", "seed"),
+        ("seed: 99999999999999999999", "seed"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_file_and_field(text, field, recipe_of, tmp_path):
+    with pytest.raises(UserError) as caught:
+        recipe_of(text)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'recipe.yaml'}: ")
+    assert field in message and "\n" not in message and ";" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("--data.rot=x", "--data.rot"),
+        ("--seed=x", "seed"),
+        ("--schedule.iterations=0", "schedule.iterations"),
+        ("--data.root", "--data.root"),
+        ("stray", "stray"),
+        ("--detector.background_iou=[0.3,0.2]", "detector.background_iou"),
+    ],
+)
+def test_a_mistaken_override_is_named(override, named, recipe_of):
+    with pytest.raises(UserError) as caught:
+        recipe_of("", override)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "a: b: c", "a: 1\n\tb: 2", "a: \0", "data: {root: a}\n? [1]\n: 2"])
+def test_broken_yaml_is_named_with_its_file(text, recipe_of):
+    with pytest.raises(UserError, match=r"recipe\.yaml: is no YAML"):
+        recipe_of(text)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "just words"])
+def test_yaml_that_is_no_mapping_is_no_recipe(text, recipe_of):
+    with pytest.raises(UserError, match=r"recipe\.yaml: is no section"):
+        recipe_of(text)
+
+
+def test_a_missing_file_a_folder_and_bytes_are_named(tmp_path):
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    for file in (tmp_path / "none.yaml", tmp_path, tmp_path / "bytes.yaml"):
+        with pytest.raises(UserError) as caught:
+            load_recipe(file)
+        assert str(caught.value).startswith(f"{file}: ")
+
+
+def test_a_hostile_recipe_runs_no_code(recipe_of, tmp_path):
+    with pytest.raises(UserError):
+        recipe_of(f"data: !!python/object/apply:os.mkdir ['{tmp_path / 'hacked'}']")
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.rglob("*.yaml")), ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_each_recipe_of_the_project_loads_and_names_its_dataset(file):
+    recipe = load_recipe(file)
+    assert recipe.data.root
+    assert file.stem.startswith(recipe.detector.backbone.replace("squeezenet1_0", "squeezenet"))
+
+
+def test_the_detector_is_the_recipe_s():
+    recipe = DetectorRecipe(
+        backbone="small",
+        pooling="roi_align",
+        frozen_stages=2,
+        dropout=0.125,
+        short_side=[32, 48],
+        long_side=96,
+        rois_per_image=9,
+        foreground_fraction=0.75,
+        foreground_iou=0.6,
+        background_iou=(0.2, 0.4),
+        score_threshold=0.15,
+        nms_iou=0.45,
+        detections_per_image=11,
+    )
+    detector = build_detector(recipe, 5)
+    assert isinstance(detector.roi_pooling, RoIAlign) and detector.roi_pooling.stride == 8
+    assert detector.predictor.cls_score.out_features == 6
+    assert detector.head.dropout.p == 0.125
+    assert [next(stage.parameters()).requires_grad for stage in detector.trunk][:3] == [False, False, True]
+    assert (detector.transform.min_size, detector.transform.max_size) == ([32, 48], 96)
+    sampler = detector.sampler
+    assert (sampler.rois_per_image, sampler.foreground_fraction, sampler.foreground_iou) == (9, 0.75, 0.6)
+    assert sampler.background_iou == (0.2, 0.4)
+    assert (detector.score_threshold, detector.nms_iou, detector.detections_per_image) == (0.15, 0.45, 11)
+    assert isinstance(build_detector(DetectorRecipe(backbone="small"), 5).roi_pooling, RoIPool)
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({"backbone": "small", "weights": "DEFAULT"}, "detector.weights"),
+        ({"backbone": "resnet18", "dropout": 0.5}, "detector.dropout"),
+        ({"backbone": "squeezenet1_0", "weights": "missing.safetensors"}, "missing.safetensors"),
+    ],
+)
+def test_what_a_backbone_has_not_is_refused_by_field(fields, named):
+    with pytest.raises(UserError, match=named):
+        build_detector(DetectorRecipe(**fields), 3)
+
+
+def test_trained_weights_need_no_imagenet_weights():
+    build_detector(DetectorRecipe(backbone="squeezenet1_0", weights="missing.safetensors"), 3, pretrained=False)
