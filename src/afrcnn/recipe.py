@@ -7,8 +7,8 @@ to them, those of Fast R-CNN. A run folder holds the resolved recipe with every 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,39 +22,38 @@ from jsonargparse.typing import (
     PositiveInt,
 )
 
-from afrcnn.core.errors import UserError
-from afrcnn.detectors import backbones
-from afrcnn.detectors.backbones import Network
-from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
-from afrcnn.detectors.sampling import RoISampler
+from afrcnn.core.errors import UserError, suggest
+from afrcnn.migration import OLD_FIELDS, OLD_SECTIONS, migrate
 
 T = TypeVar("T")
 
 _SEE_HELP = "see `afrcnn train --help` for the fields"
+
+_ADVERSARY_FIELD = re.compile(r"adversaries(?:\.([\w.]+:\w+|\w+)(?:\.(\w+))?)?")
+"""An option of adversaries: all of them, one, or an argument of one."""
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 
 @dataclass
 class AugmentationRecipe:
-    """What hides objects in the training photographs, as adversaries do in their features."""
+    """What hides objects in the training images, as adversaries do in their features."""
 
     random_erasing: ClosedUnitInterval = 0.0
     """Probability that an image loses a rectangle, wherever it falls."""
     cutout: ClosedUnitInterval = 0.0
     """Probability that every object of an image is partly hidden under grey."""
-    cutout_share: ClosedUnitInterval = 1 / 3
-    """Share of an object's box that is hidden."""
+    cutout_fraction: ClosedUnitInterval = 1 / 3
+    """Fraction of an object's box that is hidden."""
     copy_paste: ClosedUnitInterval = 0.0
     """Probability that every object of an image is partly hidden under an object of another training image."""
-    stages: list[Literal["schedule", "joint"]] = field(default_factory=lambda: ["joint"])
+    stages: list[Literal["detector", "joint"]] = field(default_factory=lambda: ["joint"])
     """Stages whose images are changed; where adversaries act, in the joint one, unless said otherwise."""
 
 
 @dataclass
 class DataRecipe:
-    """Photographs, boxes and proposals."""
+    """Images, boxes and proposals."""
 
     root: str = ""
     """Folder of the dataset, in PASCAL VOC or COCO layout."""
@@ -68,8 +67,8 @@ class DataRecipe:
     """Split that is evaluated on."""
     proposals: str | None = None
     """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
-    proposal_method: str = "fast"
-    """Kind of the proposals, the second half of a store's name <split>-<method>."""
+    proposal_method: str | None = "fast"
+    """Kind of the proposals, the second half of a store's name <split>-<method>; null for a detector without."""
     proposals_per_image: PositiveInt = 2000
     """How many proposals of an image are used at most, best first, in training and in evaluation."""
     use_difficult: bool = False
@@ -84,8 +83,13 @@ class DataRecipe:
 
 @dataclass
 class DetectorRecipe:
-    """The detector: Fast R-CNN on a backbone."""
+    """The detector: Fast R-CNN on a backbone, or one of your own."""
 
+    model: str = "fast_rcnn"
+    """`fast_rcnn`, or a class of your own, as package.module:Class, which is called with num_classes (K) and
+    `arguments`; of the other fields, it has none."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Arguments of your own class."""
     backbone: Literal["alexnet", "vgg16", "resnet18", "resnet50", "resnet101", "squeezenet1_0", "small"] = "vgg16"
     """Network that the detector is built on."""
     weights: str | None = None
@@ -105,14 +109,14 @@ class DetectorRecipe:
     rois_per_image: PositiveInt = 128
     """RoIs that an image gives to an update."""
     foreground_fraction: ClosedUnitInterval = 0.25
-    """Largest share of them that is foreground."""
+    """Largest fraction of them that is foreground."""
     foreground_iou: ClosedUnitInterval = 0.5
     """Smallest IoU with an object that makes a proposal foreground."""
     background_iou: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.1, 0.5)
     """Range of the largest IoU with an object that makes a proposal background."""
-    ohem: list[Literal["schedule", "joint"]] = field(default_factory=list)
+    ohem: list[Literal["detector", "joint"]] = field(default_factory=list)
     """Stages whose updates are made of the RoIs with the highest losses among all, rois_per_image on average, and no
-    share of foreground: online hard example mining."""
+    fixed fraction of foreground: online hard example mining."""
     box_targets: Literal["fixed", "measured"] = "fixed"
     """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals
     of the first 1000 training images."""
@@ -125,86 +129,6 @@ class DetectorRecipe:
 
 
 @dataclass
-class ASDNRecipe:
-    """ASDN, which hides cells of an object (section 4.2.1). The defaults are the paper's."""
-
-    network: Literal["fully_connected", "convolutional"] = "fully_connected"
-    """The paper's network, layers as fc6 and fc7 and one more, or the Caffe release's five convolutions."""
-    window: PositiveInt | None = None
-    """Cells on a side of the windows of pre-training; a third of the features' side, rounded up, when null."""
-    stride: PositiveInt = 1
-    """Cells between two windows."""
-    negatives: ClosedUnitInterval = 1.0
-    """Share of the cells outside the hardest window that give a gradient in pre-training."""
-    mask: Literal["cells", "window"] = "cells"
-    """Shape of what is hidden in joint training: single cells, as in the paper, or a window, as an occluder leaves."""
-    top: ClosedUnitInterval = 1 / 2
-    """Share of the cells, or of the places of a window, those with the highest values, that may be hidden."""
-    share: ClosedUnitInterval = 1 / 3
-    """Share of all cells that is hidden."""
-    least_share: ClosedUnitInterval | None = None
-    """Share that the smallest windows hide, where sizes are drawn up to `share`; all are equal when null."""
-    occluder: Literal["zeros", "features"] = "zeros"
-    """What takes the place of hidden cells: zeros, as in the paper, or the features of another RoI of the update."""
-    threshold: float = 0.1
-    """Smallest drop of the true class's score that makes a mask a target in joint training."""
-    learning_rate_factor: NonNegativeFloat = 1.0
-    """Learning rate of the network as a multiple of the stage's."""
-    fixed: bool = False
-    """Whether joint training leaves the network as pre-training made it."""
-
-
-@dataclass
-class ASTNRecipe:
-    """ASTN, which bends an object's parts (section 4.2.2). The defaults are the paper's."""
-
-    blocks: PositiveInt = 4
-    """Blocks of channels, each with a transformation of its own."""
-    degrees: NonNegativeFloat = 10.0
-    """Largest rotation either way."""
-    scale: NonNegativeFloat = 0.0
-    """Largest factor of enlargement or reduction, minus 1; none in the paper."""
-    translation: NonNegativeFloat = 0.0
-    """Largest shift as a fraction of the features' side; none in the paper."""
-    learning_rate_factor: NonNegativeFloat = 1.0
-    """Learning rate of the network as a multiple of the stage's."""
-
-
-@dataclass
-class RandomDropoutRecipe:
-    """Random spatial dropout, which the paper compares with (section 5.2.1)."""
-
-    mask: Literal["cells", "window"] = "cells"
-    """Shape of what is hidden, as of `asdn`."""
-    share: ClosedUnitInterval = 1 / 3
-    """Share of all cells that is hidden."""
-    least_share: ClosedUnitInterval | None = None
-    """Share that the smallest windows hide, as of `asdn`."""
-    occluder: Literal["zeros", "features"] = "zeros"
-    """What takes the place of hidden cells, as of `asdn`."""
-
-
-@dataclass
-class HardDropoutRecipe:
-    """Hard dropout, the exhaustive search in every update (section 5.2.1)."""
-
-    window: PositiveInt | None = None
-    """Cells on a side of the window; a third of the features' side, rounded up, when null."""
-    stride: PositiveInt = 1
-    """Cells between two windows."""
-
-
-@dataclass
-class DropBlockRecipe:
-    """DropBlock, which zeroes blocks of each channel at random (Ghiasi et al. 2018)."""
-
-    share: ClosedUnitInterval = 1 / 3
-    """Share of all cells that is zeroed, or a little less where blocks meet."""
-    block: PositiveInt = 3
-    """Cells on a side of a block, odd."""
-
-
-@dataclass
 class JitterRecipe:
     """Random changes of the proposals, with or without adversaries (section 5.2.1; the paper gives no ranges)."""
 
@@ -214,36 +138,6 @@ class JitterRecipe:
     """Largest factor of the ratio of width to height, or of its inverse, minus 1."""
     degrees: NonNegativeFloat = 0.0
     """Largest rotation either way."""
-
-
-@dataclass
-class AdversaryRecipe:
-    """What the detector competes with in joint training."""
-
-    chain: list[str] = field(default_factory=list)
-    """Adversaries, each of which makes harder what the one before it gave: `asdn`, `astn`, `random_dropout`,
-    `hard_dropout`, `dropblock`, or one of your own, by its entry point in `afrcnn.adversaries` or as
-    package.module.Class."""
-    clean_fraction: ClosedUnitInterval = 0.5
-    """Share of the images that no adversary touches; of two, one in the paper."""
-    least_iou: ClosedUnitInterval = 0.0
-    """Smallest IoU with its object of a proposal that is made harder; any foreground's in the paper."""
-    pretrained: list[str] | None = None
-    """Adversaries of the chain that are trained alone first; those that have a pre-training, as ASDN, when null."""
-    asdn: ASDNRecipe = field(default_factory=ASDNRecipe)
-    """Fields of `asdn`."""
-    astn: ASTNRecipe = field(default_factory=ASTNRecipe)
-    """Fields of `astn`."""
-    random_dropout: RandomDropoutRecipe = field(default_factory=RandomDropoutRecipe)
-    """Fields of `random_dropout`."""
-    hard_dropout: HardDropoutRecipe = field(default_factory=HardDropoutRecipe)
-    """Fields of `hard_dropout`."""
-    dropblock: DropBlockRecipe = field(default_factory=DropBlockRecipe)
-    """Fields of `dropblock`."""
-    own: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Arguments of your own adversaries by their name in the chain."""
-    jitter: JitterRecipe = field(default_factory=JitterRecipe)
-    """Random changes of the proposals of adversarial images."""
 
 
 @dataclass
@@ -281,7 +175,7 @@ class ScheduleRecipe:
 
 @dataclass
 class PretrainingRecipe(ScheduleRecipe):
-    """The adversary alone, against the frozen detector (section 4.2.1)."""
+    """Adversaries alone, against the frozen detector (section 4.2.1)."""
 
     iterations: NonNegativeInt = 0
     """Number of updates; none when 0 (10,000 in the paper)."""
@@ -293,13 +187,19 @@ class PretrainingRecipe(ScheduleRecipe):
 
 @dataclass
 class JointRecipe(ScheduleRecipe):
-    """Detector and adversary together (section 4.2.1)."""
+    """Detector and adversaries together (section 4.2.1)."""
 
     iterations: NonNegativeInt = 0
     """Number of updates; none when 0 (70,000 in the paper, after 10,000 of the detector alone)."""
     clean_iterations: NonNegativeInt = 0
-    """How many of them, the last, see photographs, proposals and features as they are: adversaries, jitter and
-    augmentation rest (none do in the paper)."""
+    """How many of them, the last, see images, proposals and features as they are, without adversaries, jitter and
+    augmentation (none in the paper)."""
+    clean_fraction: ClosedUnitInterval = 0.5
+    """Fraction of the images that no adversary and no jitter touches; of two, one in the paper."""
+    least_iou: ClosedUnitInterval = 0.0
+    """Smallest IoU with its object of a proposal that adversaries perturb; any foreground's in the paper."""
+    jitter: JitterRecipe = field(default_factory=JitterRecipe)
+    """Random changes of the proposals of adversarial images."""
     decay_at: list[PositiveInt] = field(default_factory=list)
     """Iterations of this stage after which the learning rate is multiplied by `decay_factor`."""
 
@@ -324,7 +224,11 @@ class Recipe:
 
     data: DataRecipe = field(default_factory=DataRecipe)
     detector: DetectorRecipe = field(default_factory=DetectorRecipe)
-    adversary: AdversaryRecipe = field(default_factory=AdversaryRecipe)
+    adversaries: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the detector competes with in joint training, in order, each with its arguments: `asdn`, `astn`,
+    `random_dropout`, `hard_dropout`, `dropblock`, or one of your own, by its entry point in `afrcnn.adversaries` or as
+    package.module:Class. All know learning_rate_factor, frozen (joint training leaves it as pre-training made it) and
+    pretrain (whether it is trained alone first). One field, as --adversaries.asdn.top 0.25."""
     schedule: ScheduleRecipe = field(default_factory=ScheduleRecipe)
     pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
     joint: JointRecipe = field(default_factory=JointRecipe)
@@ -350,7 +254,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         overrides: fields to set differently, as on a command line: ``["--data.root", "VOC2007", "--seed=1"]``.
 
     Raises:
-        UserError: the file is missing or no YAML; a field is unknown or of a wrong type; two fields contradict.
+        UserError: the file is missing or not valid YAML; a field is unknown or of a wrong type; two fields contradict.
     """
     parser = recipe_parser()
     try:
@@ -358,68 +262,63 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
     except yaml.YAMLError as error:
-        raise UserError(f"is no YAML ({error})", file=file, fix="mend that line") from error
+        raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
+    written, options = migrate(written, split_overrides(overrides))
+    named = _named(written, Recipe, Path(file))
+    adversaries = _adversaries(named.pop("adversaries", None), options, file)
+    others = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
     try:
-        namespace = parser.parse_object(_named(written, Recipe, Path(file)))
+        namespace = parser.parse_object(named)
     except ArgumentError as error:
         raise UserError(_in_one_line(error), file=file, fix=_SEE_HELP) from error
     try:
-        namespace = parser.parse_args(list(overrides), namespace=namespace)
+        namespace = parser.parse_args(others, namespace=namespace)
     except ArgumentError as error:
         raise UserError(_in_one_line(error), fix=_SEE_HELP) from error
-    recipe = _plain_numbers(Recipe(**vars(parser.instantiate(namespace))))
+    recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
     _refuse_contradictions(recipe, Path(file))
     return recipe
+
+
+def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the names of fields, without dashes, and their values as text; a field is known, or refused by name.
+
+    Raises:
+        UserError: a word is not a field of a recipe, or the last has no value.
+    """
+    options: list[tuple[str, str]] = []
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--") or not is_field(name.removesuffix("+")):
+            fix = suggest(word, [f"--{known}" for known in field_names()], _SEE_HELP)
+            raise UserError("is not a field of a recipe", field=word.partition("=")[0], fix=fix)
+        if not equals and (value := next(words, "")) == "":
+            raise UserError("has no value", field=word, fix=f"write {word} VALUE")
+        options.append((name, value))
+    return options
+
+
+def field_names(section: type = Recipe, above: str = "") -> list[str]:
+    """Return the full names of all fields of a recipe, as ``data.root``."""
+    names: list[str] = []
+    for item in fields(section):
+        names.append(f"{above}{item.name}")
+        nested: Any = item.default_factory
+        if is_dataclass(nested):
+            names += field_names(nested, f"{names[-1]}.")  # type: ignore[arg-type]
+    return names
+
+
+def is_field(name: str) -> bool:
+    """Tell whether a name, as ``data.root``, is that of a recipe's field, now or in older recipes."""
+    head = name.partition(".")[0]
+    return head in (*OLD_SECTIONS, "adversaries") or name in (*OLD_FIELDS, *field_names())
 
 
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML with every field."""
     return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
-
-
-def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True) -> FastRCNN:
-    """Build the detector that a recipe describes.
-
-    Args:
-        recipe: its fields.
-        num_classes: K, without background.
-        pretrained: whether the backbone is filled with ``recipe.weights``; not needed when trained weights follow.
-
-    Raises:
-        UserError: the backbone has no ImageNet weights or no dropout, or the weights cannot be loaded.
-    """
-    network = build_network(recipe, pretrained=pretrained)
-    pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
-    return FastRCNN(
-        network,
-        pooling(network.pool_size, network.stride),
-        num_classes,
-        sampler=RoISampler(
-            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
-        ),
-        frozen_stages=recipe.frozen_stages,
-        short_side=recipe.short_side,
-        long_side=recipe.long_side,
-        score_threshold=recipe.score_threshold,
-        nms_iou=recipe.nms_iou,
-        detections_per_image=recipe.detections_per_image,
-    )
-
-
-def build_network(recipe: DetectorRecipe, *, pretrained: bool = True) -> Network:
-    """Build the backbone that a recipe describes; see :func:`build_detector`."""
-    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
-    options = {"dropout": recipe.dropout, "weights": recipe.weights}
-    options = {name: value for name, value in options.items() if value is not None}
-    if "dropout" in options and recipe.backbone.startswith("resnet"):
-        raise UserError(
-            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
-        )
-    if "weights" in options and recipe.backbone == "small":
-        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
-    if not pretrained:
-        options.pop("weights", None)
-    return build(**options)
 
 
 def _plain_numbers(value: T) -> T:
@@ -440,7 +339,7 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
     """
     if not isinstance(written, dict | None):
         raise UserError(
-            "is no section of fields",
+            "is not a section of fields",
             file=file,
             field=".".join(above) or None,
             fix="write `data:` with `root: FOLDER` below it",
@@ -449,10 +348,42 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
     named: dict[str, Any] = dict(written or {})
     for name, value in named.items():
         if name not in known:
-            raise UserError("is no field of a recipe", file=file, field=".".join([*above, str(name)]), fix=_SEE_HELP)
+            fix = suggest(str(name), list(known), _SEE_HELP)
+            raise UserError("is not a field of a recipe", file=file, field=".".join([*above, str(name)]), fix=fix)
         if is_dataclass(known[name]):
             named[name] = _named(value, known[name], file, (*above, name))
     return named
+
+
+def _adversaries(written: Any, options: Sequence[tuple[str, str]], file: Path | str) -> dict[str, dict[str, Any]]:
+    """Return the adversaries that a file names, as options change them."""
+    named = _mapping_of_mappings(written, "adversaries", file)
+    for option, text in options:
+        path = _ADVERSARY_FIELD.fullmatch(option)
+        if path is None:
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"{text!r} is not valid YAML", field=option, fix="write a value, as 0.25") from error
+        name, argument = path.groups()
+        if name is None:
+            # A list of names chooses among those that are there, or adds them as they are by default.
+            chosen = {key: named.get(key) for key in value} if isinstance(value, list) else value
+            named = _mapping_of_mappings(chosen, option, None)
+        elif argument is None:
+            named |= _mapping_of_mappings({name: value}, option, None)
+        else:
+            named.setdefault(name, {})[argument] = value
+    return named
+
+
+def _mapping_of_mappings(value: Any, field: str, file: Path | str | None) -> dict[str, dict[str, Any]]:
+    named = {} if value is None else value
+    if not isinstance(named, dict) or not all(isinstance(arguments, dict | None) for arguments in named.values()):
+        fix = "write `asdn: {top: 0.25}` or `asdn: {}` below it"
+        raise UserError("does not map names to arguments", file=file, field=field, fix=fix)
+    return {str(name): {str(key): item for key, item in (arguments or {}).items()} for name, arguments in named.items()}
 
 
 def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
@@ -460,15 +391,15 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
     low, high = recipe.detector.background_iou
     if not low < high <= recipe.detector.foreground_iou:
         raise UserError(
-            f"{low:g} to {high:g} is no range below foreground_iou, {recipe.detector.foreground_iou:g}",
+            f"{low:g} to {high:g} is not a range below foreground_iou, {recipe.detector.foreground_iou:g}",
             file=file,
             field="detector.background_iou",
             fix="choose low < high <= foreground_iou",
         )
     if not recipe.detector.short_side:
-        raise UserError("names no length", file=file, field="detector.short_side", fix="write [600], say")
+        raise UserError("is empty", file=file, field="detector.short_side", fix="write [600], say")
     if recipe.data.classes == []:
-        raise UserError("names no class", file=file, field="data.classes", fix="name some, or set it to null for all")
+        raise UserError("is empty", file=file, field="data.classes", fix="name some, or set it to null for all")
     if recipe.seed >= 2**63:
         raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from afrcnn.adversaries.base import Hardened, Head, HeadCopy, RoIHead, score_drop
-from afrcnn.adversaries.mask_sampling import MaskSampling, WindowSampling
+from afrcnn.adversaries.base import (
+    Adversary,
+    AdversaryOutput,
+    BoxHeadCopy,
+    BoxHeadSpec,
+    Context,
+    Head,
+    mean_metrics,
+    score_drop,
+)
+from afrcnn.adversaries.mask_sampling import Mask, build_sampling
 from afrcnn.adversaries.occluder import Occluder, hide
-from afrcnn.adversaries.window_search import default_window, sliding_windows, window_losses
+from afrcnn.adversaries.window_search import WindowSearch
 
 
-class ASDN(nn.Module):
+class ASDN(Adversary):
     """Predicts, from an object's features, where hiding them makes the detector fail.
 
     In joint training (``forward``), the features lose the cells of a sampled mask; those masks that lowered the true
@@ -22,61 +34,67 @@ class ASDN(nn.Module):
     1).
 
     Args:
-        network: features n x C x d x d to the heatmap's logits n x d x d, with parameters of its own.
-        sampling: turns heatmaps into masks.
-        occluder: what hides the cells in joint training; they become zero, as in the paper, when None.
+        spec: what the network's layers are made from, and the shape of the RoI features.
+        network: the paper's, layers as fc6 and fc7 and one more, or the Caffe release's five convolutions.
         window: cells on a side of the windows of pre-training; a third of d, rounded up, when None.
         stride: cells between two windows.
+        negatives: the fraction of the cells outside the window that give a gradient in pre-training (1 in the paper,
+            0.4 in the release).
+        mask: what is hidden in joint training: single cells, as in the paper, or a window.
+        top: the fraction of the cells, or of a window's places, those with the highest values, that may be hidden.
+        fraction: of all cells, those that are hidden; of a window, also the smallest and the largest fraction.
+        occluder: what takes the place of hidden cells: zeros, as in the paper, or other RoIs' features.
         threshold: the smallest drop of the true class's score, in [0, 1], that makes a mask a target.
-        negatives: the share of the cells outside the window that give a gradient in pre-training (1 in the paper, 0.4
-            in the release).
+
+    Raises:
+        ValueError: an argument is out of its range.
     """
+
+    pretrainable = True
 
     def __init__(
         self,
-        network: nn.Module,
-        sampling: MaskSampling | WindowSampling | None = None,
-        occluder: Occluder | None = None,
+        spec: BoxHeadSpec,
         *,
+        network: Literal["fully_connected", "convolutional"] = "fully_connected",
         window: int | None = None,
         stride: int = 1,
-        threshold: float = 0.1,
         negatives: float = 1.0,
+        mask: Mask = "cells",
+        top: float = 1 / 2,
+        fraction: float | Sequence[float] = 1 / 3,
+        occluder: Occluder = "zeros",
+        threshold: float = 0.1,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.sampling = sampling or MaskSampling()
-        self.occluder = occluder
-        self.window, self.stride = window, stride
+        self.search = WindowSearch(spec.size, window, stride)
+        networks = {"fully_connected": FullyConnectedASDN, "convolutional": ConvolutionalASDN}
+        self.network: nn.Module = networks[network](spec)
+        self.sampling, self.occluder = build_sampling(mask, fraction, top), occluder
         self.threshold, self.negatives = threshold, negatives
 
-    def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+    def forward(self, features: Tensor, labels: Tensor, head: Head, context: Context | None = None) -> AdversaryOutput:
         """Hide cells of features (n x C x d x d), and learn from the masks that were hard; see ``Adversary``."""
-        logits = self.network(features.detach())
+        logits = self.network(features.detach())  # n x d x d
         mask = self.sampling(logits.detach())
-        hidden = hide(features, labels, mask, self.occluder)
+        hidden = hide(features, labels, mask, self.occluder, context)
         drop = score_drop(features, hidden, labels, head)
         hard = drop > self.threshold
         loss = masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
-        metrics = {"score_drop": drop.mean(), "hard_masks": hard.float().mean()} if len(drop) else {}
-        return Hardened(hidden, loss, metrics)
+        return AdversaryOutput(hidden, loss, mean_metrics(score_drop=drop, hard_masks=hard.float()))
 
-    def observe(self, features: Tensor, labels: Tensor) -> None:
-        """See all RoIs of an update, before it: what occluders are made of; see ``Adversary``."""
-        if self.occluder is not None:
-            self.occluder.observe(features, labels)
-
-    def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+    def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> AdversaryOutput:
         """Learn to predict the hardest window of features (n x C x d x d), which stay as they are."""
         logits = self.network(features.detach())
-        size = features.shape[-1]
-        windows = sliding_windows(size, self.window or default_window(size), self.stride).to(features.device)
-        losses = window_losses(features.detach(), labels, head, windows)
-        target = windows[losses.argmax(dim=1)]
+        target, losses = self.search(features, labels, head)
         counted = target | (torch.rand(target.shape, device=target.device) < self.negatives)
         loss = masked_binary_cross_entropy(logits, target, counted)
-        metrics = {"hardest_window_loss": losses.amax(dim=1).mean()} if len(losses) else {}
-        return Hardened(features, loss, metrics)
+        return AdversaryOutput(features, loss, mean_metrics(hardest_window_loss=losses))
+
+    @torch.no_grad()
+    def explain(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the heatmap (n x d x d, in [0, 1]) of features n x C x d x d."""
+        return {"heatmap": self.network(features).sigmoid()}
 
 
 def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
@@ -92,17 +110,17 @@ def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor)
 
 
 class FullyConnectedASDN(nn.Module):
-    """The paper's network: layers as the detector's head has (fc6 and fc7), and one more that gives a logit a cell.
+    """The paper's network: layers as the box head has (fc6 and fc7), and one more that gives a logit a cell.
 
     Args:
-        head: of the ImageNet network, or the detector's own; its layers are copied, never shared.
+        spec: of the ImageNet network's box head, or the detector's own; its layers are copied, never shared.
     """
 
-    def __init__(self, head: RoIHead) -> None:
+    def __init__(self, spec: BoxHeadSpec) -> None:
         super().__init__()
-        self.head = HeadCopy(head.layers)
-        self.mask = nn.Linear(head.features, head.size**2)
-        self.size = head.size
+        self.head = BoxHeadCopy(spec.layers)
+        self.mask = nn.Linear(spec.features, spec.size**2)
+        self.size = spec.size
         nn.init.normal_(self.mask.weight, std=0.01)
         nn.init.zeros_(self.mask.bias)
 
@@ -113,16 +131,16 @@ class FullyConnectedASDN(nn.Module):
 
 
 class ConvolutionalASDN(nn.Sequential):
-    """The Caffe release's network: four 3 x 3 convolutions of 256 channels with ReLU, and one to a single channel.
+    """The Caffe release's network: four 3 x 3 convolutions with ReLU, and one to a single channel.
 
     Args:
-        channels: C of the features.
-        width: channels of the layers between.
+        spec: whose channels are C of the features.
+        width: channels of the layers between (256 in the release).
     """
 
-    def __init__(self, channels: int, width: int = 256) -> None:
+    def __init__(self, spec: BoxHeadSpec, width: int = 256) -> None:
         layers: list[nn.Module] = []
-        for inputs in (channels, width, width, width):
+        for inputs in (spec.channels, width, width, width):
             layers += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
         super().__init__(*layers, nn.Conv2d(width, 1, 3, padding=1), nn.Flatten(1, 2))
         for layer in self:

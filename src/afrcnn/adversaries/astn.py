@@ -15,26 +15,37 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from afrcnn.adversaries.base import Hardened, Head, HeadCopy, RoIHead, true_class_score
+from afrcnn.adversaries.base import (
+    Adversary,
+    AdversaryOutput,
+    BoxHeadCopy,
+    BoxHeadSpec,
+    Context,
+    Head,
+    mean_metrics,
+    score_drop,
+)
 
 BACKGROUND = 0
 
 
-class ASTN(nn.Module):
+class ASTN(Adversary):
     """Rotates blocks of an object's channels so that the detector takes the object for background.
 
     Args:
-        localisation: the network from features n x C x d x d to n x (``blocks`` * 4) raw numbers: rotation, logarithm
-            of scale, and translation along x and y of each block, of which those with a limit of 0 are not used.
-        blocks: how many blocks the channels are divided into; C must be a multiple (4 in the paper).
+        spec: what the localisation network's layers are made from; its channels must be a multiple of ``blocks``.
+        blocks: how many blocks the channels are divided into (4 in the paper).
         degrees: the largest rotation either way (10 in the paper).
         scale: the largest factor of enlargement, or of reduction, minus 1; 0 for none, as in the paper.
         translation: the largest shift as a fraction of the features' side; 0 for none, as in the paper.
+
+    Raises:
+        ValueError: the channels cannot be divided into the blocks.
     """
 
     def __init__(
         self,
-        localisation: nn.Module,
+        spec: BoxHeadSpec,
         *,
         blocks: int = 4,
         degrees: float = 10.0,
@@ -42,26 +53,37 @@ class ASTN(nn.Module):
         translation: float = 0.0,
     ) -> None:
         super().__init__()
-        self.localisation = localisation
+        if blocks < 1 or spec.channels % blocks:
+            raise ValueError(f"{spec.channels} channels cannot be divided into {blocks} blocks")
+        self.localisation = LocalisationNetwork(spec, blocks)
         self.blocks, self.degrees, self.scale, self.translation = blocks, degrees, scale, translation
 
-    def forward(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
-        """Bend features (n x C x d x d); see ``Adversary``."""
-        numbers = self.localisation(features.detach()).float()
+    def forward(self, features: Tensor, labels: Tensor, head: Head, context: Context | None = None) -> AdversaryOutput:
+        """Rotate blocks of features (n x C x d x d); see ``Adversary``."""
+        theta = self.theta(features.detach())
         if not len(labels):
-            return Hardened(features, numbers.sum(), {})
-        theta = self.transformation(numbers.view(-1, self.blocks, 4))
+            return AdversaryOutput(features, theta.sum(), {})
         # Two warps of the same features: the detector is trained through one, the localisation network through the
         # other, so that neither loss reaches what the other trains.
-        bent = warp(features, theta.detach())
-        logits = head(warp(features.detach(), theta))
-        loss = F.cross_entropy(logits.float(), torch.full_like(labels, BACKGROUND))
-        return Hardened(bent, loss, self.measure(theta, features, logits, labels, head))
+        rotated = warp(features, theta.detach())
+        loss = head.losses(warp(features.detach(), theta), torch.full_like(labels, BACKGROUND)).mean()
+        angles = degrees_of(theta.detach()).abs()  # n x blocks
+        metrics = mean_metrics(
+            score_drop=score_drop(features, rotated, labels, head),
+            absolute_angle=angles,
+            angles_at_limit=(angles > 0.99 * self.degrees).float(),
+        )
+        return AdversaryOutput(rotated, loss, metrics)
+
+    def theta(self, features: Tensor) -> Tensor:
+        """Return the affine maps, n x blocks x 2 x 3, that the network answers features (n x C x d x d) with."""
+        return self.transformation(self.localisation(features).float().view(-1, self.blocks, 4))
 
     def transformation(self, numbers: Tensor) -> Tensor:
         """Return affine maps n x blocks x 2 x 3 from output to input coordinates in [-1, 1], of raw numbers (.. x 4).
 
-        Each number is confined to [-1, 1], so that the limits hold whatever the network says.
+        A block's numbers are rotation, logarithm of scale, and translation along x and y; those with a limit of 0 are
+        not used. Each is confined to [-1, 1], so that the limits hold whatever the network says.
         """
         bounded: Tensor = Confine.apply(numbers)
         angle = bounded[..., 0] * math.radians(self.degrees)
@@ -70,21 +92,9 @@ class ASTN(nn.Module):
         return affine(angle, factor, shift)
 
     @torch.no_grad()
-    def angles(self, features: Tensor) -> Tensor:
-        """Return by how many degrees (n x blocks, clockwise) it turns each block of features (n x C x d x d)."""
-        numbers = self.localisation(features).float()
-        return degrees_of(self.transformation(numbers.view(-1, self.blocks, 4)))
-
-    @torch.no_grad()
-    def measure(self, theta: Tensor, features: Tensor, logits: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
-        """Return how hard it is: score drop, mean absolute angle (degrees), share of angles at the limit."""
-        angles = degrees_of(theta).abs()
-        drop = true_class_score(head(features), labels) - true_class_score(logits, labels)
-        return {
-            "score_drop": drop.mean(),
-            "absolute_angle": angles.mean(),
-            "angles_at_limit": (angles > 0.99 * self.degrees).float().mean(),
-        }
+    def explain(self, features: Tensor) -> dict[str, Tensor]:
+        """Return the angles (n x blocks, degrees clockwise) by which it turns features n x C x d x d."""
+        return {"angles": degrees_of(self.theta(features))}
 
 
 class Confine(torch.autograd.Function):
@@ -111,14 +121,14 @@ class LocalisationNetwork(nn.Module):
     """The paper's localisation network: layers as fc6 and fc7, and a third that estimates the transformation.
 
     Args:
-        head: of the ImageNet network, or the detector's own; its layers are copied, never shared.
+        spec: of the ImageNet network's box head, or the detector's own; its layers are copied, never shared.
         blocks: how many blocks of channels are transformed.
     """
 
-    def __init__(self, head: RoIHead, blocks: int = 4) -> None:
+    def __init__(self, spec: BoxHeadSpec, blocks: int = 4) -> None:
         super().__init__()
-        self.head = HeadCopy(head.layers)
-        self.transformation = nn.Linear(head.features, blocks * 4)
+        self.head = BoxHeadCopy(spec.layers)
+        self.transformation = nn.Linear(spec.features, blocks * 4)
         nn.init.normal_(self.transformation.weight, std=0.01)
         nn.init.zeros_(self.transformation.bias)
 

@@ -1,6 +1,6 @@
 """The contract between a detector and an adversary (section 3).
 
-In training, between RoI pooling and the head, an adversary is given the RoI features of foreground proposals, their
+In training, between RoI pooling and the box head, an adversary is given the RoI features of foreground proposals, their
 labels, and the detector's own classifier to try itself against. It returns harder features of the same shape, with
 which the detector is trained, and its own loss. Two invariants hold: the detector's loss gives the adversary no
 gradient, and the adversary's loss gives the detector none.
@@ -8,23 +8,19 @@ gradient, and the adversary's loss gives the detector none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any, NamedTuple, Protocol, Self
+from fractions import Fraction
+from math import ceil
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torchvision.models.detection.faster_rcnn import TwoMLPHead
-
-from afrcnn.detectors.backbones import FullyConnectedHead
-
-Head = Callable[[Tensor], Tensor]
-"""From RoI features n x C x d x d to class logits n x (K + 1), differentiable in the features alone."""
 
 
-class Hardened(NamedTuple):
+class AdversaryOutput(NamedTuple):
     """What an adversary returns.
 
     Attributes:
@@ -38,46 +34,104 @@ class Hardened(NamedTuple):
     metrics: dict[str, Tensor]
 
 
-class Adversary(Protocol):
-    """Anything that makes features harder: in practice an ``nn.Module``.
+class Context(NamedTuple):
+    """All RoIs of an update, background among them: what occluders are made of.
 
-    One that has to learn before it competes has a method ``pretrain`` with the arguments and the result of the call:
-    it is called instead while the detector is frozen, and only its loss is used.
-
-    One that needs to know what else is in the photographs has a method ``observe``: before each call in joint training,
-    it is given the features (m x C x d x d, detached) and labels (m, 0..K) of all RoIs of the update.
+    Attributes:
+        features: m x C x d x d, without gradient.
+        labels: m, int64, 0..K; 0 is background.
     """
 
-    def __call__(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
+    features: Tensor
+    labels: Tensor
+
+
+class Head(Protocol):
+    """A detector's classifier as an adversary sees it.
+
+    Its parameters are constants and its dropout is off; what it returns is differentiable in the features alone.
+    Whatever kind of head it is, label 0 is background.
+    """
+
+    @abstractmethod
+    def scores(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the score (n, in [0, 1]) of each object's label, from features n x C x d x d and labels n."""
+
+    @abstractmethod
+    def losses(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Return the classification loss (n) of each object, from features n x C x d x d and labels n."""
+
+    @torch.no_grad()
+    def losses_without(self, features: Tensor, labels: Tensor, masks: Tensor) -> Tensor:
+        """Return the losses (n x W) of each object with the cells of each mask hidden in turn, one by one.
+
+        Args:
+            features: n x C x d x d.
+            labels: n, int64, 1..K.
+            masks: W x d x d, bool, true where a cell is hidden.
+        """
+        visible = ~masks.to(features.device)
+        objects = max(1, COPIES // len(visible))
+        losses = features.new_empty((len(features), len(visible)), dtype=loss_dtype(features))
+        for start in range(0, len(features), objects):
+            chunk = slice(start, start + objects)
+            copies = (features[chunk] * visible[:, None, None]).flatten(0, 1)  # (W * n) x C x d x d
+            losses[chunk] = self.losses(copies, labels[chunk].repeat(len(visible))).view(len(visible), -1).T
+        return losses
+
+
+COPIES = 256
+"""Masked copies that are classified at once: as many as an update has RoIs, so that it needs no more memory."""
+
+
+class Adversary(nn.Module):
+    """Base class of adversaries.
+
+    Attributes:
+        learning_rate_factor: the learning rate of its parameters as a multiple of the stage's.
+        frozen: whether joint training leaves its parameters as they are.
+        pretrainable: whether it is trained alone, against the frozen detector, before joint training.
+    """
+
+    learning_rate_factor: float = 1.0
+    frozen: bool = False
+    pretrainable: bool = False
+
+    def forward(self, features: Tensor, labels: Tensor, head: Head, context: Context | None = None) -> AdversaryOutput:
         """Return harder features.
 
         Args:
             features: n x C x d x d, RoI features of foreground proposals; n may be 0.
             labels: n, int64, 1..K.
             head: the detector's classifier as it is now.
+            context: all RoIs of the update; None where only the objects themselves are known.
 
         Returns:
             Features of the same shape and type; a loss that is a mean over the n objects, and for n = 0 is 0 and still
             depends on every parameter.
         """
+        raise NotImplementedError
+
+    def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> AdversaryOutput:
+        """Return what ``forward`` does, of which only the loss is used: the lesson of the second stage."""
+        output: AdversaryOutput = self(features, labels, head)
+        return output
+
+    def explain(self, features: Tensor) -> dict[str, Tensor]:
+        """Return what it would do to features (n x C x d x d), for figures.
+
+        Returns:
+            ``heatmap``, n x d x d in [0, 1], where it expects hiding to hurt; ``angles``, n x blocks, degrees clockwise
+            by which it turns blocks of channels; or neither.
+        """
+        return {}
 
 
-def show(adversary: object, features: Tensor, labels: Tensor) -> None:
-    """Show all RoIs of an update (m x C x d x d, and their labels) to an adversary, if it has a method ``observe``."""
-    observe = getattr(adversary, "observe", None)
-    if callable(observe):
-        observe(features, labels)
-
-
-LOWERED = (nn.Linear, nn.Conv2d)
-"""Layers that autocast computes in 16 bits."""
-
-
-class RoIHead(NamedTuple):
+class BoxHeadSpec(NamedTuple):
     """What an adversary's own layers are made from, and for.
 
     Attributes:
-        layers: the detector's head, or that of the ImageNet network: n x C x d x d to n x D.
+        layers: the detector's box head, or that of the ImageNet network: n x C x d x d to n x D.
         features: D.
         channels: C.
         size: d.
@@ -89,21 +143,21 @@ class RoIHead(NamedTuple):
     size: int
 
 
-class HeadCopy(nn.Module):
-    """Layers as a detector's head has them, for an adversary's own: a copy that starts from the same weights.
+class BoxHeadCopy(nn.Module):
+    """Layers as a detector's box head has them, for an adversary's own: a copy that starts from the same weights.
 
     It stays in evaluation mode: dropout is off, and batch normalisation keeps its statistics.
 
     Args:
-        head: RoI features n x C x d x d to vectors n x D.
+        box_head: RoI features n x C x d x d to vectors n x D.
     """
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, box_head: nn.Module) -> None:
         super().__init__()
-        self.layers = deepcopy(head).requires_grad_(True).eval()
+        self.layers = deepcopy(box_head).requires_grad_(True).eval()
 
     def train(self, mode: bool = True) -> Self:
-        """Note the mode, but leave the layers in evaluation mode."""
+        """Set the mode of this module, but leave the layers in evaluation mode."""
         self.training = mode
         return self
 
@@ -113,84 +167,42 @@ class HeadCopy(nn.Module):
         return vectors
 
 
-class DetachedHead:
-    """A detector's head and predictor as an adversary sees them: parameters detached, dropout off.
+def is_adversarial(number: int, clean_fraction: float) -> bool:
+    """Tell whether image ``number`` (0, 1, ...) of a training is one that is made harder.
 
-    Args:
-        head: RoI features to vectors.
-        predictor: vectors to (class logits, box offsets), torchvision's ``FastRCNNPredictor`` or alike.
+    A fraction of the images stays clean, so that the detector does not overfit to hard examples (section 5.1: one image
+    of two, here the first). Images take turns, so that the fraction holds for any number of them.
     """
-
-    def __init__(self, head: nn.Module, predictor: nn.Module) -> None:
-        self.head, self.predictor = head, predictor
-        self._lowered: dict[int, tuple[int, Tensor]] = {}
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Return class logits n x (K + 1) of features n x C x d x d."""
-        with evaluating(self.head, self.predictor):
-            return self._classify(self._call(self.head, features))
-
-    @property
-    def first_layer(self) -> nn.Linear | None:
-        """The linear layer over the flattened features that the head begins with, if it does."""
-        # These types exactly: a class derived from them may do something else before or between its layers.
-        first = self.head.fc6 if type(self.head) in {FullyConnectedHead, TwoMLPHead} else None
-        return first if isinstance(first, nn.Linear) else None
-
-    def after_first_layer(self, outputs: Tensor) -> Tensor:
-        """Return class logits n x (K + 1) of what ``first_layer`` gave (n x D); overwrites its argument."""
-        with evaluating(self.head, self.predictor):
-            hidden = self._call(self.head.fc7, outputs.relu_()).relu_()  # type: ignore[arg-type]
-            return self._classify(hidden)
-
-    def _classify(self, hidden: Tensor) -> Tensor:
-        logits: Tensor = self._call(self.predictor, hidden)[0]
-        return logits
-
-    def _call(self, module: nn.Module, x: Tensor) -> Any:
-        """Call a module with its parameters detached."""
-        parameters = {
-            f"{path}.{name}" if path else name: self._constant(part, value)
-            for path, part in module.named_modules()
-            for name, value in part.named_parameters(recurse=False)
-        }
-        return functional_call(module, parameters, (x,))
-
-    def _constant(self, layer: nn.Module, parameter: nn.Parameter) -> Tensor:
-        """Return a parameter of a layer detached, in the type that autocast gives it."""
-        device = parameter.device.type
-        if not (torch.is_autocast_enabled(device) and parameter.dtype == torch.float32 and isinstance(layer, LOWERED)):
-            return parameter.detach()
-        # Autocast keeps what it casts of parameters alone, and would cast these again in every call: for fc6 of VGG16,
-        # that takes as long as the layer.
-        version, lowered = self._lowered.get(id(parameter), (None, None))
-        if lowered is None or version != parameter._version or lowered.dtype != torch.get_autocast_dtype(device):
-            lowered = parameter.detach().to(torch.get_autocast_dtype(device))
-            self._lowered[id(parameter)] = parameter._version, lowered
-        return lowered
+    fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
+    return ceil((number + 1) * fraction) == ceil(number * fraction)
 
 
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules into evaluation mode for a block, and back."""
-    modes = [(part, part.training) for module in modules for part in module.modules()]
+    modes = [(submodule, submodule.training) for module in modules for submodule in module.modules()]
     for module in modules:
         module.eval()
     try:
         yield
     finally:
-        for part, mode in modes:
-            part.training = mode
+        for submodule, mode in modes:
+            submodule.training = mode
 
 
 @torch.no_grad()
-def score_drop(features: Tensor, hardened: Tensor, labels: Tensor, head: Head) -> Tensor:
-    """Return by how much (n, in [-1, 1]) the true class's score falls when features (n x C x d x d) are hardened."""
-    logits = head(torch.cat([features, hardened]))  # the head's weights, larger than the features, are read once
-    before, after = true_class_score(logits, labels.repeat(2)).chunk(2)
+def score_drop(features: Tensor, perturbed: Tensor, labels: Tensor, head: Head) -> Tensor:
+    """Return by how much (n, in [-1, 1]) the label's score falls when features (n x C x d x d) are perturbed."""
+    # In one call: the head's weights, larger than the features, are read once.
+    before, after = head.scores(torch.cat([features, perturbed]), labels.repeat(2)).chunk(2)
     return before - after
 
 
-def true_class_score(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the softmax score (n) of each RoI's label from logits n x (K + 1)."""
-    return logits.float().softmax(dim=1).gather(1, labels[:, None]).squeeze(1)
+def mean_metrics(**values: Tensor) -> dict[str, Tensor]:
+    """Return the means of numbers by object (n each) as metrics; none for n = 0, where means are not defined."""
+    return {name: value.mean() for name, value in values.items() if len(value)}
+
+
+def loss_dtype(features: Tensor) -> torch.dtype:
+    """Return the type that losses of features are computed in: float32, or their own where that is wider."""
+    return torch.promote_types(features.dtype, torch.float32)

@@ -1,27 +1,33 @@
-"""The engine: Lightning Fabric on the devices and in the precision of a recipe."""
+"""The engine: Lightning Fabric on the devices and in the precision that are asked for."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 from lightning_fabric import Fabric
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from afrcnn.core.errors import UserError
-from afrcnn.recipe import EngineRecipe
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-def build_fabric(engine: EngineRecipe) -> Fabric:
-    """Return Fabric on the devices of a recipe.
+def build_fabric(
+    accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: Precision = "32-true"
+) -> Fabric:
+    """Return Fabric on devices.
+
+    Args:
+        accelerator: kind of device: auto, cpu, gpu, ...
+        devices: processes on each machine, a device each.
+        nodes: machines.
+        precision: of forward and backward passes; weights are always float32.
 
     Raises:
         UserError: this machine has no such devices, or they cannot compute in that precision.
     """
     try:
-        return Fabric(
-            accelerator=engine.accelerator,
-            devices=engine.devices,
-            num_nodes=engine.nodes,
-            precision=engine.precision,
-        )
+        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         problem = str(error).rstrip("!.")
         fix = "choose what this machine has, as --engine.accelerator cpu"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -28,3 +30,9 @@ class UserError(Exception):
         where = [str(part) for part in (file, field) if part is not None]
         message = ": ".join([*where, problem]) + (f"; {fix}" if fix else "")
         super().__init__(" ".join(message.split()))
+
+
+def suggest(name: str, choices: Sequence[str], otherwise: str = "") -> str:
+    """Return "did you mean X?" with the choice nearest to a name that is unknown; ``otherwise`` where none is near."""
+    near = get_close_matches(name, choices, n=1)
+    return f"did you mean {near[0]}?" if near else otherwise

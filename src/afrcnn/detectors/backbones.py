@@ -18,28 +18,30 @@ from afrcnn.detectors.weights import load_weights
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network in two parts: what sees the image, and what sees the pooled features of one region.
+class Backbone:
+    """An ImageNet network in two parts, and its facts: what sees the image, and what sees the RoI features of a region.
 
     Attributes:
-        trunk: images N x 3 x H x W (RGB, normalised with ImageNet's mean and deviation) to features
+        body: images N x 3 x H x W (RGB, normalised with ImageNet's mean and deviation) to features
             N x ``channels`` x about H / ``stride`` x about W / ``stride``. Its children are the named stages,
             first to last.
-        head: RoI features n x ``channels`` x ``pool_size`` x ``pool_size`` to n x ``features``.
-        channels: channels of the trunk's features.
+        box_head: RoI features n x ``channels`` x ``pool_size`` x ``pool_size`` to n x ``box_features``.
+        channels: channels of the body's features.
         pool_size: cells of the RoI features along each side.
-        stride: pixels of the image per cell of the trunk's features.
-        features: length of the vector that the head returns for a region.
-        frozen_stages: how many of the trunk's first stages training leaves as ImageNet made them.
+        stride: pixels of the image per cell of the body's features.
+        box_features: length of the vector that the box head returns for a region.
+        frozen_stages: how many of the body's first stages training leaves as ImageNet made them.
+        imagenet_box_head: whether ImageNet's weights are also those of the box head.
     """
 
-    trunk: nn.Sequential
-    head: nn.Module
+    body: nn.Sequential
+    box_head: nn.Module
     channels: int
     pool_size: int
     stride: int
-    features: int
+    box_features: int
     frozen_stages: int
+    imagenet_box_head: bool = True
 
 
 class FullyConnectedHead(nn.Module):
@@ -83,7 +85,7 @@ class Scale(nn.Module):
         return f"{self.factor:g}"
 
 
-def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Network:
+def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
     """Build AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; conv1 is frozen.
 
     Args:
@@ -92,11 +94,11 @@ def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Netwo
     """
     model = _torchvision(models.alexnet, weights, classifier="classifier.6.")
     stages = _slices(model.features, conv1=3, conv2=6, conv3=8, conv4=10, conv5=12)
-    head = FullyConnectedHead(model.classifier[1], model.classifier[4], dropout)
-    return Network(stages, head, channels=256, pool_size=6, stride=16, features=4096, frozen_stages=1)
+    box_head = FullyConnectedHead(model.classifier[1], model.classifier[4], dropout)
+    return Backbone(stages, box_head, channels=256, pool_size=6, stride=16, box_features=4096, frozen_stages=1)
 
 
-def vgg16(weights: str | Path | None = None, *, dropout: float = 0.5) -> Network:
+def vgg16(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
     """Build VGG16: conv1 to conv5, RoI features of 7 x 7, fc6 and fc7; conv1 and conv2 are frozen.
 
     Args:
@@ -105,17 +107,17 @@ def vgg16(weights: str | Path | None = None, *, dropout: float = 0.5) -> Network
     """
     model = _torchvision(models.vgg16, weights, classifier="classifier.6.")
     stages = _slices(model.features, conv1=5, conv2=10, conv3=17, conv4=24, conv5=30)
-    head = FullyConnectedHead(model.classifier[0], model.classifier[3], dropout)
-    return Network(stages, head, channels=512, pool_size=7, stride=16, features=4096, frozen_stages=2)
+    box_head = FullyConnectedHead(model.classifier[0], model.classifier[3], dropout)
+    return Backbone(stages, box_head, channels=512, pool_size=7, stride=16, box_features=4096, frozen_stages=2)
 
 
-def resnet18(weights: str | Path | None = None) -> Network:
+def resnet18(weights: str | Path | None = None) -> Backbone:
     """Build ResNet-18, cut as :func:`resnet50` is."""
     return _resnet(models.resnet18, weights, channels=256, features=512)
 
 
-def resnet50(weights: str | Path | None = None) -> Network:
-    """Build ResNet-50: conv1 to res4, RoI features of 14 x 14, res5 and average pooling as the head.
+def resnet50(weights: str | Path | None = None) -> Backbone:
+    """Build ResNet-50: conv1 to res4, RoI features of 14 x 14, res5 and average pooling as the box head.
 
     Batch normalisation keeps its ImageNet statistics, scale and shift everywhere; conv1 and res2 are frozen
     (Deep Residual Learning, arXiv:1512.03385, appendix A). Random weights have no such statistics: their
@@ -127,16 +129,16 @@ def resnet50(weights: str | Path | None = None) -> Network:
     return _resnet(models.resnet50, weights, channels=1024, features=2048)
 
 
-def resnet101(weights: str | Path | None = None) -> Network:
+def resnet101(weights: str | Path | None = None) -> Backbone:
     """Build ResNet-101, cut as :func:`resnet50` is."""
     return _resnet(models.resnet101, weights, channels=1024, features=2048)
 
 
-def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, width: int = 1024) -> Network:
+def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, width: int = 1024) -> Backbone:
     """Build SqueezeNet 1.0: conv1 to fire9, RoI features of 7 x 7, new fc6 and fc7; conv1 is frozen.
 
     Without batch normalisation, the features that ImageNet taught fire9 have a deviation of about 30, and a
-    new layer on top of them diverges; the last stage of the trunk divides them by it.
+    new layer on top of them diverges; the last stage of the body divides them by it.
 
     Args:
         weights: ImageNet weights, as :func:`~afrcnn.detectors.weights.load_weights` takes them, or random.
@@ -146,11 +148,20 @@ def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, wi
     model = _torchvision(models.squeezenet1_0, weights, classifier="classifier.")
     stages = _slices(model.features, conv1=3, fire2=4, fire3=5, fire4=7, fire5=8, fire6=9, fire7=10, fire8=12, fire9=13)
     stages.add_module("scale", Scale(1 / 30))
-    head = FullyConnectedHead(nn.Linear(512 * 7 * 7, width), nn.Linear(width, width), dropout)
-    return Network(stages, head, channels=512, pool_size=7, stride=16, features=width, frozen_stages=1)
+    box_head = FullyConnectedHead(nn.Linear(512 * 7 * 7, width), nn.Linear(width, width), dropout)
+    return Backbone(
+        stages,
+        box_head,
+        channels=512,
+        pool_size=7,
+        stride=16,
+        box_features=width,
+        frozen_stages=1,
+        imagenet_box_head=False,
+    )
 
 
-def small(*, dropout: float = 0.0) -> Network:
+def small(*, dropout: float = 0.0) -> Backbone:
     """Build a network that learns from scratch on a CPU within minutes, for small images of simple things.
 
     Five convolutions with group normalisation (arXiv:1803.08494), which does not depend on how few images
@@ -176,18 +187,27 @@ def small(*, dropout: float = 0.0) -> Network:
             conv5=stage(128, 128, stride=1),
         )
     )
-    head = FullyConnectedHead(nn.Linear(128 * 7 * 7, 256), nn.Linear(256, 256), dropout)
-    return Network(stages, head, channels=128, pool_size=7, stride=8, features=256, frozen_stages=0)
+    box_head = FullyConnectedHead(nn.Linear(128 * 7 * 7, 256), nn.Linear(256, 256), dropout)
+    return Backbone(
+        stages,
+        box_head,
+        channels=128,
+        pool_size=7,
+        stride=8,
+        box_features=256,
+        frozen_stages=0,
+        imagenet_box_head=False,
+    )
 
 
-def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int, features: int) -> Network:
+def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int, features: int) -> Backbone:
     model = _torchvision(build, weights, classifier="fc.", norm_layer=FrozenBatchNorm2d)
     conv1 = OrderedDict(conv1=model.conv1, bn1=model.bn1, relu=model.relu, maxpool=model.maxpool)
     stages = nn.Sequential(
         OrderedDict(conv1=nn.Sequential(conv1), layer1=model.layer1, layer2=model.layer2, layer3=model.layer3)
     )
-    head = nn.Sequential(OrderedDict(layer4=model.layer4, avgpool=model.avgpool, flatten=nn.Flatten()))
-    return Network(stages, head, channels, pool_size=14, stride=16, features=features, frozen_stages=2)
+    box_head = nn.Sequential(OrderedDict(layer4=model.layer4, avgpool=model.avgpool, flatten=nn.Flatten()))
+    return Backbone(stages, box_head, channels, pool_size=14, stride=16, box_features=features, frozen_stages=2)
 
 
 def _slices(layers: nn.Sequential, **ends: int) -> nn.Sequential:
@@ -207,3 +227,9 @@ def _torchvision(build: Callable[..., Any], weights: str | Path | None, classifi
     model.to_empty(device="cpu")
     load_weights(model, weights, models.get_model_weights(build), ignore=(classifier,))
     return model
+
+
+BACKBONES: dict[str, Callable[..., Backbone]] = {
+    build.__name__: build for build in (alexnet, vgg16, resnet18, resnet50, resnet101, squeezenet1_0, small)
+}
+"""The backbones by their names in recipes."""

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from afrcnn.detectors.rcnn import FastRCNN, sizes_of
+from afrcnn.detectors.rcnn import FastRCNN
 
 
 class Ensemble(nn.Module):
@@ -27,17 +27,17 @@ class Ensemble(nn.Module):
 
     def __init__(self, members: Sequence[FastRCNN]) -> None:
         super().__init__()
-        if len({member.predictor.cls_score.out_features for member in members}) != 1:
+        if len({member.roi_heads.num_classes for member in members}) != 1:
             raise ValueError("an ensemble needs members, all of the same classes")
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Sequence[Tensor], proposals: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Return the detections in images, given as to ``FastRCNN`` in evaluation."""
-        members = cast(Sequence[FastRCNN], self.members)
-        scores, offsets = [], []
-        for member in members:
-            score, deltas = member.score(images, proposals)
+        scores, offsets, sizes = [], [], [(image.shape[-2], image.shape[-1]) for image in images]
+        for member in cast(Sequence[FastRCNN], self.members):
+            score, deltas = member.roi_heads.score(member.features(images), proposals)
             scores.append(score)
-            offsets.append(member.box_coder.denormalise(deltas.view(len(deltas), -1, 4)))
-        deltas = members[0].box_coder.normalise(torch.stack(offsets).mean(0)).flatten(1)
-        return members[0].detect(torch.stack(scores).mean(0), deltas, proposals, sizes_of(images))
+            offsets.append(member.roi_heads.box_coder.denormalise(deltas.view(len(deltas), -1, 4)))
+        first = cast(FastRCNN, self.members[0]).roi_heads
+        deltas = first.box_coder.normalise(torch.stack(offsets).mean(0)).flatten(1)
+        return first.detect(torch.stack(scores).mean(0), deltas, proposals, sizes)

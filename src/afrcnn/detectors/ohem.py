@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from afrcnn.detectors.sampling import Sample
+from afrcnn.detectors.sampling import RoIs
 
-NMS_IOU = 0.7
+_NMS_IOU = 0.7
 """Of two RoIs of an image whose IoU is larger, the one with the higher loss stays (section 3.2 there)."""
 
 
-@torch.no_grad()
-def hardest(samples: Sequence[Sample], losses: Tensor, count: int) -> list[Sample]:
-    """Choose the RoIs that an update is made of by their losses, in place of drawing them.
+class OHEM(nn.Module):
+    """Miner: chooses the RoIs that an update is made of by their losses, in place of drawing them.
 
     RoIs that overlap are hard together, and would count one mistake many times: of these, the hardest remains. The
     hardest of all images together take part, so that an easy image gives few RoIs, or none.
 
     Args:
-        samples: all RoIs by image, n in all.
-        losses: n, the loss of each (classification and box regression), in the same order.
-        count: how many remain at most.
-
-    Returns:
-        The samples with the RoIs that remain, in their order.
+        rois_per_image: how many RoIs remain at most, on average over the images.
     """
-    sizes = [len(sample.labels) for sample in samples]
-    images = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(losses.device)
-    chosen = batched_nms(torch.cat([sample.rois for sample in samples]), losses, images, NMS_IOU)[:count]
-    mined = torch.zeros_like(losses, dtype=torch.bool).index_fill(0, chosen, True)
-    return [
-        Sample(*(values[remains] for values in sample))
-        for sample, remains in zip(samples, torch.split(mined, sizes), strict=True)
-    ]
+
+    def __init__(self, rois_per_image: int) -> None:
+        super().__init__()
+        self.rois_per_image = rois_per_image
+
+    @torch.no_grad()
+    def forward(self, rois: RoIs, losses: Tensor, images: int) -> RoIs:
+        """Return the hardest RoIs, in their order.
+
+        Args:
+            rois: all RoIs, n.
+            losses: n, the loss of each (classification and box regression).
+            images: how many images they are of.
+        """
+        chosen = batched_nms(rois.boxes, losses, rois.image, _NMS_IOU)[: self.rois_per_image * images]
+        return rois.select(torch.zeros_like(losses, dtype=torch.bool).index_fill(0, chosen, True))

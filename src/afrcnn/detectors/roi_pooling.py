@@ -6,36 +6,87 @@ RoIAlign's bilinear samples without quantisation (He et al. 2017, Mask R-CNN, se
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision import ops
 
-CHUNK = 256
+from afrcnn.adversaries.astn import warp
+
+_CHUNK = 256
 """RoIs that are aligned at once: bounds the memory of what is between the two products."""
 
 
-class RoIPool(nn.Module):
-    """The paper's RoI pooling: the maximum of each bin, its borders rounded to whole cells.
+class Features(NamedTuple):
+    """The features of a batch of images, and how pixels of the images become their cells.
+
+    Attributes:
+        maps: N x C x H x W.
+        scales: by image 4, the factors (x, y, x, y) from pixels of the image as given to those the backbone saw.
+        sizes: by image, height and width in pixels as given.
+    """
+
+    maps: Tensor
+    scales: list[Tensor]
+    sizes: list[tuple[int, int]]
+
+
+class RoIPooling(nn.Module):
+    """RoI pooling of either kind.
 
     Args:
         size: d, cells on a side.
-        stride: input pixels per cell of the features.
+        stride: pixels that the backbone saw per cell of its features.
     """
 
     def __init__(self, size: int, stride: int) -> None:
         super().__init__()
         self.size, self.stride = size, stride
 
-    def forward(self, features: Tensor, rois: list[Tensor]) -> Tensor:
-        """Pool features (N x C x H x W) in each image's RoIs (n_i x 4, XYXY pixels of the input) to n x C x d x d."""
+    def forward(self, features: Features, boxes: Tensor, image: Tensor, angle: Tensor | None = None) -> Tensor:
+        """Pool features in RoIs.
+
+        Args:
+            features: of N images.
+            boxes: n x 4, XYXY pixels of the images as given.
+            image: n, the index of each one's image, rising.
+            angle: n, radians, by which a RoI is turned clockwise about its centre; 0 or None for not at all.
+
+        Returns:
+            n x C x d x d.
+        """
+        if angle is None or not (turned := angle.nonzero().flatten()).numel():
+            return self._pool_images(features, boxes, image)
+        cover, theta = cover_of_turned(boxes[turned], angle[turned])
+        pooled = self._pool_images(features, boxes.index_copy(0, turned, cover), image)
+        return pooled.index_copy(0, turned, warp(pooled[turned], theta[:, None]))
+
+    def _pool_images(self, features: Features, boxes: Tensor, image: Tensor) -> Tensor:
+        counts = torch.bincount(image, minlength=len(features.scales)).tolist()
+        by_image = zip(torch.split(boxes, counts), features.scales, strict=True)
+        return self.pool(features.maps, [box * scale for box, scale in by_image])
+
+    @abstractmethod
+    def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Pool maps (N x C x H x W) in each image's boxes (n_i x 4, XYXY pixels as seen) to n x C x d x d."""
+
+
+class RoIPool(RoIPooling):
+    """The paper's RoI pooling: the maximum of each bin, its borders rounded to whole cells."""
+
+    def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Pool; see ``RoIPooling``."""
         # Max pooling takes its last pixel as part of the region; our boxes end before theirs.
-        inclusive = [torch.cat([roi[:, :2], roi[:, 2:] - 1], dim=1) for roi in rois]
-        with torch.autocast(features.device.type, enabled=False):
-            pooled: Tensor = ops.roi_pool(features.float(), inclusive, self.size, 1 / self.stride)
-        return pooled.to(features.dtype)
+        inclusive = [torch.cat([box[:, :2], box[:, 2:] - 1], dim=1) for box in boxes]
+        with torch.autocast(maps.device.type, enabled=False):
+            pooled: Tensor = ops.roi_pool(maps.float(), inclusive, self.size, 1 / self.stride)
+        return pooled.to(maps.dtype)
 
 
-class RoIAlign(nn.Module):
+class RoIAlign(RoIPooling):
     """Average of bilinear samples in each bin, with borders where they fall (half-pixel centres).
 
     Bilinear interpolation at a product grid is separable, so a RoI's output is two small matrix products,
@@ -45,41 +96,35 @@ class RoIAlign(nn.Module):
 
     Args:
         size: d, cells on a side.
-        stride: input pixels per cell of the features.
+        stride: pixels that the backbone saw per cell of its features.
         samples: samples per bin along each axis.
     """
 
     def __init__(self, size: int, stride: int, samples: int = 2) -> None:
-        super().__init__()
-        self.size, self.stride, self.samples = size, stride, samples
+        super().__init__(size, stride)
+        self.samples = samples
 
-    def forward(self, features: Tensor, rois: list[Tensor]) -> Tensor:
-        """Pool features (N x C x H x W) in each image's RoIs (n_i x 4, XYXY pixels of the input) to n x C x d x d."""
-        if features.device.type == "cpu" and (features.requires_grad or features.dtype == torch.bfloat16):
-            return torch.cat(
-                [
-                    self.align(image, part)
-                    for image, roi in zip(features, rois, strict=True)
-                    for part in torch.split(roi, CHUNK)
-                ]
-            )
-        with torch.autocast(features.device.type, enabled=False):
-            pooled: Tensor = ops.roi_align(
-                features.float(), rois, self.size, 1 / self.stride, self.samples, aligned=True
-            )
-        return pooled.to(features.dtype)
+    def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Pool; see ``RoIPooling``."""
+        if maps.device.type == "cpu" and (maps.requires_grad or maps.dtype == torch.bfloat16):
+            by_image = zip(maps, boxes, strict=True)
+            chunks = [(plane, chunk) for plane, box in by_image for chunk in torch.split(box, _CHUNK)]
+            return torch.cat([self._align(plane, chunk) for plane, chunk in chunks])
+        with torch.autocast(maps.device.type, enabled=False):
+            pooled: Tensor = ops.roi_align(maps.float(), boxes, self.size, 1 / self.stride, self.samples, aligned=True)
+        return pooled.to(maps.dtype)
 
-    def align(self, features: Tensor, rois: Tensor) -> Tensor:
+    def _align(self, features: Tensor, rois: Tensor) -> Tensor:
         """Pool one image's features (C x H x W) in its RoIs (n x 4) by matrix products."""
         channels, height, width = features.shape
         rois = rois / self.stride - 0.5
-        rows = self.interpolation(rois[:, 1], rois[:, 3], height).to(features.dtype)
-        columns = self.interpolation(rois[:, 0], rois[:, 2], width).to(features.dtype)
+        rows = self._interpolation(rois[:, 1], rois[:, 3], height).to(features.dtype)
+        columns = self._interpolation(rois[:, 0], rois[:, 2], width).to(features.dtype)
         plane = features.permute(1, 2, 0).reshape(height, width * channels)
         bands = (rows.flatten(0, 1) @ plane).view(len(rois), self.size, width, channels)
         return (columns[:, None] @ bands).permute(0, 3, 1, 2)
 
-    def interpolation(self, low: Tensor, high: Tensor, size: int) -> Tensor:
+    def _interpolation(self, low: Tensor, high: Tensor, size: int) -> Tensor:
         """Return n x d x size: how much each of ``size`` cells counts in each of d bins between low and high (n)."""
         samples = self.size * self.samples
         steps = (torch.arange(samples, device=low.device) + 0.5) / samples
@@ -88,3 +133,27 @@ class RoIAlign(nn.Module):
         distance = (points.clamp(0, size - 1)[..., None] - torch.arange(size, device=low.device)).abs()
         weights = (1 - distance).clamp(min=0).masked_fill(outside[..., None], 0)
         return weights.view(len(low), self.size, self.samples, size).mean(dim=2)
+
+
+def cover_of_turned(boxes: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Return how to pool boxes that are turned about their centres: pool their covers, then warp by theta.
+
+    The cell centres of a turned box lie between those of its cover, so that no zero from outside is interpolated. The
+    cells of the cover are the larger ones, most for long boxes: at 10 degrees up to 1.16 times for a square and 1.68
+    times for sides of 4 to 1, along the short side.
+
+    Args:
+        boxes: n x 4, XYXY, of positive width and height.
+        angle: n, radians; a box turns clockwise on the screen by it, so that its content turns counterclockwise.
+
+    Returns:
+        The smallest boxes (n x 4, XYXY) around the turned ones, and the affine maps (n x 2 x 3) from the turned box's
+        coordinates to the cover's, both in [-1, 1]: an angle in pixels, whatever the aspect ratio.
+    """
+    centre, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    cos, sin = angle.cos(), angle.sin()
+    rotation = torch.stack([torch.stack([cos, -sin], -1), torch.stack([sin, cos], -1)], -2)  # n x 2 x 2
+    axes = rotation * sides[:, None]  # the turned box's width and height as vectors, in columns
+    cover = axes.abs().sum(dim=2)  # n x 2
+    theta = F.pad(axes / cover[..., None], (0, 1))
+    return torch.cat([centre - cover / 2, centre + cover / 2], dim=1), theta

@@ -1,7 +1,8 @@
-"""RoI sampling: which proposals of an image are trained on, and as what."""
+"""RoI sampling: which proposals of the images are trained on, and as what."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,28 +12,40 @@ from torchvision.ops import box_iou
 from afrcnn.data.target import Target
 
 
-class Sample(NamedTuple):
-    """The RoIs of one image that take part in an update, foreground first.
+class RoIs(NamedTuple):
+    """The regions of interest of all images of an update, image by image.
 
     Attributes:
-        rois: n x 4, XYXY pixels.
+        boxes: n x 4, XYXY pixels of their image.
         labels: n, int64; 0 is background, 1..K are objects.
-        boxes: n x 4, the object's box that each foreground RoI should become; of background RoIs, their own.
+        matched: n x 4, the object's box that each foreground RoI should become; of background RoIs, their own.
+        image: n, int64, the index of each one's image in the batch, rising.
+        adversarial: n, bool, whether its image is one in which RoIs are made harder.
+        angle: n, radians, by which a RoI is turned clockwise about its centre; None for not at all.
     """
 
-    rois: Tensor
-    labels: Tensor
     boxes: Tensor
+    labels: Tensor
+    matched: Tensor
+    image: Tensor
+    adversarial: Tensor
+    angle: Tensor | None = None
+
+    def select(self, rows: Tensor) -> RoIs:
+        """Return some of the RoIs, by their indices or by a mask."""
+        return RoIs(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
 
     @property
-    def overlaps(self) -> Tensor:
-        """The IoU of each RoI with its box, n."""
-        overlaps: Tensor = box_iou(self.rois, self.boxes).diagonal()
-        return overlaps
+    def iou(self) -> Tensor:
+        """The IoU (n) of each RoI with its matched box."""
+        corners = torch.maximum(self.boxes[:, :2], self.matched[:, :2]), torch.minimum(self.boxes, self.matched)[:, 2:]
+        intersection = (corners[1] - corners[0]).clamp(min=0).prod(dim=1)
+        areas = [(boxes[:, 2:] - boxes[:, :2]).prod(dim=1) for boxes in (self.boxes, self.matched)]
+        return intersection / (areas[0] + areas[1] - intersection)
 
 
 class RoISampler(nn.Module):
-    """Draws foreground and background RoIs from an image's proposals (Fast R-CNN, section 2.3).
+    """Draws foreground and background RoIs from images' proposals (Fast R-CNN, section 2.3).
 
     The objects' own boxes join the proposals. A proposal is foreground when its largest IoU with an object is at
     least ``foreground_iou``, and then has that object's label; background when it lies in ``background_iou``.
@@ -41,7 +54,7 @@ class RoISampler(nn.Module):
 
     Args:
         rois_per_image: how many RoIs an image gives at most (128: 256 proposals from 2 images, section 5.1).
-        foreground_fraction: the largest share of them that is foreground.
+        foreground_fraction: the largest fraction of them that is foreground.
         foreground_iou: the smallest IoU of a foreground proposal.
         background_iou: lower (inclusive) and upper (exclusive) bound of the largest IoU of a background proposal.
     """
@@ -60,17 +73,29 @@ class RoISampler(nn.Module):
         self.background_iou = background_iou
 
     @torch.no_grad()
-    def forward(self, proposals: Tensor, target: Target) -> Sample:
-        """Sample RoIs from proposals (P x 4) for a target's ``boxes`` (M x 4) and ``labels`` (M); M may be 0."""
-        every = self.eligible(proposals, target)
-        foreground = draw(every.labels > 0, int(self.rois_per_image * self.foreground_fraction))
-        background = draw(every.labels == 0, self.rois_per_image - len(foreground))
-        chosen = torch.cat([foreground, background])
-        return Sample(*(values[chosen] for values in every))
+    def forward(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoIs:
+        """Sample RoIs.
+
+        Args:
+            proposals: by image P_i x 4.
+            targets: by image, ``boxes`` M_i x 4 and ``labels`` M_i (M_i may be 0), and ``adversarial``, false where it
+                is absent.
+        """
+        images = []
+        for image, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
+            eligible = self._eligible(boxes, target, image)
+            foreground = draw(eligible.labels > 0, int(self.rois_per_image * self.foreground_fraction))
+            background = draw(eligible.labels == 0, self.rois_per_image - len(foreground))
+            images.append(eligible.select(torch.cat([foreground, background])))
+        return _join(images)
 
     @torch.no_grad()
-    def eligible(self, proposals: Tensor, target: Target) -> Sample:
-        """Return all RoIs that could be drawn, in the proposals' order; see ``forward``."""
+    def eligible(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoIs:
+        """Return all RoIs that could be drawn, foreground first in each image; see ``forward``."""
+        images = enumerate(zip(proposals, targets, strict=True))
+        return _join([self._eligible(boxes, target, image) for image, (boxes, target) in images])
+
+    def _eligible(self, proposals: Tensor, target: Target, image: int) -> RoIs:
         boxes: Tensor = target["boxes"].as_subclass(Tensor)
         candidates = torch.cat([boxes, proposals.as_subclass(Tensor)])
         overlap, match = self.match(candidates, boxes)
@@ -82,9 +107,10 @@ class RoISampler(nn.Module):
         chosen = torch.cat([foreground, background])
         labels = torch.zeros(len(chosen), dtype=torch.int64, device=chosen.device)
         labels[: len(foreground)] = target["labels"][match[foreground]]
-        goals = candidates[chosen].clone()
-        goals[: len(foreground)] = boxes[match[foreground]]
-        return Sample(candidates[chosen], labels, goals)
+        matched = candidates[chosen].clone()
+        matched[: len(foreground)] = boxes[match[foreground]]
+        adversarial = torch.full_like(labels, target.get("adversarial", False), dtype=torch.bool)
+        return RoIs(candidates[chosen], labels, matched, torch.full_like(labels, image), adversarial)
 
     @staticmethod
     def match(candidates: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,3 +126,8 @@ def draw(eligible: Tensor, count: int) -> Tensor:
     """Return the indices of at most ``count`` true entries of a mask, uniformly at random, in random order."""
     indices = eligible.nonzero().flatten()
     return indices[torch.randperm(len(indices), device=indices.device)[:count]]
+
+
+def _join(images: Sequence[RoIs]) -> RoIs:
+    """Return the RoIs of images, none of which is turned, as one."""
+    return RoIs(*(torch.cat(fields) for fields in list(zip(*images, strict=True))[:5]))

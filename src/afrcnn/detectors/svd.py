@@ -49,22 +49,22 @@ def truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def truncate_head(head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the two layers of a fully connected head in place.
+def truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+    """Truncate the two layers of a fully connected box head in place.
 
     Args:
-        head: the head of AlexNet, VGG16, SqueezeNet or the small network.
+        box_head: that of AlexNet, VGG16, SqueezeNet or the small network.
         fc6: the rank of fc6; by default that of Fast R-CNN (section 4.4) for VGG16.
         fc7: the rank of fc7; likewise.
 
     Raises:
-        UserError: the head has no fully connected layers, they are truncated already, or a rank is too large.
+        UserError: the box head has no fully connected layers, they are truncated already, or a rank is too large.
     """
-    if not isinstance(head, FullyConnectedHead):
+    if not isinstance(box_head, FullyConnectedHead):
         raise UserError(
-            "truncated SVD needs fc6 and fc7, which this head has not",
+            "truncated SVD needs fc6 and fc7, which this box head does not have",
             fix="leave it out, or take AlexNet, VGG16, SqueezeNet or the small network",
         )
-    if not isinstance(head.fc6, nn.Linear) or not isinstance(head.fc7, nn.Linear):
-        raise UserError("fc6 and fc7 are truncated already", fix="start from the whole head")
-    head.fc6, head.fc7 = truncate(head.fc6, fc6), truncate(head.fc7, fc7)
+    if not isinstance(box_head.fc6, nn.Linear) or not isinstance(box_head.fc7, nn.Linear):
+        raise UserError("fc6 and fc7 are truncated already", fix="start from the whole box head")
+    box_head.fc6, box_head.fc7 = truncate(box_head.fc6, fc6), truncate(box_head.fc7, fc7)

@@ -70,6 +70,46 @@ def load_weights(
         )
 
 
+RENAMED = {
+    "trunk.": "backbone.",
+    "head.": "roi_heads.box_head.",
+    "predictor.": "roi_heads.predictor.",
+    "box_coder.": "roi_heads.box_coder.",
+}
+"""Beginnings of tensors' names in files of detectors that version 0.1 wrote at first, and what they became."""
+
+
+def load_strict(module: nn.Module, tensors: dict[str, Tensor], file: Path | str) -> None:
+    """Load a state dict that was read from ``file``; a difference in names or shapes is an error that names it.
+
+    Raises:
+        UserError: the tensors are those of another model.
+    """
+    expected, given = module.state_dict(), {_renamed(name, tensors): tensor for name, tensor in tensors.items()}
+    missing = [f"{name} is missing" for name in expected if name not in given]
+    surplus = [f"{name} is not part of it" for name in given if name not in expected]
+    shapes = [
+        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in given and given[name].shape != tensor.shape
+    ]
+    if problems := shapes + missing + surplus:
+        raise UserError(
+            f"holds another model than the recipe's: {problems[0]} ({len(problems)} differences)",
+            file=file,
+            fix="use the recipe it was trained with",
+        )
+    module.load_state_dict(given)
+
+
+def _renamed(name: str, tensors: dict[str, Tensor]) -> str:
+    """Return the name that a tensor of a file has today."""
+    if not any(name.startswith("trunk.") for name in tensors):
+        return name
+    old = next((old for old in RENAMED if name.startswith(old)), "")
+    return RENAMED.get(old, "") + name.removeprefix(old)
+
+
 def read_state_dict(file: str | Path) -> dict[str, Tensor]:
     """Read a file of named tensors without running code that it may hold.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
@@ -28,24 +28,28 @@ def save_checkpoint(file: Path, state: dict[str, Any]) -> None:
             raise (error.__context__ or error) from None
 
 
-def load_checkpoint(file: Path, *names: str) -> dict[str, Any]:
+def load_checkpoint(file: Path, version: int, *names: str) -> dict[str, Any]:
     """Read what :func:`save_checkpoint` wrote.
 
     Args:
         file: the checkpoint.
-        names: what it must hold.
+        version: its ``format``.
+        names: what else it must hold.
 
     Raises:
-        UserError: the file is damaged, holds anything but plain data, or lacks one of ``names``.
+        UserError: the file is damaged, holds anything but plain data, is of another version, or lacks one of ``names``.
     """
     fix = "delete it to train from the beginning"
     try:
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive raises whatever its reader stumbles over
-        raise UserError(f"is no checkpoint ({_first_line(error)})", file=file, fix=fix) from error
+        raise UserError(f"is not a valid checkpoint ({_first_line(error)})", file=file, fix=fix) from error
+    if isinstance(state, dict) and "iteration" in state and state.get("format", 1) != version:
+        fix = "finish that training with the version that began it, or delete the file to begin anew"
+        raise UserError("was written by another version of afrcnn", file=file, fix=fix)
     missing = [name for name in names if not isinstance(state, dict) or name not in state]
     if missing:
-        raise UserError(f"is no checkpoint ({missing[0]} is missing)", file=file, fix=fix)
+        raise UserError(f"is not a valid checkpoint ({missing[0]} is missing)", file=file, fix=fix)
     return state
 
 
@@ -54,29 +58,6 @@ def save_weights(file: Path, module: nn.Module, description: dict[str, Any]) -> 
     tensors = {name: tensor.detach().contiguous().cpu() for name, tensor in module.state_dict().items()}
     with atomic_write(file, "wb") as stream:
         stream.write(save(tensors, metadata={"afrcnn": json.dumps(description)}))
-
-
-def fill(module: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
-    """Load a state dict that was read from ``file``; a difference in names or shapes is an error that names it.
-
-    Raises:
-        UserError: the tensors are those of another model.
-    """
-    expected = module.state_dict()
-    missing = [f"{name} is missing" for name in expected if name not in tensors]
-    surplus = [f"{name} is not part of it" for name in tensors if name not in expected]
-    shapes = [
-        f"{name} is {list(tensors[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in tensors and tensors[name].shape != tensor.shape
-    ]
-    if problems := shapes + missing + surplus:
-        raise UserError(
-            f"holds another model than the recipe's: {problems[0]}" + f" ({len(problems)} differences)",
-            file=file,
-            fix="use the recipe it was trained with",
-        )
-    module.load_state_dict(tensors)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""The stream of training samples: an endless series in which each sample is a function of its position.
+"""The sequence of training samples: endless, and each sample is a function of its position.
 
-Order, mirroring and every other random choice of sample n come from (seed, n) alone. A run can therefore stop anywhere
-and go on at n, in another process or with another number of workers, and see what it would have seen.
+Order, mirroring, every other random choice of sample n, and whether it is adversarial, come from (seed, n) alone. A run
+can therefore stop anywhere and go on at n, in another process or with another number of workers, and see what it would
+have seen.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from afrcnn.adversaries.base import is_adversarial
 from afrcnn.data.overlap import covered
 from afrcnn.data.target import DetectionDataset, Target
 
@@ -29,7 +31,7 @@ class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
     """A dataset's images with what of their targets is trained on.
 
     Args:
-        dataset: photographs with boxes and proposals.
+        dataset: images with boxes and proposals.
         use_difficult: whether objects that VOC marks difficult are trained on.
     """
 
@@ -46,16 +48,18 @@ class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
         return image, trainable(target, self.use_difficult)
 
 
-class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
+class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
     """Training samples by position: epoch after epoch over a dataset, each in an order of its own.
 
     Args:
-        dataset: photographs with boxes and proposals.
+        dataset: images with boxes and proposals.
         seed: of the order and of the transform's random choices.
         flip: the probability that a sample is mirrored.
         use_difficult: whether objects that VOC marks difficult are trained on.
         transform: a further transform of (image, target), as those of ``torchvision.transforms.v2``.
-        augmentation: another, before it, for the samples before position ``augmented``, or for all when that is None.
+        augmentation: another, before it, of the samples that are perturbed.
+        perturbed: how many samples, the first, are; those after them are clean. All when None.
+        clean_fraction: of the perturbed samples, the fraction that no adversary touches; 1 where there is none.
     """
 
     def __init__(
@@ -67,28 +71,34 @@ class TrainingStream(Dataset[tuple[tv_tensors.Image, Target]]):
         use_difficult: bool = False,
         transform: SampleTransform | None = None,
         augmentation: SampleTransform | None = None,
-        augmented: int | None = None,
+        perturbed: int | None = None,
+        clean_fraction: float = 1.0,
     ) -> None:
         self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
         self.flip = v2.RandomHorizontalFlip(flip)
-        self.transform, self.augmentation, self.augmented = transform, augmentation, augmented
+        self.transform, self.augmentation = transform, augmentation
+        self.perturbed, self.clean_fraction = perturbed, clean_fraction
 
     def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
-        """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target."""
+        """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target.
+
+        The target says by ``adversarial`` whether the features of its objects may be perturbed.
+        """
         epoch, place = divmod(position, len(self.samples))
         image, target = self.samples[order(self.seed, epoch, len(self.samples))[place]]
+        perturbed = self.perturbed is None or position < self.perturbed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
             image, target = self.flip(image, target)
-            if self.augmentation is not None and (self.augmented is None or position < self.augmented):
+            if self.augmentation is not None and perturbed:
                 image, target = self.augmentation(image, target)
             if self.transform is not None:
                 image, target = self.transform(image, target)
-        return image, target
+        return image, target | {"adversarial": perturbed and is_adversarial(position, self.clean_fraction)}
 
 
-class Positions(Sampler[list[int]]):
-    """Positions of the stream by update: those of one process of several.
+class BatchSampler(Sampler[list[int]]):
+    """Positions of the sample sequence by update: those of one process of several.
 
     Args:
         first: the update to begin with.
@@ -125,11 +135,11 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
     that lie in a crowd region, where unlabelled objects would be taken for background.
     """
     target = dict(target)
-    kept = torch.ones(len(target["labels"]), dtype=torch.bool)
+    remaining = torch.ones(len(target["labels"]), dtype=torch.bool)
     if "difficult" in target and not use_difficult:
-        kept &= ~target["difficult"]
+        remaining &= ~target["difficult"]
     if "iscrowd" in target:
-        kept &= ~target["iscrowd"]
+        remaining &= ~target["iscrowd"]
         crowds = target["boxes"][target["iscrowd"]].as_subclass(Tensor)
         if len(crowds) and "proposals" in target:
             proposals = target["proposals"]
@@ -137,9 +147,9 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
             target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
     boxes = target["boxes"]
     for name, value in target.items():
-        if isinstance(value, Tensor) and name != "proposals" and len(value) == len(kept):
-            target[name] = value[kept]
-    target["boxes"] = tv_tensors.wrap(boxes[kept], like=boxes)
+        if isinstance(value, Tensor) and name != "proposals" and len(value) == len(remaining):
+            target[name] = value[remaining]
+    target["boxes"] = tv_tensors.wrap(boxes[remaining], like=boxes)
     return target
 
 

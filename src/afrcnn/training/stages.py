@@ -1,4 +1,4 @@
-"""The stages of a training (section 4.2.1): the detector alone, the adversary alone, both together."""
+"""The stages of a training (section 4.2.1): the detector alone, the adversaries alone, both together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Literal, NamedTuple
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import JointRecipe, Recipe, ScheduleRecipe
+
+StageName = Literal["detector", "pretraining", "joint"]
 
 
 class Stage(NamedTuple):
@@ -17,7 +19,7 @@ class Stage(NamedTuple):
         first: how many updates the run has made when it begins.
     """
 
-    name: Literal["detector", "pretraining", "joint"]
+    name: StageName
     schedule: ScheduleRecipe
     first: int
 
@@ -32,13 +34,8 @@ class Stage(NamedTuple):
         return ("detector", "pretraining", "joint").index(self.name) + 1
 
     @property
-    def label(self) -> str:
-        """What its progress is called."""
-        return ("training", "pre-training", "joint training")[self.number - 1]
-
-    @property
     def perturbed(self) -> int:
-        """How many of its updates see anything made harder; those after them see photographs as they are."""
+        """How many of its updates see anything made harder; those after them see images as they are."""
         clean = self.schedule.clean_iterations if isinstance(self.schedule, JointRecipe) else 0
         return int(self.schedule.iterations - clean)
 
@@ -48,65 +45,79 @@ class Stage(NamedTuple):
         return int(self.first + self.schedule.iterations)
 
 
-def stages(recipe: Recipe) -> list[Stage]:
+def plan_stages(recipe: Recipe) -> list[Stage]:
     """Return the stages that a recipe asks for, in order; the detector alone is skipped where one is given.
 
     Raises:
         UserError: no stage is left, or one lacks what it is for.
     """
-    chain, jitter, before = recipe.adversary.chain, recipe.adversary.jitter, 0
-    if (jitter.scale or jitter.aspect_ratio or jitter.degrees) and not recipe.joint.iterations:
-        raise UserError(
-            "is 0, and so adversary.jitter changes nothing",
-            field="joint.iterations",
-            fix="set it, or leave adversary.jitter out",
-        )
-    if recipe.joint.clean_iterations > recipe.joint.iterations:
-        raise UserError(
-            f"{recipe.joint.clean_iterations} are more than joint.iterations, {recipe.joint.iterations}",
-            field="joint.clean_iterations",
-            fix="choose fewer",
-        )
-    ours = recipe.data.augmentation
-    augmented = ours.stages if ours.random_erasing or ours.cutout or ours.copy_paste else []
-    for rival, where in (("data.augmentation.stages", augmented), ("detector.ohem", recipe.detector.ohem)):
-        if "joint" in where and not recipe.joint.iterations:
-            raise UserError(
-                f"is 0, and {rival} names that stage",
-                field="joint.iterations",
-                fix=f"set it, or choose {rival} [schedule]",
-            )
-    if chain and not (recipe.pretraining.iterations or recipe.joint.iterations):
-        raise UserError(
-            f"is 0, and so {' and '.join(chain)} never meet the detector",
-            field="joint.iterations",
-            fix="set it, or leave adversary.chain empty",
-        )
-    if recipe.pretraining.iterations and not chain:
-        raise UserError(
+    _refuse_idle(recipe)
+    planned: list[Stage] = []
+    schedules: tuple[tuple[StageName, ScheduleRecipe, bool], ...] = (
+        ("detector", recipe.schedule, recipe.init_from is None),
+        ("pretraining", recipe.pretraining, recipe.pretraining.iterations > 0),
+        ("joint", recipe.joint, recipe.joint.iterations > 0),
+    )
+    for name, schedule, wanted in schedules:
+        if wanted:
+            planned.append(Stage(name, schedule, planned[-1].last if planned else 0))
+    if not planned:
+        problem = "takes the place of the first stage, and no other has iterations"
+        raise UserError(problem, field="init_from", fix="set joint.iterations")
+    return planned
+
+
+def _refuse_idle(recipe: Recipe) -> None:
+    """Refuse fields that have no effect without others."""
+    joint, pretraining = recipe.joint.iterations, recipe.pretraining.iterations
+    jitter, augmentation = recipe.joint.jitter, recipe.data.augmentation
+    hides = augmentation.random_erasing or augmentation.cutout or augmentation.copy_paste
+    names = " and ".join(recipe.adversaries)
+    frozen = [name for name, arguments in recipe.adversaries.items() if arguments.get("frozen")]
+    rules: list[tuple[object, str, str, str]] = [
+        (
+            not joint and (jitter.scale or jitter.aspect_ratio or jitter.degrees),
+            "joint.iterations",
+            "is 0, and so joint.jitter changes nothing",
+            "set it, or leave joint.jitter out",
+        ),
+        (
+            recipe.joint.clean_iterations > joint,
+            "joint.clean_iterations",
+            f"{recipe.joint.clean_iterations} are more than joint.iterations, {joint}",
+            "choose fewer",
+        ),
+        (
+            not joint and hides and "joint" in augmentation.stages,
+            "joint.iterations",
+            "is 0, and data.augmentation.stages names that stage",
+            "set it, or choose data.augmentation.stages [detector]",
+        ),
+        (
+            not joint and "joint" in recipe.detector.ohem,
+            "joint.iterations",
+            "is 0, and detector.ohem names that stage",
+            "set it, or choose detector.ohem [detector]",
+        ),
+        (
+            names and not (pretraining or joint),
+            "joint.iterations",
+            f"is 0, and so {names} would take no part",
+            "set it, or leave adversaries empty",
+        ),
+        (
+            pretraining and not names,
+            "pretraining.iterations",
             "there is no adversary to train",
-            field="pretraining.iterations",
-            fix="set it to 0, or name an adversary in adversary.chain",
-        )
-    if "asdn" in chain and recipe.adversary.asdn.fixed and not recipe.pretraining.iterations:
-        raise UserError(
+            "set it to 0, or name an adversary in adversaries",
+        ),
+        (
+            frozen and not pretraining,
+            f"adversaries.{''.join(frozen[:1])}.frozen",
             "is true, and nothing has trained it before",
-            field="adversary.asdn.fixed",
-            fix="set pretraining.iterations, or leave it false",
-        )
-    found = []
-    if recipe.init_from is None:
-        found.append(Stage("detector", recipe.schedule, before))
-        before = found[-1].last
-    if recipe.pretraining.iterations:
-        found.append(Stage("pretraining", recipe.pretraining, before))
-        before = found[-1].last
-    if recipe.joint.iterations:
-        found.append(Stage("joint", recipe.joint, before))
-    if not found:
-        raise UserError(
-            "takes the place of the first stage, and no other has iterations",
-            field="init_from",
-            fix="set joint.iterations",
-        )
-    return found
+            "set pretraining.iterations, or leave it false",
+        ),
+    ]
+    for broken, field, problem, fix in rules:
+        if broken:
+            raise UserError(problem, field=field, fix=fix)

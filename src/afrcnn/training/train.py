@@ -1,4 +1,8 @@
-"""Training: from a recipe to a trained detector in a run folder."""
+"""Training: from a recipe to a trained detector in a run folder.
+
+The loop knows no detector by name: it trains any module that returns a dictionary of losses, and logs what the module
+has in ``metrics``, if it has any.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain
+from itertools import chain as concatenate
 from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
@@ -22,146 +26,145 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from afrcnn.adversaries import Chain
-from afrcnn.adversaries.window_search import stored_by_input
+from afrcnn.adversaries.base import Adversary
+from afrcnn.adversaries.chain import Chain
+from afrcnn.build import arm, build_adversary, build_detector, check, initial_spec, open_split, pretrainable
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.detectors.attach import attach, detach, roi_head_of
-from afrcnn.detectors.box_coding import offsets
+from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.detectors.weights import read_state_dict
-from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
-from afrcnn.run import Run, initial_weights, open_split
-from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
+from afrcnn.detectors.weights import load_strict, read_state_dict
+from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe
+from afrcnn.run import Run, initial_weights, resolve
+from afrcnn.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.log import Log
-from afrcnn.training.pretraining import Pretraining, build_adversary, build_jitter, freeze, initial_head, learners
+from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.samples import (
-    Positions,
+    BatchSampler,
+    SampleSequence,
     SampleTransform,
     TrainableSamples,
-    TrainingStream,
     seed_of,
     trainable,
 )
-from afrcnn.training.stages import Stage, stages
+from afrcnn.training.stages import Stage, plan_stages
 
 Batch = tuple[list[Tensor], list[Target]]
 
-CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
-"""What a checkpoint holds."""
+_FORMAT = 2
+"""Of checkpoints; 1, which has none, held other names."""
 
-IMAGES_MEASURED = 1000
+_CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
+"""What a checkpoint holds besides."""
+
+_IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
 
 
-def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | None = None) -> Run:
+def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | None = None) -> Run:
     """Train the detector of a recipe, stage by stage; called again after an interruption, go on from the checkpoint.
 
     On the CPU with the same number of threads, an interrupted run ends with the same bits as one that was not.
 
     Args:
         recipe: the experiment.
-        folder: where everything about the run is kept.
+        folder: where everything about the run goes.
         transform: a further transform of each training sample (image, target), drawn from the sample's own seed.
 
     Returns:
-        The run; its trained detector is ``run.detector()``.
+        The run; its trained detector is ``load_detector(run)``.
 
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
     """
-    fabric = build_fabric(recipe.engine)
+    engine = recipe.engine
+    fabric = build_fabric(engine.accelerator, engine.devices, engine.nodes, engine.precision)
     fabric.launch()
-    run, ahead = Run(folder), stages(recipe)
-    for stage in ahead:
+    run, stages = Run(folder), plan_stages(recipe)
+    for stage in stages:
         if stage.schedule.images_per_iteration % fabric.world_size:
             raise UserError(
-                f"{stage.schedule.images_per_iteration} cannot be shared by {fabric.world_size} processes",
+                f"{stage.schedule.images_per_iteration} cannot be divided among {fabric.world_size} processes",
                 field=f"{stage.section}.images_per_iteration",
                 fix=f"use a multiple of {fabric.world_size}",
             )
-
     dataset = open_split(recipe, recipe.data.train_split)
-    recipe = replace(recipe, data=replace(recipe.data, classes=list(dataset.classes)))
+    recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
+    check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     torch.manual_seed(recipe.seed)  # every process builds the same detector
-    detector = begin(recipe, dataset)
+    detector = initial_detector(recipe, dataset, resumed=run.checkpoint_file.is_file())
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
 
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
-    saved = load_checkpoint(run.checkpoint_file, *CHECKPOINT) if run.checkpoint_file.is_file() else None
+    saved = load_checkpoint(run.checkpoint_file, _FORMAT, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
     done = 0 if saved is None else int(saved["iteration"])
-    for stage in ahead:
+    adversaries: Chain | None = None
+    for stage in stages:
         # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
         # run, by `init_from`, takes the place of the first stage without a difference.
         torch.manual_seed(seed_of(recipe.seed, stage.number))
-        if stage.name != "detector" and detector.seam is None and detector.jitter is None:
-            meet(recipe, detector)
+        if stage.name != "detector" and adversaries is None and recipe.adversaries:
+            assert isinstance(detector, FastRCNN)  # or else `check` has refused the recipe
+            begun = stage.first < done  # then the checkpoint has the adversaries
+            spec = detector.box_head_spec if begun else initial_spec(recipe.detector, detector)
+            adversaries = build_adversary(recipe, spec, "all")
+        arm(recipe, detector, stage.name, adversaries)
         if done > stage.last:
             continue
         inside = saved if stage.first < done else None
         if inside is not None:
-            fill(detector, inside["detector"], run.checkpoint_file)
+            load_strict(detector, inside["detector"], run.checkpoint_file)
         if done < stage.last:
-            run_stage(fabric, stage, detector, dataset, recipe, run, inside, transform)
-        if fabric.is_global_zero and stage.name == "detector" and len(ahead) > 1:
-            save_weights(run.stage_one_file, detector, description)
+            run_stage(fabric, stage, detector, adversaries, dataset, recipe, run, inside, transform)
+        if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
+            save_weights(run.detector_file, detector, description)
 
+    arm(recipe, detector, "detector", None)  # the plain detector again
     if fabric.is_global_zero:
-        adversary = None if detector.seam is None else detach(detector)
-        if adversary is not None and adversary.state_dict():
-            save_weights(run.adversary_file, adversary, {"chain": recipe.adversary.chain})
-        detector.jitter = None
+        if adversaries is not None and adversaries.state_dict():
+            save_weights(run.adversary_file, adversaries, {"adversaries": list(recipe.adversaries)})
         save_weights(run.weights_file, detector, description)
     fabric.barrier()
     return run
 
 
-def begin(recipe: Recipe, dataset: DetectionDataset) -> FastRCNN:
-    """Return the detector that a training begins with, after the adversaries' fields were found to be right.
+def initial_detector(recipe: Recipe, dataset: DetectionDataset, *, resumed: bool) -> nn.Module:
+    """Return the detector that a training begins with; where it goes on, a checkpoint has the weights.
 
     Raises:
-        UserError: weights cannot be read, or are those of another detector; an adversary cannot be built.
+        UserError: weights cannot be read, or are those of another detector.
     """
-    source = None if recipe.init_from is None else initial_weights(recipe.init_from)
-    detector = build_detector(recipe.detector, len(dataset.classes), pretrained=source is None)
+    source = None if recipe.init_from is None or resumed else initial_weights(recipe.init_from)
+    pretrained = source is None and not resumed
+    detector = build_detector(recipe.detector, len(dataset.classes), pretrained=pretrained, trust="all")
     if source is not None:
-        fill(detector, read_state_dict(source), source)
-    elif recipe.detector.box_targets == "measured":
-        measure_box_targets(detector, dataset, recipe.data.use_difficult)
-    if recipe.adversary.chain:
-        adversary = build_adversary(recipe.adversary, roi_head_of(detector))  # a mistake is told now, not hours later
-        if recipe.pretraining.iterations:
-            learners(recipe.adversary, adversary)
+        load_strict(detector, read_state_dict(source), source)
+    elif pretrained and recipe.detector.box_targets == "measured" and isinstance(detector, FastRCNN):
+        images = range(min(_IMAGES_MEASURED, len(dataset)))
+        detector.measure_box_targets([trainable(dataset.target(image), recipe.data.use_difficult) for image in images])
     return detector
-
-
-def meet(recipe: Recipe, detector: FastRCNN) -> None:
-    """Give a detector what a recipe says that it competes with."""
-    detector.jitter = build_jitter(recipe.adversary)
-    if recipe.adversary.chain:
-        adversary = build_adversary(recipe.adversary, initial_head(recipe.detector, detector))
-        attach(detector, adversary, recipe.adversary.clean_fraction, recipe.adversary.least_iou)
 
 
 def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
     """Return what hides objects in training images, in the order in which a recipe's probabilities are drawn."""
-    ours, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
+    wanted, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
     return [
-        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], ours.copy_paste)] if ours.copy_paste else []),
-        *([v2.RandomApply([CutOut(ours.cutout_share)], ours.cutout)] if ours.cutout else []),
-        *([RandomErasing(ours.random_erasing)] if ours.random_erasing else []),
+        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], wanted.copy_paste)] if wanted.copy_paste else []),
+        *([v2.RandomApply([CutOut(wanted.cutout_fraction)], wanted.cutout)] if wanted.cutout else []),
+        *([RandomErasing(wanted.random_erasing)] if wanted.random_erasing else []),
     ]
 
 
 def run_stage(
     fabric: Fabric,
     stage: Stage,
-    detector: FastRCNN,
+    detector: nn.Module,
+    adversaries: Chain | None,
     dataset: DetectionDataset,
     recipe: Recipe,
     run: Run,
@@ -169,50 +172,46 @@ def run_stage(
     transform: SampleTransform | None,
 ) -> None:
     """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
-    schedule, module = stage.schedule, cast(nn.Module, detector)
+    schedule, module, frozen = stage.schedule, detector, nullcontext()
     if isinstance(schedule, PretrainingRecipe):
-        assert detector.seam is not None
-        adversaries = learners(recipe.adversary, cast(Chain, detector.seam.adversary))
-        module = Pretraining(adversaries, detector, schedule.foreground_per_image)
-    elif detector.seam is not None:
-        freeze(recipe.adversary, cast(Chain, detector.seam.adversary))
-    detector.ohem = stage.section in recipe.detector.ohem
-    augmentation = build_augmentation(recipe.data, dataset) if stage.section in recipe.data.augmentation.stages else []
+        assert isinstance(detector, FastRCNN) and adversaries is not None
+        module = Pretraining(pretrainable(adversaries), detector, schedule.foreground_per_image)
+        # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
+        frozen = column_major(module.head)  # type: ignore[assignment]
+    elif adversaries is not None:
+        for adversary in adversaries.values():
+            adversary.requires_grad_(not adversary.frozen)
+    augmentation = build_augmentation(recipe.data, dataset) if stage.name in recipe.data.augmentation.stages else []
     fabric.to_device(detector)
     detector.train()
-    factors = {
-        "asdn": recipe.adversary.asdn.learning_rate_factor,
-        "astn": recipe.adversary.astn.learning_rate_factor,
-    }
-    optimizer = build_optimizer(module, schedule, factors)
-    model, optimizer = fabric.setup(module, optimizer)
+    model, optimizer = fabric.setup(module, build_optimizer(module, schedule))
 
     # Every process draws its own RoIs and dropout masks.
     torch.manual_seed(seed_of(recipe.seed, stage.number, fabric.global_rank))
     done = 0 if saved is None else restore(fabric, run, saved, optimizer) - stage.first
-    stream = TrainingStream(
+    samples = SampleSequence(
         dataset,
         seed=seed_of(recipe.seed, stage.number),
         flip=recipe.data.flip,
         use_difficult=recipe.data.use_difficult,
         transform=transform,
         augmentation=v2.Compose(augmentation) if augmentation else None,
-        augmented=stage.perturbed * schedule.images_per_iteration,
+        perturbed=stage.perturbed * schedule.images_per_iteration,
+        clean_fraction=recipe.joint.clean_fraction if stage.name == "joint" else 1.0,
     )
     images = schedule.images_per_iteration // fabric.world_size
     loader = fabric.setup_dataloaders(
         DataLoader(
-            stream,
-            batch_sampler=Positions(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
+            samples,
+            batch_sampler=BatchSampler(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
             num_workers=recipe.data.workers,
             collate_fn=collate,
             pin_memory=fabric.device.type == "cuda",
-            generator=torch.Generator(),  # the loader's own, or it would draw from the stream that is restored
+            generator=torch.Generator(),  # the loader's own, or it would draw from the one that is restored
         ),
         use_distributed_sampler=False,
     )
-    # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
-    with stored_by_input(detector.detached_head()) if stage.name == "pretraining" else nullcontext():
+    with frozen:
         fit(fabric, stage, model, detector, optimizer, cast(Iterable[Batch], loader), run, done)
 
 
@@ -220,7 +219,7 @@ def fit(
     fabric: Fabric,
     stage: Stage,
     model: _FabricModule,
-    detector: FastRCNN,
+    detector: nn.Module,
     optimizer: Optimizer,
     loader: Iterable[Batch],
     run: Run,
@@ -231,18 +230,17 @@ def fit(
     log = Log(run.log_file, run.tensorboard, stage.first + start) if first else None
     values: dict[str, list[Tensor]] = defaultdict(list)
     began, since = time.monotonic(), start
-    with progress(stage.label, schedule.iterations, "iteration", done=start, quiet=not first) as report:
+    with progress(stage.name, schedule.iterations, "iteration", done=start, quiet=not first) as report:
         for done, batch in enumerate(loader, start=start + 1):
-            detector.rest(done > stage.perturbed)
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            losses, hardness = accumulate(fabric, model, optimizer, batch, schedule.images_at_once)
+            losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
             what = f"the loss of iteration {stage.first + done} is"
             refuse_not_finite(fabric, losses["loss"], what, batch[1], run, stage)
             optimizer.step()
 
-            for name, value in [*losses.items(), *hardness]:
+            for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
             if done % schedule.log_every == 0 or done == schedule.iterations:
                 means = mean_over_processes(fabric, values)
@@ -261,47 +259,59 @@ def fit(
         log.close()
 
 
-def accumulate(
+def step(
     fabric: Fabric, model: _FabricModule, optimizer: Optimizer, batch: Batch, images_at_once: int | None
 ) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
     """Compute the gradients of a batch, some images at a time.
 
-    A loss is a mean over the RoIs of a part, and counts by the part's share of the images, as Caffe's ``iter_size``
-    has it; an adversary's, which only adversarial images have, by the share of these. Where images give as many RoIs,
-    that is the mean over the RoIs of all.
+    A loss is a mean over the RoIs of some images, and counts by their fraction of all images, as Caffe's ``iter_size``
+    has it; the adversary's, which only adversarial images have, by their fraction of these. Where images give as many
+    RoIs, that is the mean over the RoIs of all.
 
     Returns:
-        The losses: ``loss``, the sum that was differentiated, and what it is made of. And what the adversary measured,
-        part by part.
+        The losses: ``loss``, the sum that was differentiated, and what it is made of. And what the module measured,
+        time by time.
     """
     images, targets = batch
     size = images_at_once or len(images)
-    seam = model.module.seam if isinstance(model.module, FastRCNN) else None
-    adversarial = 0 if seam is None else seam.adversarial.ahead(len(images))
+    chunks = [slice(start, start + size) for start in range(0, len(images), size)]
+    adversarial = count_adversarial(fabric, targets, chunks)
     losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
-    hardness: list[tuple[str, Tensor]] = []
-    for start in range(0, len(images), size):
-        part = slice(start, start + size)
-        share = len(images[part]) / len(images)
-        shares = {} if seam is None else {"adversary": seam.adversarial.ahead(len(images[part])) / max(adversarial, 1)}
-        with fabric.no_backward_sync(model, enabled=start + size < len(images)):
-            own = model(images[part], [target["proposals"] for target in targets[part]], targets[part])
-            own = {name: loss * shares.get(name, share) for name, loss in own.items()}
-            own["loss"] = torch.stack(list(own.values())).sum()
-            if start == 0:  # not before: the old gradients' memory goes from hand to hand
+    metrics: list[tuple[str, Tensor]] = []
+    for number, chunk in enumerate(chunks):
+        fraction = len(images[chunk]) / len(images)
+        weights = {"adversary": adversarial[number] / max(sum(adversarial), 1)}
+        with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
+            some = call(model, images[chunk], targets[chunk])
+            some = {name: loss * weights.get(name, fraction) for name, loss in some.items()}
+            some["loss"] = torch.stack(list(some.values())).sum()
+            if number == 0:  # not before: the old gradients' memory goes from hand to hand
                 optimizer.zero_grad()
-            fabric.backward(own["loss"])
-        for name, value in own.items():
+            fabric.backward(some["loss"])
+        for name, value in some.items():
             losses[name] = losses[name] + value.detach()
-        hardness += metrics(model.module).items()
-    return losses, hardness
+        metrics += getattr(model.module, "metrics", {}).items()
+    return losses, metrics
+
+
+def call(model: nn.Module, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+    """Return the losses of a model, which is given the images' proposals where there are some."""
+    proposals = [target["proposals"] for target in targets if "proposals" in target]
+    losses: dict[str, Tensor] = model(images, proposals, targets) if proposals else model(images, targets)
+    return losses
+
+
+def count_adversarial(fabric: Fabric, targets: Sequence[Target], chunks: Sequence[slice]) -> list[int]:
+    """Return how many images of each chunk are adversarial, in all processes."""
+    counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
+    return [sum(processes) for processes in zip(*gather(fabric, counts), strict=True)]
 
 
 def mean_over_processes(fabric: Fabric, values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
     """Return the mean by name of what all processes have; some may have nothing under a name."""
-    parts = gather(fabric, {name: torch.stack(list(items)).tolist() for name, items in values.items()})
-    names = dict.fromkeys(name for part in parts for name in part)
-    return {name: fmean(chain.from_iterable(part.get(name, []) for part in parts)) for name in names}
+    processes = gather(fabric, {name: torch.stack(list(items)).tolist() for name, items in values.items()})
+    names = dict.fromkeys(name for process in processes for name in process)
+    return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
 
 
 def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
@@ -311,17 +321,22 @@ def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
     return float(schedule.learning_rate * warmup * schedule.decay_factor**decays)
 
 
-def build_optimizer(module: nn.Module, schedule: ScheduleRecipe, factors: Mapping[str, float] | None = None) -> SGD:
+def build_optimizer(module: nn.Module, schedule: ScheduleRecipe) -> SGD:
     """Return SGD over a module's trainable parameters, biases with their own learning rate and weight decay.
 
-    Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by: for parameters of an
-    adversary that ``factors`` names, also by its factor.
+    Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by: for the parameters of an
+    adversary, also by its own factor.
     """
+    factors = {
+        parameter: adversary.learning_rate_factor
+        for adversary in module.modules()
+        if isinstance(adversary, Adversary)
+        for parameter in adversary.parameters()
+    }
     groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
     for name, value in module.named_parameters():
         if value.requires_grad:
-            factor = next((own for adversary, own in (factors or {}).items() if f".{adversary}." in name), 1.0)
-            groups[factor, name.endswith("bias")].append(value)
+            groups[factors.get(value, 1.0), name.endswith("bias")].append(value)
     parameters = [
         {
             "params": values,
@@ -331,12 +346,6 @@ def build_optimizer(module: nn.Module, schedule: ScheduleRecipe, factors: Mappin
         for (factor, is_bias), values in groups.items()
     ]
     return SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)
-
-
-def metrics(module: nn.Module) -> dict[str, Tensor]:
-    """Return what the adversary of a stage measured in its last update: how hard it is."""
-    measured = module.seam if isinstance(module, FastRCNN) else cast(Pretraining, module)
-    return {} if measured is None else measured.metrics
 
 
 def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
@@ -358,10 +367,10 @@ def refuse_not_finite(
         bad = cast(Tensor, fabric.all_reduce(bad, reduce_op="sum"))
     if bad > 0:
         ids = gather(fabric, [target["image_id"] for target in targets])
-        images = ", ".join(image_id for part in ids for image_id in part)
-        kept = "the last checkpoint is kept" if run.checkpoint_file.is_file() else "no checkpoint was written yet"
+        images = ", ".join(image_id for process in ids for image_id in process)
+        state = "the last checkpoint remains" if run.checkpoint_file.is_file() else "no checkpoint was written yet"
         raise UserError(
-            f"{what} not finite (images {images}); {kept}",
+            f"{what} not finite (images {images}); {state}",
             field=f"{stage.section}.learning_rate",
             fix=f"lower it, or add {stage.section}.warmup_iterations",
         )
@@ -376,7 +385,7 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     return values
 
 
-def checkpoint(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimizer, iteration: int) -> None:
+def checkpoint(fabric: Fabric, run: Run, detector: nn.Module, optimizer: Optimizer, iteration: int) -> None:
     """Write all that the next iteration depends on."""
     randomness: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if fabric.device.type == "cuda":
@@ -386,6 +395,7 @@ def checkpoint(fabric: Fabric, run: Run, detector: FastRCNN, optimizer: Optimize
         save_checkpoint(
             run.checkpoint_file,
             {
+                "format": _FORMAT,
                 "iteration": iteration,
                 "detector": detector.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -415,15 +425,3 @@ def restore(fabric: Fabric, run: Run, saved: dict[str, Any], optimizer: Optimize
     if fabric.device.type == "cuda":
         torch.cuda.set_rng_state(randomness["cuda"], fabric.device)
     return int(saved["iteration"])
-
-
-def measure_box_targets(detector: FastRCNN, dataset: DetectionDataset, use_difficult: bool) -> None:
-    """Normalise box targets by their mean and deviation over the first training images' foreground proposals."""
-    samples = []
-    for image in range(min(IMAGES_MEASURED, len(dataset))):
-        target = trainable(dataset.target(image), use_difficult)
-        proposals, boxes = target["proposals"].as_subclass(Tensor), target["boxes"].as_subclass(Tensor)
-        overlap, match = detector.sampler.match(proposals, boxes)
-        foreground = overlap >= detector.sampler.foreground_iou
-        samples.append(offsets(boxes[match[foreground]], proposals[foreground]))
-    detector.box_coder.measure(samples)

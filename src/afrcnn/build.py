@@ -1,0 +1,304 @@
+"""From a recipe to modules: the one place where a detector, its adversaries and its data are put together."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from afrcnn.adversaries.asdn import ASDN
+from afrcnn.adversaries.astn import ASTN
+from afrcnn.adversaries.base import Adversary, BoxHeadSpec
+from afrcnn.adversaries.chain import Chain
+from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
+from afrcnn.core.errors import UserError, suggest
+from afrcnn.data import open_dataset
+from afrcnn.data.target import DetectionDataset
+from afrcnn.detectors.backbones import BACKBONES, Backbone
+from afrcnn.detectors.jitter import ProposalJitter
+from afrcnn.detectors.ohem import OHEM
+from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
+from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
+from afrcnn.detectors.sampling import RoISampler
+from afrcnn.detectors.weights import load_strict, read_state_dict
+from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.recipe import DetectorRecipe, Recipe
+from afrcnn.run import Run
+
+ENTRY_POINTS = "afrcnn.adversaries"
+"""Group of entry points in which an installed package names its adversaries."""
+
+OURS: dict[str, type[Adversary]] = {
+    "asdn": ASDN,
+    "astn": ASTN,
+    "random_dropout": RandomDropout,
+    "hard_dropout": HardDropout,
+    "dropblock": DropBlock,
+}
+"""Adversaries of ours by their names in recipes."""
+
+Trust = Sequence[str] | Literal["all"]
+"""Modules, or packages, from which classes may be imported; ``"all"`` where a person wrote the recipe: in training."""
+
+_FOR_ALL = ("learning_rate_factor", "frozen", "pretrain")
+"""Fields that every adversary has besides its arguments."""
+
+
+def load_class(name: str, base: type, trust: Trust, field: str) -> type:
+    """Import the class that a recipe names; nothing is imported that is not trusted.
+
+    Args:
+        name: an entry point in ``afrcnn.adversaries``, or ``package.module:Class``, also from the current folder.
+        base: what it must derive from.
+        trust: where it may come from.
+        field: the recipe's field that names it.
+
+    Raises:
+        UserError: it is not trusted, or there is no such class.
+    """
+    installed = next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)
+    module, _, attribute = (name if installed is None else installed.value).partition(":")
+    if not attribute:
+        fix = suggest(name, list(OURS), f"choose {', '.join(OURS)}, or write package.module:Class for one of your own")
+        raise UserError(f"there is no {base.__name__} named {name}", field=field, fix=fix)
+    if trust != "all" and not any(f"{module}.".startswith(f"{trusted}.") for trusted in trust):
+        raise UserError(
+            f"names {name}, whose code would run",
+            field=field,
+            fix=f"if you know this code and want to run it, add --trust {module}",
+        )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        loaded = getattr(import_module(module), attribute)
+    except Exception as error:  # whatever the import of somebody's module stumbles over
+        fix = "correct the name, or start from the folder of the module"
+        raise UserError(f"{name} cannot be imported ({error!r})", field=field, fix=fix) from error
+    if not (isinstance(loaded, type) and issubclass(loaded, base)):
+        raise UserError(f"{name} is not a class that derives from {base.__module__}.{base.__name__}", field=field)
+    return loaded
+
+
+def build_adversary(recipe: Recipe, spec: BoxHeadSpec, trust: Trust) -> Chain:
+    """Build the chain of adversaries that a recipe names; it may be empty.
+
+    Args:
+        recipe: the recipe.
+        spec: what the layers of the adversaries begin as.
+        trust: where classes may be imported from.
+
+    Raises:
+        UserError: an adversary is unknown or not trusted, or its arguments are wrong.
+    """
+    chain: dict[str, Adversary] = {}
+    for name, arguments in recipe.adversaries.items():
+        field = f"adversaries.{name}"
+        if (key := name.rpartition(":")[2]) in chain:
+            raise UserError(f"names {key} twice", field="adversaries", fix="name each adversary once")
+        build: Any = OURS.get(name) or load_class(name, Adversary, trust, "adversaries")
+        own = {argument: value for argument, value in arguments.items() if argument not in _FOR_ALL}
+        try:
+            known = inspect.signature(build).bind(spec, **own)
+        except TypeError as error:
+            names = [parameter for parameter in inspect.signature(build).parameters if parameter != "spec"]
+            unknown = next((argument for argument in own if argument not in names), "")
+            fix = suggest(unknown, names, f"choose {', '.join([*names, *_FOR_ALL])}")
+            raise UserError(str(error), field=field, fix=fix) from error
+        try:
+            chain[key] = build(*known.args, **known.kwargs)
+        except (TypeError, ValueError, KeyError) as error:
+            raise UserError(str(error), field=field, fix="see docs/adversaries.md") from error
+        chain[key].learning_rate_factor = float(arguments.get("learning_rate_factor", 1.0))
+        chain[key].frozen = bool(arguments.get("frozen", False))
+        chain[key].pretrainable = bool(arguments.get("pretrain", chain[key].pretrainable))
+    return Chain(**chain)
+
+
+def build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:
+    """Build the backbone that a recipe describes; see :func:`build_detector`."""
+    build = BACKBONES[recipe.backbone]
+    options = {"dropout": recipe.dropout, "weights": recipe.weights}
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in inspect.signature(build).parameters:
+            raise UserError(f"{recipe.backbone} has none", field=f"detector.{name}", fix="set it to null")
+    if not pretrained:
+        options.pop("weights", None)
+    return build(**options)
+
+
+def build_detector(
+    recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True, trust: Trust = ()
+) -> nn.Module:
+    """Build the detector that a recipe describes.
+
+    Args:
+        recipe: its fields.
+        num_classes: K, without background.
+        pretrained: whether the backbone has ``recipe.weights``; not needed when trained weights follow.
+        trust: where the class of another detector may be imported from.
+
+    Raises:
+        UserError: the backbone has no ImageNet weights or no dropout, the weights cannot be loaded, or another
+            detector's class is not trusted, or cannot be built.
+    """
+    if recipe.model != "fast_rcnn":
+        build = load_class(recipe.model, nn.Module, trust, "detector.model")
+        try:
+            own: nn.Module = build(num_classes=num_classes, **recipe.arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error), field="detector.arguments", fix=f"see {recipe.model}") from error
+        return own
+    return fast_rcnn(
+        build_backbone(recipe, pretrained=pretrained),
+        RoIPool if recipe.pooling == "roi_pool" else RoIAlign,
+        num_classes,
+        frozen_stages=recipe.frozen_stages,
+        short_side=recipe.short_side,
+        long_side=recipe.long_side,
+        sampler=RoISampler(
+            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
+        ),
+        score_threshold=recipe.score_threshold,
+        nms_iou=recipe.nms_iou,
+        detections_per_image=recipe.detections_per_image,
+    )
+
+
+def arm(recipe: Recipe, detector: nn.Module, stage: str, chain: Chain | None) -> None:
+    """Give a detector what takes part in a stage of its training.
+
+    Args:
+        recipe: says what that is.
+        detector: the detector; of another class than ours, there is nothing to give.
+        stage: ``"detector"``, ``"pretraining"`` or ``"joint"``.
+        chain: the adversaries, once they are built.
+    """
+    if isinstance(detector, FastRCNN):
+        roi_heads, jitter, joint = detector.roi_heads, recipe.joint.jitter, stage == "joint"
+        ranges = (jitter.scale, jitter.aspect_ratio, jitter.degrees)
+        roi_heads.miner = OHEM(recipe.detector.rois_per_image) if stage in recipe.detector.ohem else None
+        roi_heads.jitter = ProposalJitter(*ranges) if joint and any(ranges) else None
+        roi_heads.adversary, roi_heads.least_iou = chain, recipe.joint.least_iou
+
+
+def initial_spec(recipe: DetectorRecipe, detector: FastRCNN) -> BoxHeadSpec:
+    """Return the layers that an adversary's own begin as (section 4.2.1): ImageNet's, or else the detector's."""
+    spec = detector.box_head_spec
+    if recipe.weights is None or not _meta_backbone(recipe).imagenet_box_head:
+        return spec
+    return spec._replace(layers=build_backbone(recipe).box_head)
+
+
+def _meta_backbone(recipe: DetectorRecipe) -> Backbone:
+    """Return a backbone without memory for its weights, for its facts."""
+    with torch.device("meta"):
+        return build_backbone(recipe, pretrained=False)
+
+
+def check(recipe: Recipe, num_classes: int, trust: Trust) -> None:
+    """Refuse a recipe whose detector or adversaries cannot be built; takes no memory for their weights.
+
+    Raises:
+        UserError: as of :func:`build_detector` and :func:`build_adversary`.
+    """
+    with torch.device("meta"), suppress(NotImplementedError):  # which another's class may raise on this device
+        detector = build_detector(recipe.detector, num_classes, pretrained=False, trust=trust)
+        if not recipe.adversaries:
+            return
+        if not isinstance(detector, FastRCNN):
+            fix = "leave adversaries empty, or use attach in a loop of your own"
+            raise UserError(f"do not fit {recipe.detector.model}", field="adversaries", fix=fix)
+        chain = build_adversary(recipe, detector.box_head_spec, trust)
+        if recipe.pretraining.iterations:
+            pretrainable(chain)
+
+
+def pretrainable(chain: Chain) -> dict[str, Adversary]:
+    """Return the adversaries of a chain that the second stage trains.
+
+    Raises:
+        UserError: there is none.
+    """
+    chosen = {name: adversary for name, adversary in chain.items() if adversary.pretrainable}
+    if not any(True for adversary in chosen.values() for _ in adversary.parameters()):
+        names = ", ".join(name for name, _ in chain.items())
+        fix = "set it to 0, or set pretrain: true for an adversary that learns"
+        raise UserError(f"there is nothing to train alone in {names}", field="pretraining.iterations", fix=fix)
+    return chosen
+
+
+def load_detector(run: Run, trust: Trust = ()) -> nn.Module:
+    """Return the trained detector of a run, in evaluation mode, on the CPU.
+
+    Args:
+        run: the run; its overrides count.
+        trust: where the class of another detector than ours may be imported from.
+
+    Raises:
+        UserError: there is no run, its training is not finished, or its class is not trusted.
+    """
+    recipe, weights = run.recipe, run.trained()
+    detector = build_detector(recipe.detector, len(run.classes), pretrained=False, trust=trust)
+    load_strict(detector, read_state_dict(weights), weights)
+    return detector.eval()
+
+
+def load_adversary(run: Run, detector: nn.Module, trust: Trust = ()) -> Chain:
+    """Return the trained adversaries of a run, in evaluation mode, on the CPU.
+
+    Those without parameters, as random dropout, need no training: an override can name them for any run.
+
+    Args:
+        run: the run; its overrides count.
+        detector: the run's, which says what the adversaries' layers are like.
+        trust: where their classes may be imported from, besides ours.
+
+    Raises:
+        UserError: there is no run, its recipe names no adversary, one is not trusted, or they are not trained.
+    """
+    if not run.recipe.adversaries or not isinstance(detector, FastRCNN):
+        fix = "train with one, as by --adversaries [asdn,astn], or name [hard_dropout], which learns nothing"
+        raise UserError("has no adversary", file=run.folder, field="adversaries", fix=fix)
+    chain = build_adversary(run.recipe, detector.box_head_spec, trust)
+    if chain.state_dict():
+        if not run.adversary_file.is_file():
+            raise UserError(
+                f"has no trained {' and '.join(name for name, _ in chain.items())}",
+                file=run.folder,
+                fix="train them: --pretraining.iterations or --joint.iterations above 0",
+            )
+        load_strict(chain, read_state_dict(run.adversary_file), run.adversary_file)
+    chain.eval()
+    return chain
+
+
+def open_split(recipe: Recipe, split: str) -> DetectionDataset:
+    """Open a split of a recipe's dataset, together with its proposals where the recipe names some.
+
+    Raises:
+        UserError: the dataset or its proposals are missing or wrong.
+    """
+    data = recipe.data
+    if not data.root:
+        raise UserError("is not set", field="data.root", fix="name the dataset's folder: --data.root FOLDER")
+    if not Path(data.root).is_dir():
+        fix = "name the dataset's folder: --data.root FOLDER"
+        raise UserError("there is no such folder", file=data.root, field="data.root", fix=fix)
+    dataset = open_dataset(data.root, split, data.layout, data.classes)
+    if data.proposal_method is None:
+        return dataset
+    folder = (
+        default_folder(dataset.root, split, data.proposal_method)
+        if data.proposals is None
+        else Path(data.proposals) / f"{split}-{data.proposal_method}"
+    )
+    return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)
