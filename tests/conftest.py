@@ -13,7 +13,7 @@ from PIL import Image
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
-from afrcnn.training.train import train
+from afrcnn.training.train import train_stages
 from tiny import build_adversary, build_chain, build_detector, build_objects, build_roi_head
 
 torch.set_num_threads(1)
@@ -109,4 +109,4 @@ def recipe(rectangles):
 @pytest.fixture(scope="session")
 def run(recipe, tmp_path_factory):
     """The run of the recipe; tests write elsewhere."""
-    return train(recipe, tmp_path_factory.mktemp("runs") / "run")
+    return train_stages(recipe, tmp_path_factory.mktemp("runs") / "run")

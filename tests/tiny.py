@@ -8,20 +8,6 @@ from torch import nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FrozenBatchNorm2d
 
-from afrcnn.adversaries import (
-    ASDN,
-    ASTN,
-    Chain,
-    ConvolutionalASDN,
-    DetachedHead,
-    FullyConnectedASDN,
-    HardDropout,
-    LocalisationNetwork,
-    Occluder,
-    RandomDropout,
-    RoIHead,
-    WindowSampling,
-)
 from afrcnn.detectors.backbones import FullyConnectedHead
 
 WIDTH, CLASSES = 12, 3

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse.typing import NonNegativeFloat
 from torch import nn
 
 from afrcnn.adversaries.asdn import ASDN
@@ -30,7 +32,7 @@ from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
 from afrcnn.detectors.sampling import RoISampler
 from afrcnn.detectors.weights import load_strict, read_state_dict
 from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
-from afrcnn.recipe import DetectorRecipe, Recipe
+from afrcnn.recipe import DetectorRecipe, Recipe, in_one_line
 from afrcnn.run import Run
 
 ENTRY_POINTS = "afrcnn.adversaries"
@@ -48,8 +50,12 @@ OURS: dict[str, type[Adversary]] = {
 Trust = Sequence[str] | Literal["all"]
 """Modules, or packages, from which classes may be imported; ``"all"`` where a person wrote the recipe: in training."""
 
-_FOR_ALL = ("learning_rate_factor", "frozen", "pretrain")
-"""Fields that every adversary has besides its arguments."""
+_FOR_ALL: dict[str, tuple[Any, Any]] = {
+    "learning_rate_factor": (NonNegativeFloat, 1.0),
+    "frozen": (bool, False),
+    "pretrain": (bool | None, None),
+}
+"""Fields that every adversary has besides its arguments: types and defaults."""
 
 
 def load_class(name: str, base: type, trust: Trust, field: str) -> type:
@@ -68,7 +74,7 @@ def load_class(name: str, base: type, trust: Trust, field: str) -> type:
     module, _, attribute = (name if installed is None else installed.value).partition(":")
     if not attribute:
         fix = suggest(name, list(OURS), f"choose {', '.join(OURS)}, or write package.module:Class for one of your own")
-        raise UserError(f"there is no {base.__name__} named {name}", field=field, fix=fix)
+        raise UserError(f"there is no {base.__name__} named {name or repr(name)}", field=field, fix=fix)
     if trust != "all" and not any(f"{module}.".startswith(f"{trusted}.") for trusted in trust):
         raise UserError(
             f"names {name}, whose code would run",
@@ -83,7 +89,8 @@ def load_class(name: str, base: type, trust: Trust, field: str) -> type:
         fix = "correct the name, or start from the folder of the module"
         raise UserError(f"{name} cannot be imported ({error!r})", field=field, fix=fix) from error
     if not (isinstance(loaded, type) and issubclass(loaded, base)):
-        raise UserError(f"{name} is not a class that derives from {base.__module__}.{base.__name__}", field=field)
+        problem = f"{name} is not a class that derives from {base.__module__}.{base.__name__}"
+        raise UserError(problem, field=field, fix="derive it, or correct the name")
     return loaded
 
 
@@ -104,22 +111,33 @@ def build_adversary(recipe: Recipe, spec: BoxHeadSpec, trust: Trust) -> Chain:
         if (key := name.rpartition(":")[2]) in chain:
             raise UserError(f"names {key} twice", field="adversaries", fix="name each adversary once")
         build: Any = OURS.get(name) or load_class(name, Adversary, trust, "adversaries")
-        own = {argument: value for argument, value in arguments.items() if argument not in _FOR_ALL}
+        checked = _checked_arguments(build, arguments, field)
+        general = {argument: checked.pop(argument) for argument in _FOR_ALL}
         try:
-            known = inspect.signature(build).bind(spec, **own)
-        except TypeError as error:
-            names = [parameter for parameter in inspect.signature(build).parameters if parameter != "spec"]
-            unknown = next((argument for argument in own if argument not in names), "")
-            fix = suggest(unknown, names, f"choose {', '.join([*names, *_FOR_ALL])}")
-            raise UserError(str(error), field=field, fix=fix) from error
-        try:
-            chain[key] = build(*known.args, **known.kwargs)
-        except (TypeError, ValueError, KeyError) as error:
+            chain[key] = build(spec, **checked)
+        except (TypeError, ValueError) as error:
             raise UserError(str(error), field=field, fix="see docs/adversaries.md") from error
-        chain[key].learning_rate_factor = float(arguments.get("learning_rate_factor", 1.0))
-        chain[key].frozen = bool(arguments.get("frozen", False))
-        chain[key].pretrainable = bool(arguments.get("pretrain", chain[key].pretrainable))
+        chain[key].learning_rate_factor, chain[key].frozen = general["learning_rate_factor"], general["frozen"]
+        if general["pretrain"] is not None:
+            chain[key].pretrainable = general["pretrain"]
     return Chain(**chain)
+
+
+def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field: str) -> dict[str, Any]:
+    """Return an adversary's arguments, all of them, after checking names and types against its constructor."""
+    parser = ArgumentParser(exit_on_error=False)
+    spec = next(iter(inspect.signature(build).parameters))
+    parser.add_class_arguments(build, skip={spec}, fail_untyped=False)
+    for name, (kind, default) in _FOR_ALL.items():
+        parser.add_argument(f"--{name}", type=kind, default=default)
+    known = parser.get_defaults().as_dict()
+    if unknown := [name for name in arguments if name not in known]:
+        fix = suggest(unknown[0], list(known), f"choose {', '.join(known)}")
+        raise UserError("is not an argument of it", field=f"{field}.{unknown[0]}", fix=fix)
+    try:
+        return parser.parse_object(arguments).as_dict()
+    except ArgumentError as error:
+        raise UserError(in_one_line(error), field=field, fix="see docs/adversaries.md") from error
 
 
 def build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:

@@ -270,11 +270,11 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     try:
         namespace = parser.parse_object(named)
     except ArgumentError as error:
-        raise UserError(_in_one_line(error), file=file, fix=_SEE_HELP) from error
+        raise UserError(in_one_line(error), file=file, fix=_SEE_HELP) from error
     try:
         namespace = parser.parse_args(others, namespace=namespace)
     except ArgumentError as error:
-        raise UserError(_in_one_line(error), fix=_SEE_HELP) from error
+        raise UserError(in_one_line(error), fix=_SEE_HELP) from error
     recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
     _refuse_contradictions(recipe, Path(file))
     return recipe
@@ -404,7 +404,7 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
         raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 
 
-def _in_one_line(error: ArgumentError) -> str:
+def in_one_line(error: ArgumentError) -> str:
     """Return what a parser says is wrong, naming the field first."""
     found = re.fullmatch(r'Parser key "(.*?)":\s*(.*)', str(error), flags=re.DOTALL)
     return ": ".join(found.groups()) if found else str(error)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from afrcnn.detectors.seam import AdversarialImages
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,7 +16,6 @@ from afrcnn.detectors.backbones import FullyConnectedHead, Network
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.roi_pooling import RoIAlign
 from afrcnn.detectors.sampling import RoISampler
-from afrcnn.detectors.seam import AdversarialImages
 
 COUNTS = [(3, 1), (0, 5), (0, 0), (1, 0), (4, 4)]
 OBJECTS = [(1, 4), (0, 3), (0, 0)]

@@ -5,10 +5,10 @@ from math import ceil, nan
 
 import pytest
 import torch
+from afrcnn.detectors.seam import AdversarialImages
 from torch import nn
 
 from afrcnn.adversaries import Chain, Hardened, Seam
-from afrcnn.detectors.seam import AdversarialImages
 
 FRACTIONS = [0.0, 0.5, 1.0, 1 / 3]
 

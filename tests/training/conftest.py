@@ -9,7 +9,7 @@ from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, Sche
 
 TRAIN = """
 import os, pathlib, pickle, signal, torch
-from afrcnn.training.train import train
+from afrcnn.training.train import train_stages
 
 torch.set_num_threads(1)
 
@@ -17,7 +17,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 {prelude}
-train(pickle.loads({recipe!r}), {folder!r})
+train_stages(pickle.loads({recipe!r}), {folder!r})
 """
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from afrcnn.core import atomic
 from afrcnn.core.errors import UserError
-from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
+from afrcnn.detectors.weights import load_strict
+from afrcnn.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 
 STATE = {
     "iteration": 7,
@@ -53,15 +54,15 @@ class Hostile:
 def test_a_hostile_checkpoint_runs_no_code(write, tmp_path):
     file = tmp_path / "checkpoint.pt"
     write({"iteration": Hostile(tmp_path / "hacked")}, file)
-    with pytest.raises(UserError, match="is no checkpoint"):
+    with pytest.raises(UserError, match="is not a valid checkpoint"):
         load_checkpoint(file)
     assert not (tmp_path / "hacked").exists()
 
 
 @pytest.mark.parametrize("state", [torch.zeros(3), [1, 2], {"weight": torch.zeros(3)}, {"iteration": 3}])
-def test_a_file_that_holds_something_else_is_no_checkpoint(state, tmp_path):
+def test_a_file_that_holds_something_else_is_refused(state, tmp_path):
     torch.save(state, tmp_path / "checkpoint.pt")
-    with pytest.raises(UserError, match=r"checkpoint\.pt: is no checkpoint"):
+    with pytest.raises(UserError, match=r"checkpoint\.pt: is not a valid checkpoint"):
         load_checkpoint(tmp_path / "checkpoint.pt", "iteration", "detector")
 
 
@@ -150,7 +151,7 @@ def test_the_weights_of_another_model_are_refused_and_change_nothing(other, name
     module = nn.Linear(4, 3)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with pytest.raises(UserError) as caught:
-        fill(module, other.state_dict(), tmp_path / "checkpoint.pt")
+        load_strict(module, other.state_dict(), tmp_path / "checkpoint.pt")
     assert str(tmp_path / "checkpoint.pt") in str(caught.value) and named in str(caught.value)
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
 

@@ -1,4 +1,4 @@
-"""The stream of training samples: a pure function of seed and position."""
+"""The sequence of training samples: a pure function of seed and position."""
 
 from collections import Counter
 from itertools import chain
@@ -14,9 +14,9 @@ from torchvision.transforms import v2
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.training.samples import (
     CROWD_COVER,
-    Positions,
+    BatchSampler,
+    SampleSequence,
     TrainableSamples,
-    TrainingStream,
     covered,
     order,
     trainable,
@@ -77,28 +77,28 @@ def noisy(image, target):
     ids=["noise", "erasing", "cut-out", "copy-paste"],
 )
 def test_a_sample_is_a_function_of_seed_and_position(transform):
-    stream, again = (TrainingStream(Numbers(7), seed=3, transform=transform) for _ in range(2))
-    samples = [stream[position] for position in range(20)]
+    sequence, again = (SampleSequence(Numbers(7), seed=3, transform=transform) for _ in range(2))
+    samples = [sequence[position] for position in range(20)]
     torch.manual_seed(1)  # neither other randomness nor the order of asking matters
     for position in reversed(range(20)):
         torch.rand(position)
         assert same(again[position], samples[position])
-    other = TrainingStream(Numbers(7), seed=4, transform=transform)
+    other = SampleSequence(Numbers(7), seed=4, transform=transform)
     assert not all(same(other[position], samples[position]) for position in range(20))
 
 
 def test_a_sample_leaves_the_random_state_as_it_was():
     before = torch.get_rng_state()
-    _ = TrainingStream(Numbers(7), transform=noisy)[5]
+    _ = SampleSequence(Numbers(7), transform=noisy)[5]
     assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_every_image_comes_once_in_each_epoch(count):
-    stream = TrainingStream(Numbers(count), seed=0)
+    sequence = SampleSequence(Numbers(count), seed=0)
     for epoch in range(4):
-        ids = [stream[position][1]["image_id"] for position in range(epoch * count, (epoch + 1) * count)]
-        assert sorted(ids) == sorted(stream.samples.dataset.ids)
+        ids = [sequence[position][1]["image_id"] for position in range(epoch * count, (epoch + 1) * count)]
+        assert sorted(ids) == sorted(sequence.samples.dataset.ids)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
@@ -110,31 +110,42 @@ def test_augmentation_ends_before_a_position_and_other_transforms_do_not():
     def add(number):
         return lambda image, target: (tv_tensors.Image(image.as_subclass(torch.Tensor).int() + number), target)
 
-    stream = TrainingStream(Numbers(5), flip=0, transform=add(1000), augmentation=add(10_000), augmented=7)
-    plain = TrainingStream(Numbers(5), flip=0)
-    added = [int((stream[n][0].int() - plain[n][0].int()).unique()) for n in range(12)]
+    sequence = SampleSequence(Numbers(5), flip=0, transform=add(1000), augmentation=add(10_000), perturbed=7)
+    plain = SampleSequence(Numbers(5), flip=0)
+    added = [int((sequence[n][0].int() - plain[n][0].int()).unique()) for n in range(12)]
     assert added == [11_000] * 7 + [1000] * 5
-    always = TrainingStream(Numbers(5), flip=0, augmentation=add(10_000))
+    always = SampleSequence(Numbers(5), flip=0, augmentation=add(10_000))
     assert int((always[100][0].int() - plain[100][0].int()).unique()) == 10_000
+
+
+def test_samples_take_turns_to_be_adversarial_until_the_clean_end():
+    sequence = SampleSequence(Numbers(5), perturbed=7, clean_fraction=0.5)
+    flags = [sequence[position][1]["adversarial"] for position in range(10)]
+    assert flags == [False, True, False, True, False, True, False, False, False, False]
+    assert not any(SampleSequence(Numbers(5))[position][1]["adversarial"] for position in range(10))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_loading_in_any_number_of_processes_is_the_same(workers):
-    stream = TrainingStream(Numbers(5), seed=1)
+    sequence = SampleSequence(Numbers(5), seed=1)
     loader = DataLoader(
-        stream, batch_sampler=Positions(2, 6, 3), num_workers=workers, collate_fn=collate, generator=torch.Generator()
+        sequence,
+        batch_sampler=BatchSampler(2, 6, 3),
+        num_workers=workers,
+        collate_fn=collate,
+        generator=torch.Generator(),
     )
     position = 6
     for images, targets in loader:
         assert len(images) == len(targets) == 3
         for image, target in zip(images, targets, strict=True):
-            assert same((image, target), stream[position])
+            assert same((image, target), sequence[position])
             position += 1
     assert position == 18
 
 
 def test_boxes_and_proposals_are_mirrored_with_the_image():
-    plain, mirrored = (TrainingStream(Numbers(6), flip=flip)[2] for flip in (0.0, 1.0))
+    plain, mirrored = (SampleSequence(Numbers(6), flip=flip)[2] for flip in (0.0, 1.0))
     assert torch.equal(mirrored[0], plain[0].flip(-1))
     for name in ("boxes", "proposals"):
         x1, y1, x2, y2 = plain[1][name].unbind(1)
@@ -142,15 +153,15 @@ def test_boxes_and_proposals_are_mirrored_with_the_image():
 
 
 def test_about_half_of_the_samples_are_mirrored_each_by_itself():
-    stream = TrainingStream(Numbers(4), seed=2)
-    flips = Counter(bool(stream[position][0][1, 0, 0]) for position in range(400))
+    sequence = SampleSequence(Numbers(4), seed=2)
+    flips = Counter(bool(sequence[position][0][1, 0, 0]) for position in range(400))
     assert 150 < flips[True] < 250
 
 
 @pytest.mark.parametrize(("images", "world_size"), [(1, 1), (2, 3), (4, 2)])
 def test_the_positions_of_all_processes_are_disjoint_and_complete(images, world_size):
-    parts = [list(Positions(3, 8, images, rank, world_size)) for rank in range(world_size)]
-    assert all(len(part) == len(Positions(3, 8, images)) == 5 for part in parts)
+    parts = [list(BatchSampler(3, 8, images, rank, world_size)) for rank in range(world_size)]
+    assert all(len(part) == len(BatchSampler(3, 8, images)) == 5 for part in parts)
     for update, batches in enumerate(zip(*parts, strict=True), start=3):
         together = list(chain(*batches))
         total = images * world_size
@@ -209,14 +220,14 @@ def test_as_many_proposals_as_objects_stay_what_they_are():
     assert torch.equal(left["proposals"], full_target()["proposals"])
 
 
-def test_cover_is_the_share_of_the_first_box():
+def test_cover_is_the_fraction_of_the_first_box():
     torch.manual_seed(0)
     corner = torch.rand(30, 2) * 10
     boxes = torch.cat([corner, corner + 0.5 + torch.rand(30, 2) * 10], dim=1)
-    share = covered(boxes, boxes)
+    fraction = covered(boxes, boxes)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     # intersection = iou * union, union = a + b - intersection
     iou = box_iou(boxes, boxes)
     intersection = iou / (1 + iou) * (area[:, None] + area[None])
-    torch.testing.assert_close(share, intersection / area[:, None], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(fraction, intersection / area[:, None], rtol=1e-4, atol=1e-5)
     assert 0 < CROWD_COVER < 1

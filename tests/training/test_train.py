@@ -11,31 +11,22 @@ from torch import nn
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from afrcnn.build import build_detector, load_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.backbones import small
-from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.rcnn import fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
 from afrcnn.recipe import (
     AugmentationRecipe,
     DataRecipe,
-    EngineRecipe,
     JointRecipe,
     ScheduleRecipe,
-    build_detector,
 )
-from afrcnn.run import Run, open_split
-from afrcnn.training.checkpoint import load_checkpoint
-from afrcnn.training.samples import order, seed_of
-from afrcnn.training.train import (
-    accumulate,
-    build_augmentation,
-    build_optimizer,
-    learning_rate,
-    measure_box_targets,
-    train,
-)
+from afrcnn.run import Run
+from afrcnn.training.samples import order, seed_of, trainable
+from afrcnn.training.train import build_augmentation, build_optimizer, learning_rate, step, train_stages
 
 ITERATIONS = 6
 
@@ -65,26 +56,26 @@ def assert_ends_as(folder, reference):
 
 
 def test_the_same_recipe_trains_the_same_bits_with_any_number_of_loaders(recipe, tmp_path):
-    train(recipe, tmp_path / "one")
-    train(with_data(recipe, workers=2), tmp_path / "two")
+    train_stages(recipe, tmp_path / "one")
+    train_stages(with_data(recipe, workers=2), tmp_path / "two")
     assert_ends_as(tmp_path / "two", tmp_path / "one")
-    train(replace(recipe, seed=1), tmp_path / "other")
+    train_stages(replace(recipe, seed=1), tmp_path / "other")
     one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
 def test_a_finished_run_is_left_as_it_is(recipe, tmp_path):
-    train(recipe, tmp_path / "run")
+    train_stages(recipe, tmp_path / "run")
     run = Run(tmp_path / "run")
     before = [file.read_bytes() for file in (run.weights_file, run.log_file, run.checkpoint_file)]
-    train(recipe, tmp_path / "run")
+    train_stages(recipe, tmp_path / "run")
     assert [file.read_bytes() for file in (run.weights_file, run.log_file, run.checkpoint_file)] == before
 
 
 def test_the_run_holds_the_resolved_recipe_and_the_trained_detector(recipe, tmp_path):
-    run = train(recipe, tmp_path / "run")
-    assert run.recipe() == with_data(recipe, classes=["blue", "red"])
-    detector = run.detector()
+    run = train_stages(recipe, tmp_path / "run")
+    assert run.recipe == with_data(recipe, classes=["blue", "red"])
+    detector = load_detector(run)
     assert not detector.training
     saved = weights(tmp_path / "run")
     assert all(torch.equal(value, saved[name]) for name, value in detector.state_dict().items())
@@ -92,11 +83,11 @@ def test_the_run_holds_the_resolved_recipe_and_the_trained_detector(recipe, tmp_
 
 def test_frozen_stages_stay_and_the_others_move(recipe, tmp_path):
     frozen = replace(recipe, detector=replace(recipe.detector, frozen_stages=2))
-    run = train(with_schedule(frozen, iterations=2), tmp_path / "run")
+    run = train_stages(with_schedule(frozen, iterations=2), tmp_path / "run")
     trained = weights(tmp_path / "run")
     torch.manual_seed(recipe.seed)
     for name, value in build_detector(frozen.detector, 2).named_parameters():
-        assert torch.equal(trained[name], value) == name.startswith(("trunk.conv1.", "trunk.conv2.")), name
+        assert torch.equal(trained[name], value) == name.startswith(("backbone.conv1.", "backbone.conv2.")), name
     assert run.weights_file.is_file()
 
 
@@ -114,12 +105,12 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_images_and_the_check
     ids = open_split(recipe, "trainval").ids
     first_epoch = [ids[index] for index in order(seed_of(recipe.seed, 1), 0, len(ids))]
     with pytest.raises(UserError) as caught:
-        train(recipe, run.folder, transform=blackened(first_epoch[4]))
+        train_stages(recipe, run.folder, transform=blackened(first_epoch[4]))
     message = str(caught.value)
     assert "the loss of iteration 3 is not finite" in message and "\n" not in message
     assert all((image_id in message) == (image_id in first_epoch[4:6]) for image_id in ids)
-    assert "the last checkpoint is kept" in message
-    assert load_checkpoint(run.checkpoint_file)["iteration"] == 2
+    assert "the last checkpoint remains" in message
+    assert torch.load(run.checkpoint_file)["iteration"] == 2
     assert logged_iterations(run.folder) == [1, 2]
     assert not run.weights_file.exists()
 
@@ -127,12 +118,12 @@ def test_a_loss_that_is_not_finite_stops_with_iteration_and_images_and_the_check
 def test_weights_that_are_not_finite_get_no_checkpoint(recipe, tmp_path):
     run = Run(tmp_path / "run")
     with pytest.raises(UserError, match=r"the weights after iteration 1 are not finite.*no checkpoint was written"):
-        train(with_schedule(recipe, learning_rate=3e38, checkpoint_every=1), run.folder)
+        train_stages(with_schedule(recipe, learning_rate=3e38, checkpoint_every=1), run.folder)
     assert not run.checkpoint_file.exists() and not run.weights_file.exists()
 
 
 def test_a_disk_that_fills_stops_the_run_and_the_last_checkpoint_goes_on(recipe, tmp_path, monkeypatch):
-    train(recipe, tmp_path / "whole")
+    train_stages(recipe, tmp_path / "whole")
     folder = tmp_path / "run"
     save, calls = torch.save, []
 
@@ -146,10 +137,10 @@ def test_a_disk_that_fills_stops_the_run_and_the_last_checkpoint_goes_on(recipe,
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", fill_at_the_second)
         with pytest.raises(UserError, match=r"checkpoint\.pt: cannot be written \(No space left on device\)"):
-            train(recipe, folder)
-    assert load_checkpoint(Run(folder).checkpoint_file)["iteration"] == 2
+            train_stages(recipe, folder)
+    assert torch.load(Run(folder).checkpoint_file)["iteration"] == 2
     assert not list(folder.rglob("*.part"))
-    train(recipe, folder)
+    train_stages(recipe, folder)
     assert_ends_as(folder, tmp_path / "whole")
 
 
@@ -167,10 +158,10 @@ def test_each_rival_acts_in_the_stages_that_are_named_and_in_no_other(name, reci
     joint = JointRecipe(iterations=1, learning_rate=0.01)
     two = replace(with_schedule(recipe, iterations=1), joint=joint)
     runs = [
-        train(two if stages is None else with_rival(two, name, stages), tmp_path / str(number))
-        for number, stages in enumerate([None, [], ["joint"], ["schedule"]])
+        train_stages(two if stages is None else with_rival(two, name, stages), tmp_path / str(number))
+        for number, stages in enumerate([None, [], ["joint"], ["detector"]])
     ]
-    first = [run.stage_one_file.read_bytes() for run in runs]
+    first = [run.detector_file.read_bytes() for run in runs]
     assert first[0] == first[1] == first[2] != first[3]
     last = [run.weights_file.read_bytes() for run in runs]
     assert last[0] == last[1] and len(set(last)) == 3
@@ -178,22 +169,22 @@ def test_each_rival_acts_in_the_stages_that_are_named_and_in_no_other(name, reci
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_with_a_rival_an_interrupted_run_ends_with_the_same_bits_whatever_loads(name, recipe, tmp_path):
-    recipe = with_rival(recipe, name, ["schedule"])
-    train(recipe, tmp_path / "whole")
+    recipe = with_rival(recipe, name, ["detector"])
+    train_stages(recipe, tmp_path / "whole")
     ids = open_split(recipe, "trainval").ids
     bad = ids[order(seed_of(recipe.seed, 1), 0, len(ids))[4]]
     with pytest.raises(UserError, match="the loss of iteration 3 is not finite"):
-        train(recipe, tmp_path / "run", transform=blackened(bad))
-    train(recipe, tmp_path / "run")
+        train_stages(recipe, tmp_path / "run", transform=blackened(bad))
+    train_stages(recipe, tmp_path / "run")
     assert_ends_as(tmp_path / "run", tmp_path / "whole")
-    train(with_data(recipe, workers=2), tmp_path / "workers")
+    train_stages(with_data(recipe, workers=2), tmp_path / "workers")
     assert_ends_as(tmp_path / "workers", tmp_path / "whole")
 
 
 def test_augmentation_has_the_fields_of_the_recipe(recipe):
     dataset = open_split(recipe, "trainval")
     assert build_augmentation(DataRecipe(), dataset) == []
-    fields = AugmentationRecipe(random_erasing=0.25, cutout=0.5, cutout_share=0.4, copy_paste=0.75)
+    fields = AugmentationRecipe(random_erasing=0.25, cutout=0.5, cutout_fraction=0.4, copy_paste=0.75)
     paste, cut_out, erasing = build_augmentation(DataRecipe(use_difficult=True, flip=0.1, augmentation=fields), dataset)
     assert isinstance(paste, v2.RandomApply) and paste.p == 0.75
     assert isinstance(paste.transforms[0], CopyPaste) and paste.transforms[0].mirror.p == 0.1
@@ -208,15 +199,15 @@ def begun(recipe, tmp_path):
     """A run of two updates of six, and its recipe."""
     bad = blackened(open_split(recipe, "trainval").ids[order(recipe.seed, 0, 6)[4]])
     with pytest.raises(UserError):
-        train(recipe, tmp_path / "begun", transform=bad)
+        train_stages(recipe, tmp_path / "begun", transform=bad)
     return Run(tmp_path / "begun")
 
 
 def test_a_truncated_checkpoint_is_named_and_left(recipe, begun):
     data = begun.checkpoint_file.read_bytes()[:-1000]
     begun.checkpoint_file.write_bytes(data)
-    with pytest.raises(UserError, match=r"checkpoint\.pt: is no checkpoint"):
-        train(recipe, begun.folder)
+    with pytest.raises(UserError, match=r"checkpoint\.pt: is not a valid checkpoint"):
+        train_stages(recipe, begun.folder)
     assert begun.checkpoint_file.read_bytes() == data
 
 
@@ -224,14 +215,15 @@ def test_a_truncated_checkpoint_is_named_and_left(recipe, begun):
     ("change", "named"),
     [
         (lambda state: {"weights": state["detector"]}, "iteration is missing"),
+        (lambda state: {name: value for name, value in state.items() if name != "format"}, "another version"),
         (lambda state: {**state, "detector": {"fc.weight": torch.zeros(3)}}, "another model"),
         (lambda state: {**state, "randomness": state["randomness"] * 2}, "2 processes, not 1"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused_by_file(change, named, recipe, begun):
-    torch.save(change(load_checkpoint(begun.checkpoint_file)), begun.checkpoint_file)
+    torch.save(change(torch.load(begun.checkpoint_file)), begun.checkpoint_file)
     with pytest.raises(UserError, match=named) as caught:
-        train(recipe, begun.folder)
+        train_stages(recipe, begun.folder)
     assert str(caught.value).startswith(f"{begun.checkpoint_file}: ")
     assert not begun.weights_file.exists()
 
@@ -239,7 +231,7 @@ def test_a_checkpoint_of_something_else_is_refused_by_file(change, named, recipe
 def test_a_run_folder_with_another_recipe_is_refused(recipe, begun):
     before = begun.checkpoint_file.read_bytes()
     with pytest.raises(UserError, match=r"learning_rate: 0\.01"):
-        train(with_schedule(recipe, learning_rate=0.02), begun.folder)
+        train_stages(with_schedule(recipe, learning_rate=0.02), begun.folder)
     assert begun.checkpoint_file.read_bytes() == before
 
 
@@ -248,7 +240,7 @@ def test_an_image_that_cannot_be_read_is_named(recipe, rectangles, tmp_path):
     shutil.copytree(rectangles, root)
     (root / "JPEGImages" / "trainval_3.jpg").unlink()
     with pytest.raises(UserError, match=r"trainval_3\.jpg"):
-        train(with_data(recipe, root=str(root)), tmp_path / "run")
+        train_stages(with_data(recipe, root=str(root)), tmp_path / "run")
 
 
 def test_the_learning_rate_warms_up_and_falls_after_the_named_iterations():
@@ -274,26 +266,25 @@ class Regression(nn.Module):
 
 
 @pytest.mark.parametrize(("at_once", "parts"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (None, [[0, 1, 2]])])
-def test_parts_of_an_update_count_by_their_share_of_the_images(at_once, parts):
+def test_some_images_at_a_time_count_by_their_fraction_of_the_images(at_once, parts):
     """As with Caffe's iter_size: means over the RoIs of a part, whatever their number."""
-    fabric = build_fabric(EngineRecipe(accelerator="cpu"))
+    fabric = build_fabric("cpu")
     model, optimizer = fabric.setup(module := Regression(), torch.optim.SGD(module.parameters(), lr=1.0))
     model.module.weight.grad = torch.tensor(100.0)  # of an update before
     values = [torch.tensor([1.0, 2, 3]), torch.tensor([10.0]), torch.tensor([7.0, 8])]
-    batch = [torch.zeros(3, 4, 4)] * 3, [{"proposals": value} for value in values]
-    losses, hardness = accumulate(fabric, model, optimizer, batch, at_once)
+    batch = [torch.zeros(3, 4, 4)] * 3, [{"proposals": value, "adversarial": False} for value in values]
+    losses, metrics = step(fabric, model, optimizer, batch, at_once)
     expected = sum(len(part) / 3 * torch.cat([values[image] for image in part]).mean() for part in parts)
     torch.testing.assert_close(model.module.weight.grad, 4 * expected)
     torch.testing.assert_close(losses, {"one": 2 * expected, "two": 6 * expected, "loss": 8 * expected})
-    assert hardness == [("rois", sum(len(values[image]) for image in part)) for part in parts]
+    assert metrics == [("rois", sum(len(values[image]) for image in part)) for part in parts]
 
 
 @pytest.fixture
 def detector():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = small()
-        return FastRCNN(network, RoIAlign(network.pool_size, network.stride), 2, frozen_stages=1)
+        return fast_rcnn(small(), RoIAlign, 2, frozen_stages=1)
 
 
 def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector):
@@ -309,7 +300,7 @@ def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector):
     for _ in range(3):
         for name, value in detector.named_parameters():
             value.grad = torch.randn_like(value)
-            if name.startswith("trunk.conv1."):
+            if name.startswith("backbone.conv1."):
                 continue  # frozen
             rate, decay = (0.3, 0.25) if name.endswith(".bias") else (0.1, 0.01)
             velocity[name] = 0.5 * velocity[name] + value.grad + decay * plain[name]
@@ -321,7 +312,7 @@ def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector):
 
 def test_measured_box_targets_are_those_of_a_plain_loop(detector, recipe):
     dataset = open_split(recipe, "trainval")
-    measure_box_targets(detector, dataset, use_difficult=False)
+    detector.measure_box_targets([trainable(dataset.target(index)) for index in range(len(dataset))])
     values = []
     for index in range(len(dataset)):
         target = dataset.target(index)
@@ -341,5 +332,5 @@ def test_measured_box_targets_are_those_of_a_plain_loop(detector, recipe):
                 )
     values = torch.tensor(values)
     assert len(values) > 10
-    torch.testing.assert_close(detector.box_coder.mean, values.mean(0), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(detector.box_coder.std, values.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(detector.roi_heads.box_coder.mean, values.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(detector.roi_heads.box_coder.std, values.std(0, correction=0), rtol=1e-4, atol=1e-5)

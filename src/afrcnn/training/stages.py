@@ -51,12 +51,35 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
     Raises:
         UserError: no stage is left, or one lacks what it is for.
     """
-    _refuse_idle(recipe)
+    joint, pretraining, adversaries = recipe.joint, recipe.pretraining.iterations, recipe.adversaries
+    augmentation, jitter = recipe.data.augmentation, joint.jitter
+    hides = augmentation.random_erasing or augmentation.cutout or augmentation.copy_paste
+    needs_joint = {
+        "joint.jitter": jitter.scale or jitter.aspect_ratio or jitter.degrees,
+        "data.augmentation.stages": hides and "joint" in augmentation.stages,
+        "detector.ohem": "joint" in recipe.detector.ohem,
+        "adversaries": adversaries and not pretraining,
+    }
+    for field, needed in needs_joint.items():
+        if needed and not joint.iterations:
+            problem = f"is 0, and so {field} has no effect there"
+            raise UserError(problem, field="joint.iterations", fix=f"set it, or change {field}")
+    if joint.clean_iterations > joint.iterations:
+        problem = f"{joint.clean_iterations} are more than joint.iterations, {joint.iterations}"
+        raise UserError(problem, field="joint.clean_iterations", fix="choose fewer")
+    if pretraining and not adversaries:
+        fix = "set it to 0, or name an adversary in adversaries"
+        raise UserError("there is no adversary to train", field="pretraining.iterations", fix=fix)
+    for name, arguments in adversaries.items():
+        if arguments.get("frozen") and not pretraining:
+            fix = "set pretraining.iterations, or leave it false"
+            raise UserError("nothing has trained it before", field=f"adversaries.{name}.frozen", fix=fix)
+
     planned: list[Stage] = []
     schedules: tuple[tuple[StageName, ScheduleRecipe, bool], ...] = (
         ("detector", recipe.schedule, recipe.init_from is None),
-        ("pretraining", recipe.pretraining, recipe.pretraining.iterations > 0),
-        ("joint", recipe.joint, recipe.joint.iterations > 0),
+        ("pretraining", recipe.pretraining, pretraining > 0),
+        ("joint", joint, joint.iterations > 0),
     )
     for name, schedule, wanted in schedules:
         if wanted:
@@ -65,59 +88,3 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
         problem = "takes the place of the first stage, and no other has iterations"
         raise UserError(problem, field="init_from", fix="set joint.iterations")
     return planned
-
-
-def _refuse_idle(recipe: Recipe) -> None:
-    """Refuse fields that have no effect without others."""
-    joint, pretraining = recipe.joint.iterations, recipe.pretraining.iterations
-    jitter, augmentation = recipe.joint.jitter, recipe.data.augmentation
-    hides = augmentation.random_erasing or augmentation.cutout or augmentation.copy_paste
-    names = " and ".join(recipe.adversaries)
-    frozen = [name for name, arguments in recipe.adversaries.items() if arguments.get("frozen")]
-    rules: list[tuple[object, str, str, str]] = [
-        (
-            not joint and (jitter.scale or jitter.aspect_ratio or jitter.degrees),
-            "joint.iterations",
-            "is 0, and so joint.jitter changes nothing",
-            "set it, or leave joint.jitter out",
-        ),
-        (
-            recipe.joint.clean_iterations > joint,
-            "joint.clean_iterations",
-            f"{recipe.joint.clean_iterations} are more than joint.iterations, {joint}",
-            "choose fewer",
-        ),
-        (
-            not joint and hides and "joint" in augmentation.stages,
-            "joint.iterations",
-            "is 0, and data.augmentation.stages names that stage",
-            "set it, or choose data.augmentation.stages [detector]",
-        ),
-        (
-            not joint and "joint" in recipe.detector.ohem,
-            "joint.iterations",
-            "is 0, and detector.ohem names that stage",
-            "set it, or choose detector.ohem [detector]",
-        ),
-        (
-            names and not (pretraining or joint),
-            "joint.iterations",
-            f"is 0, and so {names} would take no part",
-            "set it, or leave adversaries empty",
-        ),
-        (
-            pretraining and not names,
-            "pretraining.iterations",
-            "there is no adversary to train",
-            "set it to 0, or name an adversary in adversaries",
-        ),
-        (
-            frozen and not pretraining,
-            f"adversaries.{''.join(frozen[:1])}.frozen",
-            "is true, and nothing has trained it before",
-            "set pretraining.iterations, or leave it false",
-        ),
-    ]
-    for broken, field, problem, fix in rules:
-        if broken:
-            raise UserError(problem, field=field, fix=fix)

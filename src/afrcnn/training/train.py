@@ -54,11 +54,8 @@ from afrcnn.training.stages import Stage, plan_stages
 
 Batch = tuple[list[Tensor], list[Target]]
 
-_FORMAT = 2
-"""Of checkpoints; 1, which has none, held other names."""
-
 _CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
-"""What a checkpoint holds besides."""
+"""What a checkpoint holds."""
 
 _IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
@@ -101,7 +98,7 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     fabric.barrier()
 
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
-    saved = load_checkpoint(run.checkpoint_file, _FORMAT, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
+    saved = load_checkpoint(run.checkpoint_file, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
     done = 0 if saved is None else int(saved["iteration"])
     adversaries: Chain | None = None
     for stage in stages:
@@ -395,7 +392,6 @@ def checkpoint(fabric: Fabric, run: Run, detector: nn.Module, optimizer: Optimiz
         save_checkpoint(
             run.checkpoint_file,
             {
-                "format": _FORMAT,
                 "iteration": iteration,
                 "detector": detector.state_dict(),
                 "optimizer": optimizer.state_dict(),
