@@ -135,9 +135,10 @@ def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field:
         fix = suggest(unknown[0], list(known), f"choose {', '.join(known)}")
         raise UserError("is not an argument of it", field=f"{field}.{unknown[0]}", fix=fix)
     try:
-        return parser.parse_object(arguments).as_dict()
+        checked: dict[str, Any] = parser.parse_object(arguments).as_dict()
     except ArgumentError as error:
         raise UserError(in_one_line(error), field=field, fix="see docs/adversaries.md") from error
+    return checked
 
 
 def build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:

@@ -58,9 +58,9 @@ def migrate(written: Any, options: Options) -> tuple[Any, Options]:
 def _with_adversaries(written: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
     """Return a recipe with its section ``adversary`` in today's places."""
     present = written.get("adversaries") or {}
-    chain = old["chain"] if "chain" in old else list(present)
+    chain = [*(old["chain"] or [] if "chain" in old else present), *old.get("chain+", [])]
     adversaries = {}
-    for name in chain or ():
+    for name in chain:
         arguments = old.get(name) if name in _OURS else (old.get("own") or {}).get(name)
         arguments = _arguments(name, dict(arguments or {}))
         if isinstance(old.get("pretrained"), list):
@@ -106,4 +106,7 @@ def _set(section: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *sections, name = path
     for inner in sections:
         section = section.setdefault(inner, {})
-    section[name] = value
+    if name.endswith("+"):
+        section[name] = [*section.get(name, []), *(value if isinstance(value, list) else [value])]
+    else:
+        section[name] = value

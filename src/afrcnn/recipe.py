@@ -369,7 +369,7 @@ def _adversaries(written: Any, options: Sequence[tuple[str, str]], file: Path | 
         name, argument = path.groups()
         if name is None:
             # A list of names chooses among those that are there, or adds them as they are by default.
-            chosen = {key: named.get(key) for key in value} if isinstance(value, list) else value
+            chosen = {str(key): named.get(str(key)) for key in value} if isinstance(value, list) else value
             named = _mapping_of_mappings(chosen, option, None)
         elif argument is None:
             named |= _mapping_of_mappings({name: value}, option, None)
