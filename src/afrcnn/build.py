@@ -209,18 +209,21 @@ def arm(recipe: Recipe, detector: nn.Module, stage: str, chain: Chain | None) ->
         roi_heads.adversary, roi_heads.least_iou = chain, recipe.joint.least_iou
 
 
-def initial_spec(recipe: DetectorRecipe, detector: FastRCNN) -> BoxHeadSpec:
-    """Return the layers that an adversary's own begin as (section 4.2.1): ImageNet's, or else the detector's."""
+def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHeadSpec:
+    """Return what an adversary's own layers begin as (section 4.2.1): ImageNet's box head, or else the detector's.
+
+    Args:
+        recipe: names ImageNet's weights.
+        detector: the detector as it is.
+        resumed: whether a checkpoint has the adversary's weights, so that it need not begin from ImageNet's.
+    """
+    assert isinstance(detector, FastRCNN)  # or else `check` has refused the recipe
     spec = detector.box_head_spec
-    if recipe.weights is None or not _meta_backbone(recipe).imagenet_box_head:
+    if recipe.detector.weights is None or resumed:
         return spec
-    return spec._replace(layers=build_backbone(recipe).box_head)
-
-
-def _meta_backbone(recipe: DetectorRecipe) -> Backbone:
-    """Return a backbone without memory for its weights, for its facts."""
-    with torch.device("meta"):
-        return build_backbone(recipe, pretrained=False)
+    with torch.device("meta"):  # takes no memory: only its facts are wanted
+        backbone = build_backbone(recipe.detector, pretrained=False)
+    return spec._replace(layers=build_backbone(recipe.detector).box_head) if backbone.imagenet_box_head else spec
 
 
 def check(recipe: Recipe, num_classes: int, trust: Trust) -> None:

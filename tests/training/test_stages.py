@@ -277,7 +277,7 @@ def beginning(recipe, detector_file):
     detector = build_detector(recipe.detector, 2)
     load_strict(detector, load_file(detector_file), detector_file)
     torch.manual_seed(seed_of(recipe.seed, 2 if recipe.pretraining.iterations else 3))
-    return dict(build_adversary(recipe, initial_spec(recipe.detector, detector), "all").state_dict())
+    return dict(build_adversary(recipe, initial_spec(recipe, detector, resumed=False), "all").state_dict())
 
 
 def of(name, tensors):

@@ -25,8 +25,9 @@ class Pretraining(nn.Module):
         metrics: what the adversaries measured in the last update.
     """
 
-    def __init__(self, adversaries: Mapping[str, Adversary], detector: FastRCNN, foreground_per_image: int) -> None:
+    def __init__(self, adversaries: Mapping[str, Adversary], detector: nn.Module, foreground_per_image: int) -> None:
         super().__init__()
+        assert isinstance(detector, FastRCNN)
         self.adversaries = nn.ModuleDict(adversaries)
         self.metrics: dict[str, Tensor] = {}
         self.pool_foreground, self.foreground_per_image = detector.pool_foreground, foreground_per_image

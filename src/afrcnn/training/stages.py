@@ -45,11 +45,11 @@ class Stage(NamedTuple):
         return int(self.first + self.schedule.iterations)
 
 
-def plan_stages(recipe: Recipe) -> list[Stage]:
+def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
     """Return the stages that a recipe asks for, in order; the detector alone is skipped where one is given.
 
     Raises:
-        UserError: no stage is left, or one lacks what it is for.
+        UserError: no stage is left, one lacks what it is for, or ``world_size`` processes cannot divide its images.
     """
     joint, pretraining, adversaries = recipe.joint, recipe.pretraining.iterations, recipe.adversaries
     augmentation, jitter = recipe.data.augmentation, joint.jitter
@@ -84,6 +84,10 @@ def plan_stages(recipe: Recipe) -> list[Stage]:
     for name, schedule, wanted in schedules:
         if wanted:
             planned.append(Stage(name, schedule, planned[-1].last if planned else 0))
+            if schedule.images_per_iteration % world_size:
+                problem = f"{schedule.images_per_iteration} cannot be divided among {world_size} processes"
+                field = f"{planned[-1].section}.images_per_iteration"
+                raise UserError(problem, field=field, fix=f"use a multiple of {world_size}")
     if not planned:
         problem = "takes the place of the first stage, and no other has iterations"
         raise UserError(problem, field="init_from", fix="set joint.iterations")

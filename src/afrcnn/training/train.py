@@ -11,11 +11,11 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain as concatenate
 from pathlib import Path
 from statistics import fmean
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -61,6 +61,26 @@ _IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
 
 
+class Training(NamedTuple):
+    """What the stages of a training have in common.
+
+    Attributes:
+        fabric: devices and precision.
+        recipe: the experiment, every path in it absolute.
+        run: where everything about the run goes.
+        dataset: what is trained on.
+        detector: what is trained.
+        transform: a further transform of each training sample.
+    """
+
+    fabric: Fabric
+    recipe: Recipe
+    run: Run
+    dataset: DetectionDataset
+    detector: nn.Module
+    transform: SampleTransform | None
+
+
 def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | None = None) -> Run:
     """Train the detector of a recipe, stage by stage; called again after an interruption, go on from the checkpoint.
 
@@ -77,17 +97,9 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
     """
-    engine = recipe.engine
-    fabric = build_fabric(engine.accelerator, engine.devices, engine.nodes, engine.precision)
+    fabric = build_fabric(**asdict(recipe.engine))
     fabric.launch()
-    run, stages = Run(folder), plan_stages(recipe)
-    for stage in stages:
-        if stage.schedule.images_per_iteration % fabric.world_size:
-            raise UserError(
-                f"{stage.schedule.images_per_iteration} cannot be divided among {fabric.world_size} processes",
-                field=f"{stage.section}.images_per_iteration",
-                fix=f"use a multiple of {fabric.world_size}",
-            )
+    run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
     dataset = open_split(recipe, recipe.data.train_split)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
@@ -96,6 +108,7 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
+    training = Training(fabric, recipe, run, dataset, detector, transform)
 
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     saved = load_checkpoint(run.checkpoint_file, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
@@ -105,19 +118,16 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
         # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
         # run, by `init_from`, takes the place of the first stage without a difference.
         torch.manual_seed(seed_of(recipe.seed, stage.number))
+        inside = saved if stage.first < done else None
         if stage.name != "detector" and adversaries is None and recipe.adversaries:
-            assert isinstance(detector, FastRCNN)  # or else `check` has refused the recipe
-            begun = stage.first < done  # then the checkpoint has the adversaries
-            spec = detector.box_head_spec if begun else initial_spec(recipe.detector, detector)
-            adversaries = build_adversary(recipe, spec, "all")
+            adversaries = build_adversary(recipe, initial_spec(recipe, detector, resumed=inside is not None), "all")
         arm(recipe, detector, stage.name, adversaries)
         if done > stage.last:
             continue
-        inside = saved if stage.first < done else None
         if inside is not None:
             load_strict(detector, inside["detector"], run.checkpoint_file)
         if done < stage.last:
-            run_stage(fabric, stage, detector, adversaries, dataset, recipe, run, inside, transform)
+            run_stage(training, stage, adversaries, inside)
         if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
             save_weights(run.detector_file, detector, description)
 
@@ -157,84 +167,65 @@ def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[Sa
     ]
 
 
-def run_stage(
-    fabric: Fabric,
-    stage: Stage,
-    detector: nn.Module,
-    adversaries: Chain | None,
-    dataset: DetectionDataset,
-    recipe: Recipe,
-    run: Run,
-    saved: dict[str, Any] | None,
-    transform: SampleTransform | None,
-) -> None:
+def run_stage(training: Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
     """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
-    schedule, module, frozen = stage.schedule, detector, nullcontext()
-    if isinstance(schedule, PretrainingRecipe):
-        assert isinstance(detector, FastRCNN) and adversaries is not None
-        module = Pretraining(pretrainable(adversaries), detector, schedule.foreground_per_image)
-        # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
-        frozen = column_major(module.head)  # type: ignore[assignment]
-    elif adversaries is not None:
-        for adversary in adversaries.values():
-            adversary.requires_grad_(not adversary.frozen)
-    augmentation = build_augmentation(recipe.data, dataset) if stage.name in recipe.data.augmentation.stages else []
+    fabric, recipe, detector, schedule = training.fabric, training.recipe, training.detector, stage.schedule
     fabric.to_device(detector)
     detector.train()
+    if isinstance(schedule, PretrainingRecipe) and adversaries is not None:
+        module: nn.Module = Pretraining(pretrainable(adversaries), detector, schedule.foreground_per_image)
+    else:
+        module = detector
+        for adversary in () if adversaries is None else adversaries.values():
+            adversary.requires_grad_(not adversary.frozen)
     model, optimizer = fabric.setup(module, build_optimizer(module, schedule))
 
     # Every process draws its own RoIs and dropout masks.
     torch.manual_seed(seed_of(recipe.seed, stage.number, fabric.global_rank))
-    done = 0 if saved is None else restore(fabric, run, saved, optimizer) - stage.first
+    done = 0 if saved is None else restore(training, saved, optimizer) - stage.first
+    augments = stage.name in recipe.data.augmentation.stages
+    augmentation = build_augmentation(recipe.data, training.dataset) if augments else []
     samples = SampleSequence(
-        dataset,
+        training.dataset,
         seed=seed_of(recipe.seed, stage.number),
         flip=recipe.data.flip,
         use_difficult=recipe.data.use_difficult,
-        transform=transform,
+        transform=training.transform,
         augmentation=v2.Compose(augmentation) if augmentation else None,
         perturbed=stage.perturbed * schedule.images_per_iteration,
         clean_fraction=recipe.joint.clean_fraction if stage.name == "joint" else 1.0,
     )
     images = schedule.images_per_iteration // fabric.world_size
-    loader = fabric.setup_dataloaders(
-        DataLoader(
-            samples,
-            batch_sampler=BatchSampler(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
-            num_workers=recipe.data.workers,
-            collate_fn=collate,
-            pin_memory=fabric.device.type == "cuda",
-            generator=torch.Generator(),  # the loader's own, or it would draw from the one that is restored
-        ),
-        use_distributed_sampler=False,
+    loader = DataLoader(
+        samples,
+        batch_sampler=BatchSampler(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
+        num_workers=recipe.data.workers,
+        collate_fn=collate,
+        pin_memory=fabric.device.type == "cuda",
+        generator=torch.Generator(),  # the loader's own, or it would draw from the one that is restored
     )
-    with frozen:
-        fit(fabric, stage, model, detector, optimizer, cast(Iterable[Batch], loader), run, done)
+    batches = cast(Iterable[Batch], fabric.setup_dataloaders(loader, use_distributed_sampler=False))
+    # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
+    with column_major(module.head) if isinstance(module, Pretraining) else nullcontext():
+        fit(training, stage, model, optimizer, batches, done)
 
 
 def fit(
-    fabric: Fabric,
-    stage: Stage,
-    model: _FabricModule,
-    detector: nn.Module,
-    optimizer: Optimizer,
-    loader: Iterable[Batch],
-    run: Run,
-    start: int,
+    training: Training, stage: Stage, model: _FabricModule, optimizer: Optimizer, batches: Iterable[Batch], start: int
 ) -> None:
     """Make the updates of a stage after the first ``start``."""
-    schedule, first = stage.schedule, fabric.is_global_zero
-    log = Log(run.log_file, run.tensorboard, stage.first + start) if first else None
+    fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
+    log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
     values: dict[str, list[Tensor]] = defaultdict(list)
-    began, since = time.monotonic(), start
-    with progress(stage.name, schedule.iterations, "iteration", done=start, quiet=not first) as report:
-        for done, batch in enumerate(loader, start=start + 1):
+    began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
+    with progress(stage.name, schedule.iterations, "iteration", done=start, quiet=quiet) as report:
+        for done, batch in enumerate(batches, start=start + 1):
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
             losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
             what = f"the loss of iteration {stage.first + done} is"
-            refuse_not_finite(fabric, losses["loss"], what, batch[1], run, stage)
+            refuse_not_finite(training, losses["loss"], what, batch[1], stage)
             optimizer.step()
 
             for name, value in [*losses.items(), *metrics]:
@@ -250,8 +241,8 @@ def fit(
             if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
                 norm = nn.utils.get_total_norm(detector.parameters())
                 what = f"the weights after iteration {stage.first + done} are"
-                refuse_not_finite(fabric, norm, what, batch[1], run, stage)
-                checkpoint(fabric, run, detector, optimizer, stage.first + done)
+                refuse_not_finite(training, norm, what, batch[1], stage)
+                checkpoint(training, optimizer, stage.first + done)
     if log is not None:
         log.close()
 
@@ -272,7 +263,8 @@ def step(
     images, targets = batch
     size = images_at_once or len(images)
     chunks = [slice(start, start + size) for start in range(0, len(images), size)]
-    adversarial = count_adversarial(fabric, targets, chunks)
+    counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
+    adversarial = sum_over_processes(fabric, torch.tensor(counts, device=fabric.device)).tolist()
     losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
     metrics: list[tuple[str, Tensor]] = []
     for number, chunk in enumerate(chunks):
@@ -298,10 +290,9 @@ def call(model: nn.Module, images: list[Tensor], targets: list[Target]) -> dict[
     return losses
 
 
-def count_adversarial(fabric: Fabric, targets: Sequence[Target], chunks: Sequence[slice]) -> list[int]:
-    """Return how many images of each chunk are adversarial, in all processes."""
-    counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
-    return [sum(processes) for processes in zip(*gather(fabric, counts), strict=True)]
+def sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
+    """Return the sum of what all processes have."""
+    return value if fabric.world_size == 1 else cast(Tensor, fabric.all_reduce(value, reduce_op="sum"))
 
 
 def mean_over_processes(fabric: Fabric, values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
@@ -351,21 +342,17 @@ def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
     return [image.as_subclass(Tensor) for image in images], list(targets)
 
 
-def refuse_not_finite(
-    fabric: Fabric, value: Tensor, what: str, targets: Sequence[Target], run: Run, stage: Stage
-) -> None:
+def refuse_not_finite(training: Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
     """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
 
     Raises:
         UserError: some process's value is infinite or not a number; says what it is, and names the images.
     """
-    bad = (~torch.isfinite(value.detach())).float()
-    if fabric.world_size > 1:
-        bad = cast(Tensor, fabric.all_reduce(bad, reduce_op="sum"))
-    if bad > 0:
-        ids = gather(fabric, [target["image_id"] for target in targets])
+    if sum_over_processes(training.fabric, (~torch.isfinite(value.detach())).float()) > 0:
+        ids = gather(training.fabric, [target["image_id"] for target in targets])
         images = ", ".join(image_id for process in ids for image_id in process)
-        state = "the last checkpoint remains" if run.checkpoint_file.is_file() else "no checkpoint was written yet"
+        written = training.run.checkpoint_file.is_file()
+        state = "the last checkpoint remains" if written else "no checkpoint was written yet"
         raise UserError(
             f"{what} not finite (images {images}); {state}",
             field=f"{stage.section}.learning_rate",
@@ -382,36 +369,33 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     return values
 
 
-def checkpoint(fabric: Fabric, run: Run, detector: nn.Module, optimizer: Optimizer, iteration: int) -> None:
+def checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> None:
     """Write all that the next iteration depends on."""
-    randomness: dict[str, Any] = {"cpu": torch.get_rng_state()}
-    if fabric.device.type == "cuda":
-        randomness["cuda"] = torch.cuda.get_rng_state(fabric.device)
-    gathered = gather(fabric, randomness)
+    fabric, cuda = training.fabric, training.fabric.device.type == "cuda"
+    randomness = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(fabric.device)} if cuda else {})
+    state = {
+        "iteration": iteration,
+        "detector": training.detector.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "precision": fabric.strategy.precision.state_dict(),
+        "randomness": gather(fabric, randomness),
+    }
     if fabric.is_global_zero:
-        save_checkpoint(
-            run.checkpoint_file,
-            {
-                "iteration": iteration,
-                "detector": detector.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "precision": fabric.strategy.precision.state_dict(),
-                "randomness": gathered,
-            },
-        )
+        save_checkpoint(training.run.checkpoint_file, state)
     fabric.barrier()
 
 
-def restore(fabric: Fabric, run: Run, saved: dict[str, Any], optimizer: Optimizer) -> int:
+def restore(training: Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
     """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
 
     Raises:
         UserError: the checkpoint is of another number of processes.
     """
+    fabric = training.fabric
     if len(saved["randomness"]) != fabric.world_size:
         raise UserError(
             f"was written by {len(saved['randomness'])} processes, not {fabric.world_size}",
-            file=run.checkpoint_file,
+            file=training.run.checkpoint_file,
             fix="go on with as many devices and nodes",
         )
     optimizer.load_state_dict(saved["optimizer"])
