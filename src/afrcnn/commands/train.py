@@ -5,13 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
-
-if TYPE_CHECKING:
-    from afrcnn.run import Run
+from afrcnn.run import Run
 
 
 def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Sequence[str] = ()) -> Run:
