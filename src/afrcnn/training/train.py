@@ -81,7 +81,13 @@ class Training(NamedTuple):
     transform: SampleTransform | None
 
 
-def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | None = None) -> Run:
+def train_stages(
+    recipe: Recipe,
+    folder: Path | str,
+    *,
+    detector: nn.Module | None = None,
+    transform: SampleTransform | None = None,
+) -> Run:
     """Train the detector of a recipe, stage by stage; called again after an interruption, go on from the checkpoint.
 
     On the CPU with the same number of threads, an interrupted run ends with the same bits as one that was not.
@@ -89,6 +95,7 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     Args:
         recipe: the experiment.
         folder: where everything about the run goes.
+        detector: what to train, with the parameters of the recipe's; the recipe's own when None.
         transform: a further transform of each training sample (image, target), drawn from the sample's own seed.
 
     Returns:
@@ -104,7 +111,7 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     torch.manual_seed(recipe.seed)  # every process builds the same detector
-    detector = initial_detector(recipe, dataset, resumed=run.checkpoint_file.is_file())
+    detector = initial_detector(recipe, dataset, detector, resumed=run.checkpoint_file.is_file())
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
@@ -140,7 +147,7 @@ def train_stages(recipe: Recipe, folder: Path | str, *, transform: SampleTransfo
     return run
 
 
-def initial_detector(recipe: Recipe, dataset: DetectionDataset, *, resumed: bool) -> nn.Module:
+def initial_detector(recipe: Recipe, dataset: DetectionDataset, given: nn.Module | None, *, resumed: bool) -> nn.Module:
     """Return the detector that a training begins with; where it goes on, a checkpoint has the weights.
 
     Raises:
@@ -148,7 +155,8 @@ def initial_detector(recipe: Recipe, dataset: DetectionDataset, *, resumed: bool
     """
     source = None if recipe.init_from is None or resumed else initial_weights(recipe.init_from)
     pretrained = source is None and not resumed
-    detector = build_detector(recipe.detector, len(dataset.classes), pretrained=pretrained, trust="all")
+    classes = len(dataset.classes)
+    detector = given or build_detector(recipe.detector, classes, pretrained=pretrained, trust="all")
     if source is not None:
         load_strict(detector, read_state_dict(source), source)
     elif pretrained and recipe.detector.box_targets == "measured" and isinstance(detector, FastRCNN):
