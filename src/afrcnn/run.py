@@ -8,11 +8,12 @@ from pathlib import Path
 from afrcnn.adversaries import Chain
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.detectors.attach import roi_head_of
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import read_state_dict
-from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.proposals.dataset import WithProposals
+from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import Recipe, build_detector, dump_recipe, load_recipe
 from afrcnn.training.checkpoint import fill
 from afrcnn.training.pretraining import build_adversary

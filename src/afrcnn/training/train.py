@@ -27,8 +27,8 @@ from afrcnn.adversaries.window_search import stored_by_input
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
-from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.attach import attach, detach, roi_head_of
 from afrcnn.detectors.box_coding import offsets
 from afrcnn.detectors.rcnn import FastRCNN
