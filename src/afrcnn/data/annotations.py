@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +20,12 @@ _TOLERANCE = 1.0
 VOC's pixels from 0 do so by one; such boxes are clipped. What stands out further is a mistake."""
 
 
-def check_boxes(
-    boxes: npt.ArrayLike, sizes: npt.ArrayLike, locate: Callable[[int], tuple[Path, str]]
+def _check_boxes(
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], locate: Callable[[int], tuple[Path, str]]
 ) -> npt.NDArray[np.float32]:
-    """Refuse boxes that no object can have, and clip the others to their images.
-
-    Args:
-        boxes: M x 4, x1, y1, x2, y2 in pixels, half-open, from 0.
-        sizes: M x 2, the height and width of each box's image in pixels.
-        locate: gives the file and the field that box i came from.
-
-    Returns:
-        The boxes, M x 4, float32, inside their images and with an area.
-
-    Raises:
-        UserError: a box is not finite, has no area, or stands out of its image by more than a pixel.
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    height, width = np.asarray(sizes, dtype=np.float64).reshape(-1, 2).T
-    limits = np.stack([width, height, width, height], axis=1)  # M x 4
+    """Return boxes (M x 4) clipped to their images (M x 2, height and width), and refuse those of no object."""
+    limits = sizes[:, [1, 0, 1, 0]]  # M x 4
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
-
     outside = ((boxes < -_TOLERANCE) | (boxes > limits + _TOLERANCE)).any(axis=1)
     # A box that lies within the tolerance, but wholly beyond an edge, has nothing left in the image.
     outside |= _is_empty(clipped)
@@ -52,9 +36,9 @@ def check_boxes(
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
-            (x1, y1, x2, y2), (file, field) = boxes[i], locate(i)
-            box, image = f"({x1:g}, {y1:g}) to ({x2:g}, {y2:g})", f"{width[i]:g} x {height[i]:g} pixels"
-            raise UserError(f"the box from {box} {problem} of {image}", file=file, field=field, fix=fix)
+            (x1, y1, x2, y2), (height, width), (file, field) = boxes[i], sizes[i], locate(i)
+            box = f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})"
+            raise UserError(f"{box} {problem} of {width:g} x {height:g} pixels", file=file, field=field, fix=fix)
     return clipped
 
 
@@ -74,41 +58,57 @@ def number_classes(classes: Sequence[str]) -> dict[str, int]:
     return labels
 
 
-@dataclass
 class AnnotatedImages:
     """A ``DetectionDataset`` over arrays: what every layout is once it has been read.
 
-    The M objects stand image by image in each array, so that a dataset of 100,000 images is a handful of arrays,
-    which data loading workers share or unpickle in no time.
+    The objects stand image by image in a few arrays, however many images there are, which data loading workers share
+    or unpickle in no time.
 
-    Attributes:
+    Args:
         root: the folder that the dataset was read from.
         classes: the names of the classes 1..K.
-        category_ids: the ids of the classes 1..K in COCO's files.
         ids: the ids of the N images.
         files: each image's file, relative to ``root``.
         annotation_files: the file of each image's annotation, likewise.
-        sizes: N x 2, int64, height and width in pixels.
-        counts: N, the number of objects in each image.
-        boxes: M x 4, float32, x1, y1, x2, y2 in pixels, half-open.
-        columns: what else a target holds of each object, by its name; each M. ``labels`` are among them.
+        sizes: of each image, height and width in pixels.
+        rows: of each of the M objects, in any order: the number of its image, from 0; its label, 1..K; its box,
+            x1, y1, x2, y2 in pixels, half-open; and its columns.
+        columns: what else a target holds of each object: the type of each column, as NumPy writes it, by its name.
+        locate: gives the file and the field of the box of row i.
+        category_ids: the ids of the classes 1..K in COCO's files; by default 1..K.
         annotation_file: COCO's JSON file; None in other layouts.
+
+    Raises:
+        UserError: a box is not finite, has no area, or stands out of its image by more than a pixel.
     """
 
-    root: Path
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
-    ids: list[str]
-    files: list[str]
-    annotation_files: list[str]
-    sizes: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    boxes: npt.NDArray[np.float32]
-    columns: Mapping[str, npt.NDArray[Any]]
-    annotation_file: Path | None = None
-
-    def __post_init__(self) -> None:
-        self._ends = np.cumsum(self.counts)
+    def __init__(
+        self,
+        root: Path,
+        classes: Sequence[str],
+        ids: list[str],
+        *,
+        files: list[str],
+        annotation_files: list[str],
+        sizes: Sequence[tuple[int, int]],
+        rows: Sequence[tuple[Any, ...]],
+        columns: Mapping[str, str],
+        locate: Callable[[int], tuple[Path, str]],
+        category_ids: Sequence[int] | None = None,
+        annotation_file: Path | None = None,
+    ) -> None:
+        self.root, self.classes, self.ids = root, tuple(classes), ids
+        self.files, self.annotation_files, self.annotation_file = files, annotation_files, annotation_file
+        self.category_ids = tuple(range(1, len(classes) + 1) if category_ids is None else category_ids)
+        table = np.array(rows, dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()])
+        self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
+        boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)
+        order = np.argsort(table["image"], kind="stable")
+        self._boxes = boxes[order]  # M x 4
+        self._columns = {name: table[name][order] for name in ("labels", *columns)}  # each M
+        self._ends = np.cumsum(
+            np.bincount(table["image"], minlength=len(ids))
+        )  # N: the objects up to each image's last
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -134,11 +134,11 @@ class AnnotatedImages:
     def target(self, index: int) -> Target:
         """Return the target alone, without decoding the image."""
         index = range(len(self))[index]
-        rows = slice(self._ends[index] - self.counts[index], self._ends[index])
-        boxes, size = torch.tensor(self.boxes[rows]), self.image_size(index)
+        rows = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        boxes, size = torch.tensor(self._boxes[rows]), self.image_size(index)
         return {
             "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
-            **{name: torch.tensor(column[rows]) for name, column in self.columns.items()},
+            **{name: torch.tensor(column[rows]) for name, column in self._columns.items()},
             "image_id": self.ids[index],
         }
 
@@ -148,5 +148,5 @@ class AnnotatedImages:
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return the image's height and width in pixels, without decoding it."""
-        height, width = self.sizes[index].tolist()
+        height, width = self._sizes[index].tolist()
         return height, width

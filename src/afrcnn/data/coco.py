@@ -10,10 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages, check_boxes, number_classes
+from afrcnn.data.annotations import AnnotatedImages, number_classes
 
 _Record = dict[str, Any]
 
@@ -21,19 +19,17 @@ _Record = dict[str, Any]
 # predecessors of 2014: known mistakes of a file that everyone uses as it is, and that are passed over here.
 _ERRATA = {(918, 200365), (2206849, 550395)}
 
-_ROW = [("id", "i8"), ("image", "i8"), ("label", "i8"), ("box", "f8", 4), ("iscrowd", "?"), ("area", "f8")]
-
 
 class COCOLayout:
     """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
-    Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are not kept. Targets hold
+    Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are let go. Targets hold
     ``annotation_id``, and ``iscrowd`` and ``area``, where an annotation does not say, False and the area of its box.
     """
 
     name = "coco"
     signature = "COCO's (annotations/instances_*.json)"
-    linked = ()
+    linked: tuple[str, ...] = ()
 
     def recognises(self, root: Path) -> bool:
         """Tell whether a folder has this layout."""
@@ -68,7 +64,7 @@ class COCOLayout:
         if unknown := [name for name in classes if name not in names]:
             raise file.error(f"no category is named {unknown[0]!r}", "categories", f"choose of {', '.join(names)}")
 
-        sizes = np.array([file.size(image, f"images[id={id_}]") for id_, image in images.items()])
+        sizes = [file.size(image, f"images[id={id_}]") for id_, image in images.items()]
         image_rows = {id_: row for row, id_ in enumerate(images)}
         rows = []
         for id_, annotation in annotations.items():
@@ -87,30 +83,19 @@ class COCOLayout:
             if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
                 raise file.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
             area = file.get(annotation, "area", (int, float), at, default=width * height)
-            rows.append((id_, image_rows[image], labels[name], (x, y, x + width, y + height), crowd, area))
+            rows.append((image_rows[image], labels[name], (x, y, x + width, y + height), id_, crowd, area))
 
-        table = np.array(rows, dtype=_ROW)
-        ids = table["id"]
-        boxes = check_boxes(
-            table["box"], sizes[table["image"]], lambda i: (file.path, f"annotations[id={ids[i]}].bbox")
-        )
-        order = np.argsort(table["image"], kind="stable")
         return AnnotatedImages(
             root,
             classes,
-            tuple(names[name] for name in classes),
             [str(id_) for id_ in images],
             files=_find_images(root, split, images, file),
             annotation_files=[str(file.path.relative_to(root))] * len(images),
             sizes=sizes,
-            counts=np.bincount(table["image"], minlength=len(images)),
-            boxes=boxes[order],
-            columns={
-                "labels": table["label"][order],
-                "annotation_id": ids[order],
-                "iscrowd": table["iscrowd"][order],
-                "area": table["area"][order].astype(np.float32),
-            },
+            rows=rows,
+            columns={"annotation_id": "i8", "iscrowd": "?", "area": "f4"},
+            locate=lambda i: (file.path, f"annotations[id={rows[i][3]}].bbox"),
+            category_ids=[names[name] for name in classes],
             annotation_file=file.path,
         )
 

@@ -15,7 +15,7 @@ Array = NDArray[np.float32]
 _Point = Sequence[float]
 
 
-class Part(NamedTuple):
+class _Part(NamedTuple):
     """A part of a figure in its rest pose; x to the right, y down, a figure about 1 high or wide.
 
     Attributes:
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     reach: float = 0.0
 
 
-Figure = dict[str, Part]
+Figure = dict[str, _Part]
 """The parts by name, in the order of painting."""
 
 
@@ -100,13 +100,13 @@ def polygon(*corners: _Point) -> Array:
 
 def _part(
     *, tone: int = 0, parent: str = "", pivot: _Point | None = None, reach: float = 0.0, rounds: int = 3, **outline: Any
-) -> Part:
+) -> _Part:
     """A part as ``figures.toml`` describes it."""
     kinds: dict[str, Callable[..., Array]] = {"ellipse": _ellipse, "limb": limb, "polygon": polygon}
     kinds["smooth"] = functools.partial(smooth, rounds=rounds)
     [(kind, values)] = outline.items()
     start = values[0] if kind == "limb" else (0.0, 0.0)
-    return Part(kinds[kind](*values), tone, parent, pivot or start, reach)
+    return _Part(kinds[kind](*values), tone, parent, pivot or start, reach)
 
 
 FIGURES: dict[str, Figure] = {

@@ -16,19 +16,17 @@ from afrcnn.data.voc import VOCLayout
 
 
 class Layout(Protocol):
-    """What a layout knows of itself."""
+    """What a layout knows of itself.
 
-    @property
-    def name(self) -> str:
-        """Its name in recipes and on the command line."""
+    Attributes:
+        name: its name in recipes and on the command line.
+        signature: what it is recognised by, for messages.
+        linked: the folders, besides those of images, that splits of a dataset share.
+    """
 
-    @property
-    def signature(self) -> str:
-        """What it is recognised by, for messages."""
-
-    @property
-    def linked(self) -> tuple[str, ...]:
-        """The folders, besides those of images, that splits of a dataset share."""
+    name: str
+    signature: str
+    linked: tuple[str, ...]
 
     def recognises(self, root: Path) -> bool:
         """Tell whether a folder has this layout."""

@@ -142,16 +142,10 @@ def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float
 
 
 def _find_place(
-    rng: _Generator,
-    sprite: _Sprite,
-    objects: Sequence[SceneObject],
-    shape: tuple[int, int],
-    overlap: float,
-    cut: float,
-    attempts: int = 20,
+    rng: _Generator, sprite: _Sprite, objects: Sequence[SceneObject], shape: tuple[int, int], overlap: float, cut: float
 ) -> tuple[int, int] | None:
     """A random place where a sprite occludes no object beyond ``overlap`` and leaves the image by at most ``cut``."""
-    for _ in range(attempts):
+    for _ in range(20):
         place = _inside(rng, sprite, shape, cut)
         mask = _mask(sprite, *place, shape)
         inside = np.count_nonzero(mask) / np.count_nonzero(sprite.mask)
@@ -200,17 +194,14 @@ def _figure(
     lightness = rng.uniform(60, 84) if dark_ground else rng.uniform(28, 54)
     hue, chroma = rng.uniform(0, 360), rng.uniform(22, 52)
     second_hue = hue + (rng.uniform(-50, 50) if rng.random() < 0.5 else rng.uniform(120, 240))
-    tones = colours(
-        [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12],
-        [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma],
-        [hue, second_hue, hue, hue],
-    )
+    lightnesses = [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12]
+    tones = colours(lightnesses, [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma], [hue, second_hue, hue, hue])
     painted = tones[[part.tone for part in parts.values()]]
     return _paint([o * scale for o in outlines], painted, light, coat(rng, rng.uniform(0.03, 0.14)))
 
 
 def _obstacle(rng: _Generator, side: float, light: Array) -> _Sprite:
-    """Something that is no object, about ``side`` pixels wide: a post, a board, a stone or foliage."""
+    """Something that is not an object, about ``side`` pixels wide: a post, a board, a stone or foliage."""
     kind = rng.choice(["post", "board", "stone", "foliage"])
     tilt = rng.uniform(-20, 20)
     outlines: list[NDArray[np.floating[Any]]]

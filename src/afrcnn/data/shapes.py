@@ -1,4 +1,4 @@
-"""The generated dataset: drawn scenes in the PASCAL VOC layout, for work without photographs.
+"""The generated dataset: drawn scenes in the PASCAL VOC layout, to try things on without data.
 
 Beyond VOC's fields each object's annotation records its occluded fraction and its bend, so that a detector's
 accuracy can be measured against both.
@@ -131,17 +131,9 @@ def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawin
     image = folder / "JPEGImages" / f"{image_id}.jpg"
     with atomic_write(image, "wb") as file:
         file.write(jpeg.tobytes())
-    objects = [
-        VOCObject(
-            item.name,
-            item.box,
-            difficult=item.occlusion > 0.5,
-            truncated=item.truncated,
-            occluded=item.occlusion > 0.05,
-            occlusion=item.occlusion,
-            bend=item.bend,
-        )
-        for item in scene.objects
-    ]
+    objects = []
+    for item in scene.objects:
+        flags = {"difficult": item.occlusion > 0.5, "truncated": item.truncated, "occluded": item.occlusion > 0.05}
+        objects.append(VOCObject(item.name, item.box, **flags, occlusion=item.occlusion, bend=item.bend))
     annotation, (height, width) = folder / "Annotations" / f"{image_id}.xml", drawing["size"]
     write_annotation(annotation, filename=image.name, height=height, width=width, objects=objects)

@@ -16,12 +16,10 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import defusedxml.ElementTree
-import numpy as np
-import numpy.typing as npt
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages, check_boxes, number_classes
+from afrcnn.data.annotations import AnnotatedImages, number_classes
 from afrcnn.data.image import read_image_size
 
 _LISTS = Path("ImageSets", "Main")
@@ -75,7 +73,7 @@ def read_annotation(path: Path) -> _Annotation:
         ``size`` and ``objects``, with the boxes as they are written: neither checked nor clipped.
 
     Raises:
-        UserError: the file is missing or malformed, lacks a field, or has one that is no number.
+        UserError: the file is missing or malformed, lacks a field, or has one that is not a number.
     """
     root = _parse(path)
     mistake = partial(UserError, file=path, fix="correct the annotation")
@@ -180,7 +178,7 @@ class VOCLayout:
 
     name = "voc"
     signature = "PASCAL VOC's layout (ImageSets/Main/*.txt)"
-    linked = ("Annotations",)
+    linked: tuple[str, ...] = ("Annotations",)
 
     def recognises(self, root: Path) -> bool:
         """Tell whether a folder has this layout; one of several years has it, too, and ``open`` says which to name."""
@@ -206,51 +204,42 @@ class VOCLayout:
         ids = self._read_list(root, split)
         paths = [f"Annotations/{id_}.xml" for id_ in ids]
         annotations = [read_annotation(root / path) for path in paths]
-        objects = [item for annotation in annotations for item in annotation.objects]
-        if classes is None:
-            classes = sorted({item.name for item in objects} | _scan_classes(root, set(ids)))
-        labels = number_classes(classes)
-        files = _find_images(root, ids)
-        sizes = np.array(
-            [
-                annotation.size or read_image_size(root / file)
-                for annotation, file in zip(annotations, files, strict=True)
-            ]
-        )
-        counts = np.array([len(annotation.objects) for annotation in annotations])
-        places = [
-            (root / path, f"object[{n}]")
-            for path, count in zip(paths, counts, strict=True)
-            for n in range(1, count + 1)
+        objects = [
+            (row, n, item)
+            for row, annotation in enumerate(annotations)
+            for n, item in enumerate(annotation.objects, start=1)
         ]
-        for item, (file, place) in zip(objects, places, strict=True):
-            if item.name not in labels:
-                fix = f"correct the name or add it to the classes ({', '.join(classes)})"
-                raise UserError(f"unknown class {item.name!r}", file=file, field=f"{place}/name", fix=fix)
+        if classes is None:
+            classes = sorted({item.name for *_, item in objects} | _scan_classes(root, set(ids)))
+        labels, files = number_classes(classes), _find_images(root, ids)
+        sizes = [known.size or read_image_size(root / file) for known, file in zip(annotations, files, strict=True)]
 
-        columns: dict[str, npt.NDArray[Any]] = {
-            "labels": np.array([labels[item.name] for item in objects], dtype=np.int64),
-            **{flag: np.array([getattr(item, flag) for item in objects], dtype=np.bool_) for flag in _FLAGS},
-        }
-        for key in _EXTRA:
-            values = np.array([getattr(item, key) for item in objects], dtype=np.float32)  # None becomes NaN
-            if np.isfinite(values).any():
-                columns[key] = values
+        def locate(i: int, field: str = "bndbox") -> tuple[Path, str]:
+            row, n, _ = objects[i]
+            return root / paths[row], f"object[{n}]/{field}"
+
+        for i, (*_, item) in enumerate(objects):
+            if item.name not in labels:
+                (file, field), fix = (
+                    locate(i, "name"),
+                    f"correct the name or add it to the classes ({', '.join(classes)})",
+                )
+                raise UserError(f"unknown class {item.name!r}", file=file, field=field, fix=fix)
+        recorded = [key for key in _EXTRA if any(getattr(item, key) is not None for *_, item in objects)]
+        columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
         return AnnotatedImages(
             root,
-            tuple(classes),
-            tuple(labels.values()),
+            classes,
             ids,
             files=files,
             annotation_files=paths,
             sizes=sizes,
-            counts=counts,
-            boxes=check_boxes(
-                [item.box for item in objects],
-                np.repeat(sizes, counts, axis=0),
-                lambda i: (places[i][0], f"{places[i][1]}/bndbox"),
-            ),
+            rows=[
+                (row, labels[item.name], item.box, *(getattr(item, column) for column in columns))
+                for row, _, item in objects
+            ],
             columns=columns,
+            locate=locate,
         )
 
     def split_file(self, root: Path, split: str) -> Path:

@@ -133,7 +133,7 @@ def _connect(backend: Backend) -> AbstractContextManager[object]:
     if backend == "dask":
         from distributed import Client  # noqa: PLC0415
 
-        with suppress(ValueError):  # there is no client yet
+        with suppress(ValueError):  # no client yet
             return nullcontext(Client.current())
         try:
             return Client()  # type: ignore[no-any-return]

@@ -217,7 +217,7 @@ class ProposalStore:
                 prints.append(np.frombuffer(digest, np.uint8))
                 checksums.append(crc32(boxes.tobytes()))
                 counts.append(len(boxes))
-            # From here until the new description is there, the folder is no store.
+            # From here until the new description is there, the folder is not a store.
             (folder / "proposals.json").unlink(missing_ok=True)
             (folder / "scores.npy").unlink(missing_ok=True)
         for name, array in {
