@@ -75,7 +75,9 @@ class AnnotatedImages:
             x1, y1, x2, y2 in pixels, half-open; and its columns.
         columns: what else a target holds of each object: the type of each column, as NumPy writes it, by its name.
         locate: gives the file and the field of the box of row i.
-        category_ids: the ids of the classes 1..K in COCO's files; by default 1..K.
+
+    Attributes:
+        category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
         annotation_file: COCO's JSON file; None in other layouts.
 
     Raises:
@@ -87,19 +89,17 @@ class AnnotatedImages:
         root: Path,
         classes: Sequence[str],
         ids: list[str],
-        *,
         files: list[str],
         annotation_files: list[str],
         sizes: Sequence[tuple[int, int]],
         rows: Sequence[tuple[Any, ...]],
         columns: Mapping[str, str],
         locate: Callable[[int], tuple[Path, str]],
-        category_ids: Sequence[int] | None = None,
-        annotation_file: Path | None = None,
     ) -> None:
         self.root, self.classes, self.ids = root, tuple(classes), ids
-        self.files, self.annotation_files, self.annotation_file = files, annotation_files, annotation_file
-        self.category_ids = tuple(range(1, len(classes) + 1) if category_ids is None else category_ids)
+        self.files, self.annotation_files = files, annotation_files
+        self.category_ids = tuple(range(1, len(classes) + 1))
+        self.annotation_file: Path | None = None
         table = np.array(rows, dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()])
         self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
         boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)

@@ -85,19 +85,16 @@ class COCOLayout:
             area = file.get(annotation, "area", (int, float), at, default=width * height)
             rows.append((image_rows[image], labels[name], (x, y, x + width, y + height), id_, crowd, area))
 
-        return AnnotatedImages(
-            root,
-            classes,
-            [str(id_) for id_ in images],
-            files=_find_images(root, split, images, file),
-            annotation_files=[str(file.path.relative_to(root))] * len(images),
-            sizes=sizes,
-            rows=rows,
-            columns={"annotation_id": "i8", "iscrowd": "?", "area": "f4"},
-            locate=lambda i: (file.path, f"annotations[id={rows[i][3]}].bbox"),
-            category_ids=[names[name] for name in classes],
-            annotation_file=file.path,
-        )
+        ids, files = [str(id_) for id_ in images], _find_images(root, split, images, file)
+        annotation_files = [str(file.path.relative_to(root))] * len(images)
+        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
+
+        def locate(i: int) -> tuple[Path, str]:
+            return file.path, f"annotations[id={rows[i][3]}].bbox"
+
+        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
+        return dataset
 
     def split_file(self, root: Path, split: str) -> Path:
         """Return the file that makes a split."""

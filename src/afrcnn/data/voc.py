@@ -202,8 +202,8 @@ class VOCLayout:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
         """
         ids = self._read_list(root, split)
-        paths = [f"Annotations/{id_}.xml" for id_ in ids]
-        annotations = [read_annotation(root / path) for path in paths]
+        annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
+        annotations = [read_annotation(root / file) for file in annotation_files]
         objects = [
             (row, n, item)
             for row, annotation in enumerate(annotations)
@@ -216,7 +216,7 @@ class VOCLayout:
 
         def locate(i: int, field: str = "bndbox") -> tuple[Path, str]:
             row, n, _ = objects[i]
-            return root / paths[row], f"object[{n}]/{field}"
+            return root / annotation_files[row], f"object[{n}]/{field}"
 
         for i, (*_, item) in enumerate(objects):
             if item.name not in labels:
@@ -227,20 +227,11 @@ class VOCLayout:
                 raise UserError(f"unknown class {item.name!r}", file=file, field=field, fix=fix)
         recorded = [key for key in _EXTRA if any(getattr(item, key) is not None for *_, item in objects)]
         columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
-        return AnnotatedImages(
-            root,
-            classes,
-            ids,
-            files=files,
-            annotation_files=paths,
-            sizes=sizes,
-            rows=[
-                (row, labels[item.name], item.box, *(getattr(item, column) for column in columns))
-                for row, _, item in objects
-            ],
-            columns=columns,
-            locate=locate,
-        )
+        rows = [
+            (row, labels[item.name], item.box, *(getattr(item, column) for column in columns))
+            for row, _, item in objects
+        ]
+        return AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
 
     def split_file(self, root: Path, split: str) -> Path:
         """Return the file that makes a split."""

@@ -89,20 +89,18 @@ class ProposalStore:
         description = self.folder / "proposals.json"
         try:
             header = json.loads(description.read_text(encoding="utf-8"))
-            version = header["format"]
-        except FileNotFoundError as error:
-            raise repeat_error("holds no proposals", file=self.folder) from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise repeat_error("is not a description of proposals", file=description) from error
-        if version != _FORMAT:
-            problem = f"is format {version!r}; this version of afrcnn reads {_FORMAT}"
-            raise repeat_error(problem, file=description, field="format")
-        try:
+            if (version := header["format"]) != _FORMAT:
+                problem = f"is format {version!r}; this version of afrcnn reads {_FORMAT}"
+                raise repeat_error(problem, file=description, field="format")
             self.method: str = header["method"]
             self.parameters: dict[str, Any] = header["parameters"]
             count, total, self.has_scores = header["images"], header["proposals"], header["scores"]
+        except FileNotFoundError as error:
+            raise repeat_error("holds no proposals", file=self.folder) from error
         except KeyError as error:
             raise repeat_error("is missing", file=description, field=error.args[0]) from error
+        except (OSError, ValueError, TypeError) as error:
+            raise repeat_error("is not a description of proposals", file=description) from error
         self.ids: list[str] = self._load("ids", (count,), "U").tolist()
         self._index = {image_id: index for index, image_id in enumerate(self.ids)}
         self._fingerprints = self._load("fingerprints", (count, 16), "u1")
