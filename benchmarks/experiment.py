@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from afrcnn.data.splits import split_open_hidden
+from afrcnn.data.splits import split_by_occlusion
 from afrcnn.detectors.jitter import Pool
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.detect import detect
@@ -211,7 +211,8 @@ def prepare(name: str, recipe: Recipe) -> None:
     if recipe.data.root == original.data.root:
         return
     if name == "open_cards":
-        split_open_hidden(original.data.root, original.data.train_split, out=recipe.data.root)
+        names = recipe.data.train_split, recipe.data.test_split
+        split_by_occlusion(original.data.root, original.data.train_split, names=names, out=recipe.data.root)
     else:
         divide(Path(original.data.root), Path(recipe.data.root))
     assert original.data.proposals is not None and recipe.data.proposals is not None

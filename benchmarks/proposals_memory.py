@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
 from afrcnn.data.target import Target
-from afrcnn.proposals import Proposals, ProposalStore, WithProposals
-from afrcnn.proposals.store import fingerprint
+from afrcnn.proposals.dataset import WithProposals
+from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 
 WORKERS, BATCH, SIDE = 2, 8, 64
 

@@ -16,10 +16,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.detect import evaluate_run
 from afrcnn.evaluation.results import Results, read_results
-from afrcnn.proposals.selective_search import compute
+from afrcnn.proposals.propose import propose as propose_boxes
+from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run
 from afrcnn.training.train import train
@@ -31,7 +32,7 @@ def propose(recipe: Recipe) -> None:
     for split in (recipe.data.train_split, recipe.data.test_split):
         folder = Path(recipe.data.proposals) / f"{split}-{recipe.data.proposal_method}"
         if not (folder / "proposals.json").is_file():
-            compute(open_dataset(recipe.data.root, split), folder)
+            propose_boxes(open_dataset(recipe.data.root, split), folder, SelectiveSearch())
 
 
 def result(recipe: Recipe, folder: Path) -> Results:

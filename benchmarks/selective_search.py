@@ -4,7 +4,7 @@
 
 Takes 20 photographs of each dataset (VOC or COCO layout; by default those beside the checkout, in
 ``../shared/data``), and searches them three times with one job and three times with two. Every timing is a
-whole call of ``afrcnn.proposals.compute``: hashing, searching, journal and store. What is not timed is the
+whole call of ``afrcnn.proposals.propose.propose``: hashing, searching, journal and store. What is not timed is the
 start of the worker processes, once a run of the program (2 to 5 seconds to import torch).
 """
 
@@ -17,16 +17,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset
-from afrcnn.proposals import compute
+from afrcnn.proposals.propose import propose
+from afrcnn.proposals.selective_search import SelectiveSearch
 
 ROUNDS, IMAGES = 3, 20
 SHARED = Path(os.environ.get("AFRCNN_SHARED", Path(__file__).parents[2] / "shared")) / "data"
 
 
 class Head:
-    """The first images of several datasets, as far as ``compute`` looks at them."""
+    """The first images of several datasets, as far as ``propose`` looks at them."""
 
     def __init__(self, datasets: list[DetectionDataset], count: int) -> None:
         self.root = datasets[0].root
@@ -43,7 +44,7 @@ class Head:
 def seconds(images: Head, jobs: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        compute(images, folder, jobs=jobs)  # type: ignore[arg-type]
+        propose(images, folder, SelectiveSearch(), jobs=jobs)  # type: ignore[arg-type]
         return time.perf_counter() - start
 
 

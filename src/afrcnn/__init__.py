@@ -3,9 +3,9 @@
 Each command of the command line is a function of the library:
 
 ====================  ========================================================================
-``afrcnn shapes``     ``afrcnn.data.shapes.generate``
-``afrcnn split``      ``afrcnn.data.splits.split_open_hidden``
-``afrcnn proposals``  ``afrcnn.commands.proposals.prepare``
+``afrcnn shapes``     ``afrcnn.commands.shapes.shapes``
+``afrcnn split``      ``afrcnn.commands.split.split``
+``afrcnn proposals``  ``afrcnn.commands.proposals.proposals``
 ``afrcnn train``      ``afrcnn.recipe.load_recipe``, ``afrcnn.training.train.train``
 ``afrcnn evaluate``   ``afrcnn.evaluation.detect.evaluate_run``
 ``afrcnn predict``    ``afrcnn.commands.predict.predict``; for one array ``afrcnn.commands.predict.detect_image``

@@ -22,7 +22,7 @@ from afrcnn.adversaries.base import Adversary, BoxHeadSpec
 from afrcnn.adversaries.chain import Chain
 from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
 from afrcnn.core.errors import UserError, suggest
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.backbones import BACKBONES, Backbone
 from afrcnn.detectors.jitter import ProposalJitter
@@ -31,7 +31,8 @@ from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
 from afrcnn.detectors.sampling import RoISampler
 from afrcnn.detectors.weights import load_strict, read_state_dict
-from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.proposals.dataset import WithProposals
+from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DetectorRecipe, Recipe, in_one_line
 from afrcnn.run import Run
 

@@ -157,23 +157,10 @@ def _add_shapes(commands: Any) -> None:
 
 
 def _shapes(arguments: argparse.Namespace) -> None:
-    from afrcnn.core.progress import progress
-    from afrcnn.data.shapes import generate
+    from afrcnn.commands.shapes import shapes
 
-    with progress("drawing", arguments.trainval + arguments.test, "image") as report:
-        generate(
-            arguments.folder,
-            trainval=arguments.trainval,
-            test=arguments.test,
-            size=arguments.size,
-            occlusion=arguments.occlusion,
-            deformation=arguments.deformation,
-            seed=arguments.seed,
-            jobs=arguments.jobs,
-            progress=lambda done, _: report(done, ""),
-        )
-    print(f"dataset: {arguments.folder}")
-    print(f"next:    afrcnn proposals {_quoted(arguments.folder)}")
+    names = ("trainval", "test", "size", "occlusion", "deformation", "seed", "jobs")
+    shapes(arguments.folder, **{name: getattr(arguments, name) for name in names})
 
 
 def _add_split(commands: Any) -> None:
@@ -185,9 +172,9 @@ def _add_split(commands: Any) -> None:
         "its training never showed? Shows how many objects of each class are where.",
         epilog="""example:
   afrcnn split cards trainval
-  afrcnn proposals cards --split open_trainval hidden_trainval
+  afrcnn proposals cards --split unoccluded_trainval occluded_trainval
   afrcnn train recipe.yaml --data.root cards \\
-    --data.train_split open_trainval --data.test_split hidden_trainval
+    --data.train_split unoccluded_trainval --data.test_split occluded_trainval
 
 An object is hidden where the box of another one covers more than X of its own.""",
     )
@@ -196,8 +183,8 @@ An object is hidden where the box of another one covers more than X of its own."
     parser.add_argument(
         "--names",
         nargs=2,
-        metavar=("OPEN", "HIDDEN"),
-        help="names of the new splits (default: open_SPLIT hidden_SPLIT)",
+        metavar=("UNOCCLUDED", "OCCLUDED"),
+        help="names of the new splits (default: unoccluded_SPLIT occluded_SPLIT)",
     )
     parser.add_argument("--overlap", type=float, default=0.05, metavar="X", help="from 0 to 1 (default: 0.05)")
     parser.add_argument(
@@ -213,24 +200,10 @@ An object is hidden where the box of another one covers more than X of its own."
 
 
 def _split(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    from afrcnn.commands.split import split
 
-    from afrcnn.data.splits import split_open_hidden
-    from afrcnn.reporting.split_table import split_table
-
-    parts = split_open_hidden(
-        arguments.dataset,
-        arguments.split,
-        names=arguments.names and tuple(arguments.names),
-        overlap=arguments.overlap,
-        layout=arguments.layout,
-        out=arguments.out,
-    )
-    Console().print(split_table(parts))
-    for part in parts:
-        print(f"{part.name}: {part.file}")
-    names = " ".join(shlex.quote(part.name) for part in parts)
-    print(f"next: afrcnn proposals {_quoted(arguments.out or arguments.dataset)} --split {names}")
+    names = ("names", "overlap", "layout", "out")
+    split(arguments.dataset, arguments.split, **{name: getattr(arguments, name) for name in names})
 
 
 def _add_proposals(commands: Any) -> None:
@@ -292,25 +265,10 @@ data.proposal_method: the mode, or the name of what was imported.""",
 
 
 def _proposals(arguments: argparse.Namespace) -> None:
-    from rich.console import Console
+    from afrcnn.commands.proposals import proposals
 
-    from afrcnn.commands.proposals import prepare
-    from afrcnn.reporting.recall_table import recall_table
-
-    for split, store, recall in prepare(
-        arguments.dataset,
-        arguments.split,
-        layout=arguments.layout,
-        out=arguments.out,
-        mode=arguments.mode,
-        jobs=arguments.jobs,
-        backend=arguments.backend,
-        published=arguments.published,
-        method=arguments.method,
-        allow_missing=arguments.allow_missing,
-    ):
-        Console().print(recall_table(recall))
-        print(f"proposals of {split}: {store.folder}", flush=True)
+    names = ("split", "layout", "out", "mode", "jobs", "backend", "published", "method", "allow_missing")
+    proposals(arguments.dataset, **{name: getattr(arguments, name) for name in names})
 
 
 def _add_train(commands: Any) -> None:

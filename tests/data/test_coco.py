@@ -17,7 +17,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.coco import COCOLayout
+
+open_coco = COCOLayout().open
 
 Content = dict[str, list[dict[str, Any]]]
 
@@ -54,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_boxes_go_to_their_images_as_corners(folder: Path) -> None:
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert dataset.ids == ["7", "3", "9"]
     assert [dataset.target(i)["boxes"].tolist() for i in range(3)] == [
         [[10, 5, 20, 25]],
@@ -71,7 +73,7 @@ def test_boxes_go_to_their_images_as_corners(folder: Path) -> None:
 
 
 def test_labels_count_the_categories_in_the_order_of_their_ids(folder: Path) -> None:
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert dataset.classes == ("cat", "dog")
     assert dataset.category_ids == (5, 18)
     assert dataset.target(2)["labels"].tolist() == [2, 1]
@@ -79,13 +81,13 @@ def test_labels_count_the_categories_in_the_order_of_their_ids(folder: Path) -> 
 
 
 def test_given_classes_keep_their_order(folder: Path) -> None:
-    dataset = COCODataset(folder, "val", ["dog", "cat"])
+    dataset = open_coco(folder, "val", ["dog", "cat"])
     assert dataset.category_ids == (18, 5)
     assert dataset.target(2)["labels"].tolist() == [1, 2]
 
 
 def test_crowds_are_flagged_and_areas_are_of_the_mask_or_else_of_the_box(folder: Path) -> None:
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert dataset.target(2)["iscrowd"].tolist() == [True, False]
     assert dataset.target(2)["annotation_id"].tolist() == [1, 4]
     assert dataset.target(2)["area"].tolist() == [900.5, 27]
@@ -94,7 +96,7 @@ def test_crowds_are_flagged_and_areas_are_of_the_mask_or_else_of_the_box(folder:
 
 
 def test_an_image_without_objects_has_empty_fields(folder: Path) -> None:
-    target = COCODataset(folder, "val").target(1)
+    target = open_coco(folder, "val").target(1)
     assert target["boxes"].shape == (0, 4)
     for name, dtype in (("labels", torch.int64), ("iscrowd", torch.bool), ("area", torch.float32)):
         assert target[name].shape == (0,)
@@ -103,7 +105,7 @@ def test_an_image_without_objects_has_empty_fields(folder: Path) -> None:
 
 def test_a_split_without_any_object_is_read(folder: Path) -> None:
     write(folder, content() | {"annotations": []})
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert [len(dataset.target(i)["boxes"]) for i in range(3)] == [0, 0, 0]
 
 
@@ -111,7 +113,7 @@ def test_boxes_within_a_pixel_of_the_image_are_clipped(folder: Path) -> None:
     what = content()
     what["annotations"][0]["bbox"] = [-0.25, -1, 41.25, 31.5]
     write(folder, what)
-    assert COCODataset(folder, "val").target(2)["boxes"][0].tolist() == [0, 0, 40, 30]
+    assert open_coco(folder, "val").target(2)["boxes"][0].tolist() == [0, 0, 40, 30]
 
 
 def test_the_boxes_without_area_in_the_published_files_are_passed_over(folder: Path) -> None:
@@ -119,7 +121,7 @@ def test_the_boxes_without_area_in_the_published_files_are_passed_over(folder: P
     what["images"].append({"id": 200365, "file_name": "000000000003.jpg", "height": 30, "width": 40})
     what["annotations"].append({"id": 918, "image_id": 200365, "category_id": 5, "bbox": [29.65, 8.33, 1.03, 0.0]})
     write(folder, what)
-    assert COCODataset(folder, "val").target(3)["boxes"].shape == (0, 4)
+    assert open_coco(folder, "val").target(3)["boxes"].shape == (0, 4)
 
 
 @pytest.mark.parametrize("file_name", ["elsewhere/x.jpg", "val/part/x.jpg", "part/x.jpg"])
@@ -130,13 +132,13 @@ def test_images_are_found_from_the_folder_or_from_the_split_on(folder: Path, fil
     what = content()
     what["images"][1]["file_name"] = file_name
     write(folder, what)
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert dataset.image_path(1) == path
     assert dataset[1][0].shape == (3, 30, 40)
 
 
 def test_the_annotation_file_is_told(folder: Path) -> None:
-    assert COCODataset(str(folder), "val").annotation_file == folder / "annotations" / "instances_val.json"
+    assert open_coco(folder, "val").annotation_file == folder / "annotations" / "instances_val.json"
 
 
 # Mistakes: each is one line that names the file, the field and the fix.
@@ -169,7 +171,7 @@ def drop(where: str, row: int, key: str) -> Callable[[Content], object]:
         (change("annotations", 1, area="big"), "annotations[id=2].area", "wrong type"),
         (change("annotations", 1, id=1), "annotations[1].id", "the id 1 is given twice"),
         (change("images", 1, id=7), "images[1].id", "the id 7 is given twice"),
-        (change("images", 1, width=0), "images[id=3].width", "0 x 30 is no size"),
+        (change("images", 1, width=0), "images[id=3].width", "0 x 30 is not a valid size"),
         (change("categories", 1, id=18), "categories[1].id", "the id 18 is given twice"),
         (change("categories", 1, name="dog"), "categories", "two categories have the same name"),
         *((drop("annotations", 1, key), f"annotations[{at}].{key}", "is missing")
@@ -179,7 +181,7 @@ def drop(where: str, row: int, key: str) -> Callable[[Content], object]:
         *((drop("categories", 1, key), f"categories[{at}].{key}", "is missing")
           for key, at in (("id", 1), ("name", "id=5"))),
         *((lambda what, key=key: what.pop(key), key, "is missing") for key in ("images", "annotations", "categories")),
-        (lambda what: what["images"].append(3), "images[3]", "is no object"),
+        (lambda what: what["images"].append(3), "images[3]", "is not an object"),
         (lambda what: what["images"].clear(), "images", "the split is empty"),
     ],
 )  # fmt: skip
@@ -190,7 +192,7 @@ def test_a_mistake_in_the_annotations_is_named(
     spoil(what)
     path = write(folder, what)
     with pytest.raises(UserError, match=re.escape(problem)) as error:
-        COCODataset(folder, "val")
+        open_coco(folder, "val")
     assert (error.value.file, error.value.field) == (path, field)
     assert error.value.fix
     assert "\n" not in str(error.value)
@@ -201,7 +203,7 @@ def test_malformed_json_is_named(folder: Path, text: bytes) -> None:
     path = folder / "annotations" / "instances_val.json"
     path.write_bytes(text)
     with pytest.raises(UserError, match=r"cannot be read as JSON|no object with images") as error:
-        COCODataset(folder, "val")
+        open_coco(folder, "val")
     assert error.value.file == path
     assert error.value.fix
 
@@ -209,55 +211,55 @@ def test_malformed_json_is_named(folder: Path, text: bytes) -> None:
 def test_a_missing_split_lists_those_that_are_there(folder: Path) -> None:
     (folder / "annotations" / "instances_train.json").write_text("{}")
     with pytest.raises(UserError, match=r"instances_test\.json: the split is missing; choose one of train, val$"):
-        COCODataset(folder, "test")
+        open_coco(folder, "test")
 
 
 def test_a_missing_image_is_named(folder: Path) -> None:
     path = folder / "val" / "000000000003.jpg"
     path.unlink()
     with pytest.raises(UserError, match=r"images\[id=3\]\.file_name.*the image is missing") as error:
-        COCODataset(folder, "val")
+        open_coco(folder, "val")
     assert error.value.file == path
 
 
 def test_annotated_categories_must_be_among_the_given_classes(folder: Path) -> None:
     with pytest.raises(UserError, match="unknown class 'dog'") as error:
-        COCODataset(folder, "val", ["cat"])
+        open_coco(folder, "val", ["cat"])
     assert error.value.field == "annotations[id=1].category_id"
 
 
 def test_given_classes_must_be_categories_and_differ(folder: Path) -> None:
     with pytest.raises(UserError, match="no category is named 'yak'; choose of cat, dog"):
-        COCODataset(folder, "val", ["cat", "dog", "yak"])
+        open_coco(folder, "val", ["cat", "dog", "yak"])
     with pytest.raises(UserError, match="classes: a class is named twice"):
-        COCODataset(folder, "val", ["cat", "dog", "cat"])
+        open_coco(folder, "val", ["cat", "dog", "cat"])
 
 
 def test_an_image_of_another_size_than_its_annotation_is_named_with_both_files(folder: Path) -> None:
     path = folder / "val" / "000000000003.jpg"
     Image.new("RGB", (40, 31)).save(path)
     with pytest.raises(UserError, match=r"40 x 31 pixels.*instances_val\.json says 40 x 30") as error:
-        COCODataset(folder, "val")[1]
+        open_coco(folder, "val")[1]
     assert error.value.file == path
 
 
 def test_targets_paths_and_sizes_do_not_read_the_image(folder: Path) -> None:
     path = folder / "val" / "000000000007.jpg"
     path.write_bytes(b"no image at all")
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     assert len(dataset.target(0)["boxes"]) == 1
     assert (dataset.image_path(0), dataset.image_size(0)) == (path, (30, 40))
 
 
 def test_transforms_move_boxes(folder: Path) -> None:
-    dataset = COCODataset(folder, "val")
+    dataset = open_coco(folder, "val")
     image, target = v2.Compose([v2.RandomHorizontalFlip(p=1), v2.Resize((60, 120))])(*dataset[0])
     assert image.shape == (3, 60, 120)
     assert target["boxes"].tolist() == [[60, 10, 90, 50]]
 
 
 def test_a_dataset_survives_pickling_for_data_loading_workers(folder: Path) -> None:
-    dataset = pickle.loads(pickle.dumps(COCODataset(folder, "val")))
+    dataset = pickle.loads(pickle.dumps(open_coco(folder, "val")))
     assert dataset.category_ids == (5, 18)
     assert dataset[2][1]["boxes"].tolist() == [[0, 0, 40, 30], [1.5, 2.25, 6, 8.25]]
 
@@ -268,14 +270,14 @@ def test_the_content_of_the_file_is_let_go(folder: Path) -> None:
     row = what["annotations"][1] | {"segmentation": [[1.5] * 500]}
     what["annotations"] = [row | {"id": id_} for id_ in range(2000)]
     write(folder, what)
-    assert len(pickle.dumps(COCODataset(folder, "val"))) < 50 * 2000
+    assert len(pickle.dumps(open_coco(folder, "val"))) < 50 * 2000
 
 
 @pytest.mark.parametrize("split", ["train2017", "val2017"])
 def test_real_annotations_are_read_whole(shared: Path, split: str) -> None:
     """Against the file itself, image by image."""
     root = shared / "data" / "tiny_coco"
-    dataset = COCODataset(root, split)
+    dataset = open_coco(root, split)
     what = json.loads((root / "annotations" / f"instances_{split}.json").read_text())
     assert len(dataset.classes) == 80
     assert dataset.category_ids[-1] == 90

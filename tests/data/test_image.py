@@ -1,4 +1,4 @@
-"""Reading photographs: every format becomes RGB, and no broken file becomes a picture."""
+"""Reading images: every format becomes RGB, and no broken file becomes a picture."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_truncated_image_of_another_format_is_named_with_its_file(tmp_path: Pa
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"\xff\xd8\xff\xe0", b"<html></html>", b"\x89PNG\r\n\x1a\n\0"])
 @pytest.mark.parametrize("read", [read_image, read_image_size])
-def test_what_is_no_image_is_named_with_its_file(tmp_path: Path, content: bytes, read: object) -> None:
+def test_what_is_not_an_image_is_named_with_its_file(tmp_path: Path, content: bytes, read: object) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(content)
     with pytest.raises(UserError, match="cannot be decoded") as error:

@@ -1,12 +1,12 @@
-"""Which objects others overlap, against pixels and against counts that others published of real photographs."""
+"""Which objects others overlap, against pixels and against published counts of real images."""
 
 import numpy as np
 import pytest
 import torch
 from torchvision import tv_tensors
 
-from afrcnn.data import open_dataset
-from afrcnn.data.overlap import covered, overlapped
+from afrcnn.data.layouts import open_dataset
+from afrcnn.data.overlap import intersection_over_foreground, overlapped
 
 
 def target(boxes, **columns):
@@ -18,7 +18,7 @@ def target(boxes, **columns):
     }
 
 
-def test_shares_are_those_of_the_pixels():
+def test_iof_is_that_of_the_pixels():
     rng = np.random.default_rng(0)
     corner = rng.integers(0, 20, (40, 2))
     boxes = np.hstack([corner, corner + rng.integers(1, 12, (40, 2))])
@@ -26,20 +26,21 @@ def test_shares_are_those_of_the_pixels():
     for mask, (x1, y1, x2, y2) in zip(pixels, boxes, strict=True):
         mask[y1:y2, x1:x2] = True
     expected = [[(one & other).sum() / one.sum() for other in pixels] for one in pixels]
-    np.testing.assert_allclose(covered(*(torch.from_numpy(boxes).double(),) * 2).numpy(), expected, rtol=1e-12)
+    boxes = torch.from_numpy(boxes).double()
+    np.testing.assert_allclose(intersection_over_foreground(boxes, boxes).numpy(), expected, rtol=1e-12)
 
 
-def test_the_share_of_ones_own_box_counts_not_that_of_the_other():
+def test_the_fraction_of_the_objects_own_box_counts_not_that_of_the_other():
     assert overlapped(target([[0, 0, 10, 10], [0, 0, 100, 100]])).tolist() == [True, False]
 
 
-def test_a_share_of_just_the_limit_is_in_the_open():
+def test_an_object_overlapped_by_just_the_limit_is_unoccluded():
     boxes = [[0, 0, 20, 10], [19, 0, 39, 10]]
     assert overlapped(target(boxes), overlap=0.05).tolist() == [False, False]
     assert overlapped(target(boxes), overlap=0.049).tolist() == [True, True]
 
 
-def test_two_small_shares_do_not_add_up():
+def test_two_small_overlaps_do_not_add_up():
     assert not overlapped(target([[0, 0, 100, 10], [0, 0, 4, 50], [96, 0, 100, 50]]))[0]
 
 
@@ -50,15 +51,15 @@ def test_equal_boxes_overlap_each_other_and_a_lone_one_nothing():
 
 
 def test_crowds_neither_overlap_nor_are_overlapped():
-    found = overlapped(target([[0, 0, 50, 50], [0, 0, 90, 90], [10, 10, 20, 20]], iscrowd=[False, True, False]))
-    assert found.tolist() == [False, False, True]
+    flags = overlapped(target([[0, 0, 50, 50], [0, 0, 90, 90], [10, 10, 20, 20]], iscrowd=[False, True, False]))
+    assert flags.tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize(
-    ("name", "objects", "hidden", "images", "open_images"),
+    ("name", "objects", "occluded", "images", "unoccluded_images"),
     [("cards", 527, 126, 296, 235), ("fruit", 465, 281, 240, 150), ("bccd", 3941, 2402, 292, None)],
 )
-def test_counts_on_real_photographs_are_those_of_their_readme(shared, name, objects, hidden, images, open_images):
+def test_counts_on_real_images_are_those_of_their_readme(shared, name, objects, occluded, images, unoccluded_images):
     """The README takes VOC's corners for continuous coordinates: a box is a pixel narrower and lower than here."""
     dataset = open_dataset(shared / "data" / name, "trainval")
     flags = []
@@ -66,6 +67,6 @@ def test_counts_on_real_photographs_are_those_of_their_readme(shared, name, obje
         annotation = dataset.target(index)
         boxes = annotation["boxes"]
         flags.append(overlapped({"boxes": tv_tensors.wrap(boxes + torch.tensor([1.0, 1, 0, 0]), like=boxes)}))
-    assert (sum(map(len, flags)), sum(int(own.sum()) for own in flags), len(flags)) == (objects, hidden, images)
-    if open_images is not None:
-        assert sum(not own.any() for own in flags) == open_images
+    assert (sum(map(len, flags)), sum(int(flag.sum()) for flag in flags), len(flags)) == (objects, occluded, images)
+    if unoccluded_images is not None:
+        assert sum(not flag.any() for flag in flags) == unoccluded_images

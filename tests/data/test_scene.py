@@ -5,7 +5,7 @@ import pytest
 
 from afrcnn.data import scene
 from afrcnn.data.figures import CLASSES
-from afrcnn.data.scene import MOST_HIDDEN, Scene, draw_scene
+from afrcnn.data.scene import MOST_OCCLUDED, Scene, draw_scene
 
 
 def draw(number: int, size: int | tuple[int, int] = 96, **strength: float) -> Scene:
@@ -35,7 +35,7 @@ def test_every_scene_has_one_to_five_objects() -> None:
 def test_without_occlusion_every_object_is_whole() -> None:
     for i in range(25):
         for item in draw(i, occlusion=0.0).objects:
-            assert item.hidden == 0 and not item.truncated
+            assert item.occlusion == 0 and not item.truncated
             np.testing.assert_array_equal(item.visible, item.amodal)
 
 
@@ -43,11 +43,11 @@ def test_without_deformation_every_bend_is_zero() -> None:
     assert all(item.bend == 0 for i in range(10) for item in draw(i, deformation=0.0).objects)
 
 
-def test_more_occlusion_hides_more_and_never_too_much() -> None:
-    hidden = [[o.hidden for i in range(40) for o in draw(i, 64, occlusion=k).objects] for k in (0.0, 0.5, 1.0)]
-    none, half, full = (np.mean(values) for values in hidden)
+def test_more_occlusion_occludes_more_and_never_too_much() -> None:
+    occlusions = [[o.occlusion for i in range(40) for o in draw(i, 64, occlusion=k).objects] for k in (0.0, 0.5, 1.0)]
+    none, half, full = (np.mean(values) for values in occlusions)
     assert none == 0 and 0.05 < half < full - 0.05
-    assert max(max(values) for values in hidden) <= MOST_HIDDEN
+    assert max(max(values) for values in occlusions) <= MOST_OCCLUDED
 
 
 def test_more_deformation_bends_in_proportion() -> None:
@@ -57,7 +57,7 @@ def test_more_deformation_bends_in_proportion() -> None:
     assert rest == 0 and full > 10 and 0.4 < half / full < 0.6
 
 
-def test_the_hidden_fraction_is_that_of_a_map_of_the_front_most_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_occluded_fraction_is_that_of_a_map_of_the_front_most_layer(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = []
     lay = scene._lay
 
@@ -80,9 +80,9 @@ def test_the_hidden_fraction_is_that_of_a_map_of_the_front_most_layer(monkeypatc
         for item in drawn.objects:
             (number,) = (n for n, alone in enumerate(layers) if np.array_equal(alone, item.amodal))
             np.testing.assert_array_equal(item.visible, front == number)
-            assert item.hidden == pytest.approx(1 - (front == number).sum() / layers[number].sum(), abs=1e-12)
-            compared += item.hidden > 0.05
-    assert compared > 15, "scenes with hidden objects were compared"
+            assert item.occlusion == pytest.approx(1 - (front == number).sum() / layers[number].sum(), abs=1e-12)
+            compared += item.occlusion > 0.05
+    assert compared > 15, "scenes with occluded objects were compared"
 
 
 def test_boxes_are_tight_around_what_is_visible() -> None:

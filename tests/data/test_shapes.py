@@ -6,9 +6,9 @@ import pytest
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.figures import CLASSES
+from afrcnn.data.layouts import open_dataset
 from afrcnn.data.scene import draw_scene
 from afrcnn.data.shapes import generate
-from afrcnn.data.voc import VOCDataset
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -37,9 +37,9 @@ def test_the_number_of_images_does_not_change_an_image(tmp_path: Path) -> None:
 
 def test_the_voc_reader_finds_the_scenes_as_they_were_drawn(tmp_path: Path) -> None:
     small(tmp_path, trainval=12, test=3, size=96, occlusion=0.6, deformation=0.8)
-    hidden_seen = []
+    seen = []
     for number, (split, count) in enumerate((("trainval", 12), ("test", 3))):
-        dataset = VOCDataset(tmp_path, split, classes=CLASSES)
+        dataset = open_dataset(tmp_path, split, classes=CLASSES)
         assert len(dataset) == count
         for i in range(count):
             drawn = draw_scene(np.random.default_rng((3, number, i)), 96, occlusion=0.6, deformation=0.8)
@@ -47,14 +47,14 @@ def test_the_voc_reader_finds_the_scenes_as_they_were_drawn(tmp_path: Path) -> N
             assert np.abs(image.numpy().transpose(1, 2, 0) - drawn.image.astype(float)).mean() < 8, "JPEG loses little"
             assert [CLASSES[label - 1] for label in target["labels"]] == [o.name for o in drawn.objects]
             assert target["boxes"].tolist() == [[*map(float, o.box)] for o in drawn.objects]
-            hidden = np.array([o.hidden for o in drawn.objects])
-            np.testing.assert_allclose(target["hidden"], hidden, rtol=1e-6)
+            occlusion = np.array([o.occlusion for o in drawn.objects])
+            np.testing.assert_allclose(target["occlusion"], occlusion, rtol=1e-6)
             np.testing.assert_allclose(target["bend"], [o.bend for o in drawn.objects], rtol=1e-6)
-            np.testing.assert_array_equal(target["occluded"], hidden > 0.05)
-            np.testing.assert_array_equal(target["difficult"], hidden > 0.5)
+            np.testing.assert_array_equal(target["occluded"], occlusion > 0.05)
+            np.testing.assert_array_equal(target["difficult"], occlusion > 0.5)
             np.testing.assert_array_equal(target["truncated"], [o.truncated for o in drawn.objects])
-            hidden_seen.extend(hidden)
-    assert max(hidden_seen) > 0.5 and min(hidden_seen) <= 0.05, "both kinds were read"
+            seen.extend(occlusion)
+    assert max(seen) > 0.5 and min(seen) <= 0.05, "both kinds were read"
 
 
 @pytest.mark.parametrize("trainval", [2, 11])
@@ -88,7 +88,7 @@ def test_a_generation_that_was_killed_leaves_no_split_and_can_be_repeated(tmp_pa
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["photograph.jpg", "shapes.json", "ImageSets/Main/test.txt"])
+@pytest.mark.parametrize("name", ["image.jpg", "shapes.json", "ImageSets/Main/test.txt"])
 def test_nothing_is_written_over_a_strangers_folder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text('{"shapes": 1}')

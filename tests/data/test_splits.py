@@ -1,4 +1,4 @@
-"""Splits into images in the open and the others."""
+"""Splits by occlusion: images whose objects are all unoccluded, and the others."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
-from afrcnn.data.splits import split_open_hidden
+from afrcnn.data.layouts import open_dataset
+from afrcnn.data.splits import split_by_occlusion
 from afrcnn.data.voc import VOCObject, write_annotation
 
 APART = [("cat", (0, 0, 10, 10)), ("dog", (20, 20, 30, 30))]
@@ -68,39 +68,39 @@ def everything(root):
     return {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_images_with_an_overlapped_object_go_to_the_hidden_part(voc):
-    in_the_open, hidden = split_open_hidden(voc, "all")
-    assert open_dataset(voc, "open_all").ids == in_the_open.ids == ["a", "empty", "d"]
-    assert open_dataset(voc, "hidden_all").ids == hidden.ids == ["c", "b"]
-    assert (in_the_open.objects, in_the_open.overlapped) == ({"cat": 2, "dog": 2}, {"cat": 0, "dog": 0})
-    assert (hidden.objects, hidden.overlapped) == ({"cat": 2, "dog": 2}, {"cat": 2, "dog": 2})
+def test_images_with_an_overlapped_object_go_to_the_occluded_split(voc):
+    unoccluded, occluded = split_by_occlusion(voc, "all")
+    assert open_dataset(voc, "unoccluded_all").ids == unoccluded.ids == ["a", "empty", "d"]
+    assert open_dataset(voc, "occluded_all").ids == occluded.ids == ["c", "b"]
+    assert (unoccluded.objects, unoccluded.overlapped) == ({"cat": 2, "dog": 2}, {"cat": 0, "dog": 0})
+    assert (occluded.objects, occluded.overlapped) == ({"cat": 2, "dog": 2}, {"cat": 2, "dog": 2})
 
 
 def test_the_same_again_writes_the_same_and_another_split_of_that_name_stays(voc):
-    split_open_hidden(voc, "all")
+    split_by_occlusion(voc, "all")
     before = everything(voc)
-    split_open_hidden(voc, "all")
+    split_by_occlusion(voc, "all")
     assert everything(voc) == before
     (voc / "ImageSets" / "Main" / "mine.txt").write_text("a\n")
     before = everything(voc)
     with pytest.raises(UserError, match=r"mine\.txt: another split has this name"):
-        split_open_hidden(voc, "all", names=("new", "mine"))
+        split_by_occlusion(voc, "all", names=("new", "mine"))
     assert everything(voc) == before
 
 
-def test_the_share_of_overlap_is_the_callers(voc):
-    with pytest.raises(UserError, match="none in hidden_all"):
-        split_open_hidden(voc, "all", overlap=0.5)  # the pile covers just half of each
-    assert split_open_hidden(voc, "all", overlap=0.49)[1].ids == ["c", "b"]
-    with pytest.raises(UserError, match="no share"):
-        split_open_hidden(voc, "all", overlap=5)
+def test_the_limit_of_overlap_is_the_callers(voc):
+    with pytest.raises(UserError, match="none in occluded_all"):
+        split_by_occlusion(voc, "all", overlap=0.5)  # the pile covers just half of each
+    assert split_by_occlusion(voc, "all", overlap=0.49)[1].ids == ["c", "b"]
+    with pytest.raises(UserError, match="not a valid fraction"):
+        split_by_occlusion(voc, "all", overlap=5)
 
 
-def test_a_class_that_one_part_lacks_is_refused_and_nothing_written(tmp_path):
+def test_a_class_that_one_split_lacks_is_refused_and_nothing_written(tmp_path):
     root = write_voc(tmp_path / "voc", a=[*APART, ("owl", (31, 31, 39, 39))], b=PILE)
     before = everything(root)
-    with pytest.raises(UserError, match=r"class owl are in images of open_all, none in hidden_all"):
-        split_open_hidden(root, "all", out=tmp_path / "new")
+    with pytest.raises(UserError, match=r"class owl are in images of unoccluded_all, none in occluded_all"):
+        split_by_occlusion(root, "all", out=tmp_path / "new")
     assert everything(root) == before
     assert not (tmp_path / "new").exists()
 
@@ -108,9 +108,9 @@ def test_a_class_that_one_part_lacks_is_refused_and_nothing_written(tmp_path):
 def test_another_folder_gets_a_dataset_of_links_and_the_original_stays(voc, tmp_path):
     before = everything(voc)
     for _ in range(2):
-        split_open_hidden(voc, "all", out=tmp_path / "new")
+        split_by_occlusion(voc, "all", out=tmp_path / "new")
     assert everything(voc) == before
-    dataset = open_dataset(tmp_path / "new", "hidden_all")
+    dataset = open_dataset(tmp_path / "new", "occluded_all")
     assert dataset.ids == ["c", "b"]
     image, target = dataset[0]
     assert image.shape == (3, 40, 40)
@@ -118,13 +118,13 @@ def test_another_folder_gets_a_dataset_of_links_and_the_original_stays(voc, tmp_
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_coco_parts_keep_all_that_the_file_says_and_crowds_are_not_open(coco, tmp_path, elsewhere):
+def test_coco_splits_keep_all_that_the_file_says_and_crowds_are_not_unoccluded(coco, tmp_path, elsewhere):
     original = json.loads((coco / "annotations" / "instances_val.json").read_text())
     root = tmp_path / "new" if elsewhere else coco
-    parts = split_open_hidden(coco, "val", out=root)
-    assert [part.ids for part in parts] == [["2"], ["5", "9"]]
-    assert parts[1].objects == {"dog": 2, "cat": 2}  # without the crowd
-    written = [json.loads(part.file.read_text()) for part in parts]
+    splits = split_by_occlusion(coco, "val", out=root)
+    assert [new.ids for new in splits] == [["2"], ["5", "9"]]
+    assert splits[1].objects == {"dog": 2, "cat": 2}  # without the crowd
+    written = [json.loads(new.file.read_text()) for new in splits]
     for key in ("images", "annotations"):
         both = sorted((item for content in written for item in content[key]), key=lambda item: item["id"])
         for item in both:
@@ -133,17 +133,17 @@ def test_coco_parts_keep_all_that_the_file_says_and_crowds_are_not_open(coco, tm
         assert both == sorted(original[key], key=lambda item: item["id"])
     for content in written:
         assert all(content[key] == original[key] for key in ("info", "licenses", "categories"))
-    for part in parts:
-        dataset = open_dataset(root, part.name)
-        assert dataset.ids == part.ids
+    for new in splits:
+        dataset = open_dataset(root, new.name)
+        assert dataset.ids == new.ids
         assert dataset.classes == ("dog", "cat")
         assert dataset[0][0].shape == (3, 40, 40)
 
 
-def test_cards_have_both_parts(shared, tmp_path):
-    in_the_open, hidden = split_open_hidden(shared / "data" / "cards", "trainval", out=tmp_path / "cards")
+def test_cards_have_both_splits(shared, tmp_path):
+    unoccluded, occluded = split_by_occlusion(shared / "data" / "cards", "trainval", out=tmp_path / "cards")
     dataset = open_dataset(shared / "data" / "cards", "trainval")
-    assert sorted(in_the_open.ids + hidden.ids) == sorted(dataset.ids)
-    assert sum(in_the_open.overlapped.values()) == 0
-    assert all(count > 0 for part in (in_the_open, hidden) for count in part.objects.values())
-    assert len(open_dataset(tmp_path / "cards", "hidden_trainval")) == len(hidden.ids)
+    assert sorted(unoccluded.ids + occluded.ids) == sorted(dataset.ids)
+    assert sum(unoccluded.overlapped.values()) == 0
+    assert all(count > 0 for new in (unoccluded, occluded) for count in new.objects.values())
+    assert len(open_dataset(tmp_path / "cards", "occluded_trainval")) == len(occluded.ids)

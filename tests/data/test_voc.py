@@ -16,7 +16,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.voc import VOCDataset, VOCObject, read_annotation, write_annotation
+from afrcnn.data.voc import VOCLayout, VOCObject, read_annotation, write_annotation
+
+open_voc = VOCLayout().open
 
 SIZE = "<size><width>40</width><height>30</height><depth>3</depth></size>"
 
@@ -48,7 +50,7 @@ def annotate(folder: Path, content: str) -> Path:
 
 
 def test_inclusive_pixels_from_1_become_half_open_pixels_from_0(folder: Path) -> None:
-    image, target = VOCDataset(folder, "train")[0]
+    image, target = open_voc(folder, "train")[0]
     assert isinstance(image, tv_tensors.Image)
     assert image.shape == (3, 30, 40)
     assert image.dtype == torch.uint8
@@ -62,7 +64,7 @@ def test_inclusive_pixels_from_1_become_half_open_pixels_from_0(folder: Path) ->
 
 
 def test_an_image_without_objects_has_empty_boxes_and_labels(folder: Path) -> None:
-    target = VOCDataset(folder, "train").target(1)
+    target = open_voc(folder, "train").target(1)
     assert target["boxes"].shape == (0, 4)
     for name, dtype in (("labels", torch.int64), ("difficult", torch.bool)):
         assert target[name].shape == (0,)
@@ -70,7 +72,7 @@ def test_an_image_without_objects_has_empty_boxes_and_labels(folder: Path) -> No
 
 
 def test_a_dataset_is_a_sequence(folder: Path) -> None:
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     assert [target["image_id"] for _, target in dataset] == dataset.ids == ["a", "b"]
     assert dataset.target(-2)["boxes"].tolist() == dataset.target(0)["boxes"].tolist()
     with pytest.raises(IndexError):
@@ -80,7 +82,7 @@ def test_a_dataset_is_a_sequence(folder: Path) -> None:
 def test_flags_are_false_where_they_are_absent(folder: Path) -> None:
     flags = "<difficult>1</difficult><truncated>0</truncated><occluded>1</occluded>"
     annotate(folder, SIZE + thing() + thing(more=flags) + thing(more="<difficult/>"))
-    target = VOCDataset(folder, "train").target(0)
+    target = open_voc(folder, "train").target(0)
     assert target["difficult"].tolist() == [False, True, False]
     assert target["truncated"].tolist() == [False, False, False]
     assert target["occluded"].tolist() == [False, True, False]
@@ -89,48 +91,48 @@ def test_flags_are_false_where_they_are_absent(folder: Path) -> None:
 def test_parts_of_a_person_are_not_objects(folder: Path) -> None:
     part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>"
     annotate(folder, SIZE + thing("person", (5, 5, 9, 9), more=part))
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     assert dataset.classes == ("person",)
     assert dataset.target(0)["boxes"].tolist() == [[4, 4, 9, 9]]
 
 
 def test_fractional_coordinates_are_kept(folder: Path) -> None:
     annotate(folder, SIZE + thing(box=("1.5", "2.25", "30.125", "20")))
-    assert VOCDataset(folder, "train").target(0)["boxes"].tolist() == [[0.5, 1.25, 30.125, 20]]
+    assert open_voc(folder, "train").target(0)["boxes"].tolist() == [[0.5, 1.25, 30.125, 20]]
 
 
 def test_boxes_within_a_pixel_of_the_image_are_clipped(folder: Path) -> None:
     annotate(folder, SIZE + thing(box=(0, 0, 41, 31)))  # counted from 0, and rounded up
-    assert VOCDataset(folder, "train").target(0)["boxes"].tolist() == [[0, 0, 40, 30]]
+    assert open_voc(folder, "train").target(0)["boxes"].tolist() == [[0, 0, 40, 30]]
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>0</height></size>"])
 def test_without_a_size_the_header_of_the_image_tells_it(folder: Path, size: str) -> None:
     annotate(folder, size + thing())
-    assert VOCDataset(folder, "train").image_size(0) == (30, 40)
+    assert open_voc(folder, "train").image_size(0) == (30, 40)
 
 
 def test_classes_are_those_of_the_whole_folder_in_alphabetical_order(folder: Path) -> None:
     (folder / "Annotations" / "c.xml").write_text(f"<annotation>{SIZE}{thing('bee')}</annotation>")
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     assert dataset.classes == ("bee", "cat", "dog")
     assert dataset.target(0)["labels"].tolist() == [2, 3]
 
 
 def test_given_classes_keep_their_order(folder: Path) -> None:
-    assert VOCDataset(folder, "train", ["dog", "cow", "cat"]).target(0)["labels"].tolist() == [3, 1]
+    assert open_voc(folder, "train", ["dog", "cow", "cat"]).target(0)["labels"].tolist() == [3, 1]
 
 
 def test_the_second_column_of_lists_by_class_is_passed_over(folder: Path) -> None:
     (folder / "ImageSets/Main/cat_train.txt").write_text("a  1\nb -1\n")
-    assert VOCDataset(folder, "cat_train").ids == ["a", "b"]
+    assert open_voc(folder, "cat_train").ids == ["a", "b"]
 
 
 def test_ids_may_hold_spaces_and_dots(folder: Path) -> None:
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
         (folder / kind / f"a.{suffix}").rename(folder / kind / f"my cat.v2.{suffix}")
     (folder / "ImageSets/Main/train.txt").write_text("\ufeffmy cat.v2\r\n\r\n", encoding="utf-8")
-    assert VOCDataset(folder, "train").image_path(0) == folder / "JPEGImages" / "my cat.v2.jpg"
+    assert open_voc(folder, "train").image_path(0) == folder / "JPEGImages" / "my cat.v2.jpg"
 
 
 @pytest.mark.parametrize("suffix", [".jpeg", ".png", ".JPG"])
@@ -139,7 +141,7 @@ def test_images_of_other_suffixes_are_found(folder: Path, suffix: str) -> None:
     Image.open(path).save(path.with_suffix(".tmp"), "PNG")
     path.unlink()
     path.with_suffix(".tmp").rename(path.with_suffix(suffix))
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     assert dataset.image_path(0) == path.with_suffix(suffix)
     assert dataset[0][0].shape == (3, 30, 40)
 
@@ -153,7 +155,7 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
             difficult=bool(i % 2),
             truncated=bool(i // 2 % 2),
             occluded=bool(i // 4 % 2),
-            hidden=None if i == 3 else random.random(),
+            occlusion=None if i == 3 else random.random(),
             bend=None if i == 5 else random.uniform(-90, 90),
         )
         for i, name in enumerate(["cat", "<dog & co>", "été", "a b", "1", "x"] * 3)
@@ -161,8 +163,8 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
     write_annotation(tmp_path / "new" / "a.xml", filename="a.jpg", height=480, width=640, objects=objects)
     annotation = read_annotation(tmp_path / "new" / "a.xml")
     assert annotation.size == (480, 640)
-    assert [(o.name, o.difficult, o.truncated, o.occluded, o.hidden, o.bend) for o in annotation.objects] == [
-        (o.name, o.difficult, o.truncated, o.occluded, o.hidden, o.bend) for o in objects
+    assert [(o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in annotation.objects] == [
+        (o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in objects
     ]
     boxes = np.array([o.box for o in annotation.objects], dtype=np.float32)
     assert np.array_equal(boxes, np.array([o.box for o in objects], dtype=np.float32))
@@ -170,10 +172,10 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
 
 def test_what_is_recorded_of_objects_is_in_the_target_and_nan_where_unknown(folder: Path) -> None:
     box = (1.0, 2.0, 30.0, 20.0)
-    objects = [VOCObject("cat", box, hidden=0.25, bend=-12.5), VOCObject("cat", box)]
+    objects = [VOCObject("cat", box, occlusion=0.25, bend=-12.5), VOCObject("cat", box)]
     write_annotation(folder / "Annotations/a.xml", filename="a.jpg", height=30, width=40, objects=objects)
-    dataset = VOCDataset(folder, "train")
-    for name, value in (("hidden", 0.25), ("bend", -12.5)):
+    dataset = open_voc(folder, "train")
+    for name, value in (("occlusion", 0.25), ("bend", -12.5)):
         column = dataset.target(0)[name]
         assert column.dtype == torch.float32
         assert column[0] == value
@@ -181,8 +183,8 @@ def test_what_is_recorded_of_objects_is_in_the_target_and_nan_where_unknown(fold
         assert dataset.target(1)[name].shape == (0,)
 
 
-def test_plain_annotations_have_neither_hidden_nor_bend(folder: Path) -> None:
-    assert not {"hidden", "bend"} & VOCDataset(folder, "train").target(0).keys()
+def test_plain_annotations_have_neither_occlusion_nor_bend(folder: Path) -> None:
+    assert not {"occlusion", "bend"} & open_voc(folder, "train").target(0).keys()
 
 
 # Mistakes: each is one line that names the file, the field and the fix.
@@ -213,7 +215,7 @@ CORNERS = "<xmin>1</xmin><ymin>1</ymin><xmax>9</xmax>"
 def test_a_mistake_in_an_object_is_named(folder: Path, content: str, field: str, problem: str) -> None:
     path = annotate(folder, SIZE + content)
     with pytest.raises(UserError, match=re.escape(problem)) as error:
-        VOCDataset(folder, "train", ["cat"])
+        open_voc(folder, "train", ["cat"])
     assert (error.value.file, error.value.field) == (path, field)
     assert error.value.fix
     assert "\n" not in str(error.value)
@@ -239,7 +241,7 @@ def test_a_malformed_or_hostile_annotation_is_named(folder: Path, content: bytes
     path = folder / "Annotations" / "a.xml"
     path.write_bytes(content)
     with pytest.raises(UserError, match=problem) as error:
-        VOCDataset(folder, "train")
+        open_voc(folder, "train")
     assert error.value.file == path
     assert error.value.fix
 
@@ -265,7 +267,7 @@ def test_a_mistake_in_the_folder_is_named(
 ) -> None:
     spoil(folder)
     with pytest.raises(UserError, match=problem) as error:
-        VOCDataset(folder, "train")
+        open_voc(folder, "train")
     assert error.value.file == folder / file
     assert error.value.fix
 
@@ -274,7 +276,7 @@ def test_splits_by_class_are_not_offered(folder: Path) -> None:
     for name in ("val", "cat_train", "cat_val"):
         (folder / "ImageSets/Main" / f"{name}.txt").write_text("a 1\n")
     with pytest.raises(UserError, match=r"choose one of train, val$"):
-        VOCDataset(folder, "test")
+        open_voc(folder, "test")
 
 
 def test_a_folder_of_several_years_says_which_to_name(folder: Path) -> None:
@@ -282,26 +284,26 @@ def test_a_folder_of_several_years_says_which_to_name(folder: Path) -> None:
     year.mkdir(parents=True)
     (folder / "ImageSets").rename(year / "ImageSets")
     with pytest.raises(UserError, match=re.escape(str(year))):
-        VOCDataset(folder / "VOCdevkit", "train")
+        open_voc(folder / "VOCdevkit", "train")
 
 
 def test_a_class_given_twice_is_refused(folder: Path) -> None:
     with pytest.raises(UserError, match="classes: a class is named twice"):
-        VOCDataset(folder, "train", ["cat", "dog", "cat"])
+        open_voc(folder, "train", ["cat", "dog", "cat"])
 
 
 def test_an_image_of_another_size_than_its_annotation_is_named_with_both_files(folder: Path) -> None:
     path = folder / "JPEGImages" / "a.jpg"
     Image.new("RGB", (30, 40)).save(path)
     with pytest.raises(UserError, match=r"30 x 40 pixels.*a\.xml says 40 x 30") as error:
-        VOCDataset(folder, "train")[0]
+        open_voc(folder, "train")[0]
     assert error.value.file == path
 
 
 def test_targets_paths_and_sizes_do_not_read_the_image(folder: Path) -> None:
     path = folder / "JPEGImages" / "a.jpg"
     path.write_bytes(b"no image at all")
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     assert len(dataset.target(0)["boxes"]) == 2
     assert (dataset.image_path(0), dataset.image_size(0)) == (path, (30, 40))
     with pytest.raises(UserError, match="cannot be decoded"):
@@ -309,7 +311,7 @@ def test_targets_paths_and_sizes_do_not_read_the_image(folder: Path) -> None:
 
 
 def test_changing_a_target_leaves_the_dataset_as_it_was(folder: Path) -> None:
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     target = dataset.target(0)
     target["boxes"].zero_()
     target["labels"].zero_()
@@ -321,14 +323,14 @@ def test_changing_a_target_leaves_the_dataset_as_it_was(folder: Path) -> None:
 
 
 def test_a_flip_moves_boxes(folder: Path) -> None:
-    dataset = VOCDataset(folder, "train")
+    dataset = open_voc(folder, "train")
     image, target = v2.RandomHorizontalFlip(p=1)(*dataset[0])
     assert target["boxes"].tolist() == [[20, 5, 30, 25], [0, 0, 40, 30]]
     assert torch.equal(image, dataset[0][0].flip(-1))
 
 
 def test_a_resize_moves_boxes(folder: Path) -> None:
-    image, target = v2.Resize((60, 120))(*VOCDataset(folder, "train")[0])
+    image, target = v2.Resize((60, 120))(*open_voc(folder, "train")[0])
     assert image.shape == (3, 60, 120)
     assert target["boxes"].tolist() == [[30, 10, 60, 50], [0, 0, 120, 60]]
     assert target["boxes"].canvas_size == (60, 120)
@@ -339,7 +341,7 @@ def test_a_crop_moves_boxes_and_drops_those_outside_with_their_labels(folder: Pa
         v2.Lambda(lambda image: v2.functional.crop(image, 4, 22, 20, 16), tv_tensors.Image, tv_tensors.BoundingBoxes),
         v2.SanitizeBoundingBoxes(labels_getter=lambda sample: (sample[1]["labels"], sample[1]["difficult"])),
     ])  # fmt: skip
-    image, target = transform(*VOCDataset(folder, "train")[0])
+    image, target = transform(*open_voc(folder, "train")[0])
     assert image.shape == (3, 20, 16)
     assert target["boxes"].tolist() == [[0, 0, 16, 20]]
     assert target["labels"].tolist() == [2]
@@ -347,9 +349,9 @@ def test_a_crop_moves_boxes_and_drops_those_outside_with_their_labels(folder: Pa
 
 
 def test_a_dataset_survives_pickling_for_data_loading_workers(folder: Path) -> None:
-    dataset = pickle.loads(pickle.dumps(VOCDataset(folder, "train")))
+    dataset = pickle.loads(pickle.dumps(open_voc(folder, "train")))
     image, target = dataset[0]
-    assert torch.equal(image, VOCDataset(folder, "train")[0][0])
+    assert torch.equal(image, open_voc(folder, "train")[0][0])
     assert target["boxes"].tolist() == [[10, 5, 20, 25], [0, 0, 40, 30]]
 
 
@@ -358,7 +360,7 @@ def test_real_annotations_are_read_whole(shared: Path, name: str, split: str) ->
     """Against an independent count of the tags by regular expressions."""
     root = shared / "data" / name
     ids = (root / "ImageSets/Main" / f"{split}.txt").read_text().split()
-    dataset = VOCDataset(root, split)
+    dataset = open_voc(root, split)
     assert dataset.ids == ids
     names = set()
     for path in (root / "Annotations").glob("*.xml"):

@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torchvision import tv_tensors
 
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.coco_ap import METRICS, coco_ap
 
 
@@ -131,7 +131,7 @@ def test_random_scenes_agree_with_pycocotools():
 
 
 def test_the_annotations_of_real_photographs_as_detections_have_ap_1(shared):
-    dataset = COCODataset(shared / "data/tiny_coco", "val2017")
+    dataset = open_dataset(shared / "data/tiny_coco", "val2017")
     targets = [dataset.target(index) for index in range(len(dataset))]
     assert any(target["iscrowd"].any() for target in targets)
     detections = [target | {"scores": torch.full((len(target["labels"]),), 0.9)} for target in targets]

@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.occluded_coco import bitten, count_parts, derive_subsets, read_list
 
 SIDE = 40
@@ -59,7 +59,7 @@ def write(root, images):
                 }
             )
     (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
-    return COCODataset(root, "val")
+    return open_dataset(root, "val")
 
 
 def derived(dataset):
@@ -156,7 +156,7 @@ def test_a_malformed_mask_is_named(tmp_path):
 
 
 def test_masks_of_real_photographs_fall_into_parts_as_another_library_counts(shared):
-    dataset = COCODataset(shared / "data" / "tiny_coco", "val2017")
+    dataset = open_dataset(shared / "data" / "tiny_coco", "val2017")
     members = derive_subsets(dataset)
     content = json.loads(dataset.annotation_file.read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

@@ -187,7 +187,7 @@ def test_a_subset_without_objects_has_no_numbers():
 
 
 def test_flags_of_voc_annotations_make_subsets(tmp_path, rectangles):
-    from afrcnn.data.voc import VOCDataset
+    from afrcnn.data.layouts import open_dataset
 
     for folder in ("JPEGImages", "ImageSets"):
         (tmp_path / folder).symlink_to(rectangles / folder)
@@ -199,7 +199,7 @@ def test_flags_of_voc_annotations_make_subsets(tmp_path, rectangles):
             width=64,
             objects=[VOCObject("red", (0, 0, 9, 9), occluded=index == 1, difficult=index == 2)],
         )
-    dataset = VOCDataset(tmp_path, "test")
+    dataset = open_dataset(tmp_path, "test")
     found = all_subsets(dataset)
     assert {name: [flags.tolist() for flags in found[name]] for name in ("occluded", "not occluded", "difficult")} == {
         "occluded": [[False], [True], [False]],

@@ -12,12 +12,14 @@ from torchvision import tv_tensors
 
 from afrcnn.data.image import read_image, read_image_size
 from afrcnn.data.target import Target
+from afrcnn.proposals.store import Proposals, ProposalStore
+from reference import random_proposals, write_store
 
 
 class Scenes:
     """A ``DetectionDataset`` of coloured rectangles on noise, one PNG file an image."""
 
-    classes = ("square", "bar")
+    classes, category_ids, annotation_file = ("square", "bar"), (1, 2), None
 
     def __init__(self, root: Path, count: int) -> None:
         self.root = root
@@ -67,3 +69,16 @@ def scenes(tmp_path: Path) -> Scenes:
     """Five scenes of two objects each."""
     (tmp_path / "images").mkdir()
     return Scenes(tmp_path / "images", 5)
+
+
+@pytest.fixture
+def proposals(scenes) -> list[Proposals]:
+    """Proposals of each scene."""
+    rng = np.random.default_rng(3)
+    return [Proposals(random_proposals(rng, count)) for count in (7, 0, 1, 30, 0)]
+
+
+@pytest.fixture
+def store(tmp_path, scenes, proposals) -> ProposalStore:
+    """The store of them."""
+    return write_store(tmp_path / "store", scenes, proposals)

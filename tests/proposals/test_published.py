@@ -8,8 +8,9 @@ import pytest
 from scipy.io import savemat
 
 from afrcnn.core.errors import UserError
+from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.published import import_published, read_deepmask_json, read_selective_search_mat
-from afrcnn.proposals.store import Proposals, WithProposals
+from afrcnn.proposals.store import Proposals
 
 
 def cells(values: list) -> np.ndarray:
@@ -27,11 +28,11 @@ def write_mat(path, ids: list[str], boxes: list[np.ndarray]) -> None:
 def test_matlab_boxes_become_half_open_and_zero_based(tmp_path, dtype):
     one = np.array([[1, 1, 375, 500], [10, 20, 30, 60]], dtype)  # y1 x1 y2 x2: a whole image of 500 x 375
     write_mat(tmp_path / "ss.mat", ["000005", "2008_000002"], [one, one[1:]])
-    found = read_selective_search_mat(tmp_path / "ss.mat")
-    assert list(found) == ["000005", "2008_000002"]
-    assert found["000005"].boxes.dtype == np.float32 and found["000005"].scores is None
-    np.testing.assert_array_equal(found["000005"].boxes, [[0, 0, 500, 375], [19, 9, 60, 30]])
-    np.testing.assert_array_equal(found["2008_000002"].boxes, [[19, 9, 60, 30]])
+    published = read_selective_search_mat(tmp_path / "ss.mat")
+    assert list(published) == ["000005", "2008_000002"]
+    assert published["000005"].boxes.dtype == np.float32 and published["000005"].scores is None
+    np.testing.assert_array_equal(published["000005"].boxes, [[0, 0, 500, 375], [19, 9, 60, 30]])
+    np.testing.assert_array_equal(published["2008_000002"].boxes, [[19, 9, 60, 30]])
 
 
 def test_matlab_images_without_boxes_have_none(tmp_path):
@@ -108,9 +109,9 @@ def test_deepmask_files_are_merged_by_image_best_first(tmp_path):
     ]
     (tmp_path / "1.json").write_text(json.dumps(entries[:200], indent=1))
     (tmp_path / "2.json").write_text("  \n" + json.dumps(entries[200:]))
-    found = read_deepmask_json([tmp_path / "1.json", str(tmp_path / "2.json")])
-    assert sorted(found) == ["0", "1", "2"]
-    for image_id, proposals in found.items():
+    published = read_deepmask_json([tmp_path / "1.json", str(tmp_path / "2.json")])
+    assert sorted(published) == ["0", "1", "2"]
+    for image_id, proposals in published.items():
         own = sorted((e for e in entries if str(e["image_id"]) == image_id), key=lambda e: -e["score"])
         expected = [[e["bbox"][0], e["bbox"][1], e["bbox"][0] + e["bbox"][2], e["bbox"][1] + e["bbox"][3]] for e in own]
         assert proposals.boxes.dtype == proposals.scores.dtype == np.float32
@@ -123,10 +124,10 @@ def test_the_memory_for_deepmask_is_that_of_the_boxes_not_of_the_file(tmp_path):
     count = 2000
     (tmp_path / "big.json").write_text(json.dumps([entry] * count))  # 10 MB
     tracemalloc.start()
-    found = read_deepmask_json([tmp_path / "big.json"])
+    published = read_deepmask_json([tmp_path / "big.json"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert len(found["7"].boxes) == count
+    assert len(published["7"].boxes) == count
     assert peak < 2e6
 
 

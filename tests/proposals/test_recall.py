@@ -20,7 +20,7 @@ def overlap(a, b) -> float:
 
 
 def loop(scenes, proposals, classes: set[int]) -> np.ndarray:
-    """The share of objects of some classes, by its definition."""
+    """The fraction of objects of some classes that is found, by its definition."""
     table = np.zeros((len(IOUS), len(COUNTS)))
     objects = 0
     for index in range(len(scenes)):
@@ -43,7 +43,7 @@ def store_of(tmp_path, scenes, proposals) -> ProposalStore:
 
 @pytest.mark.parametrize("flag", [None, "difficult", "iscrowd"])
 def test_recall_is_that_of_a_plain_loop(scenes, tmp_path, flag):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     proposals = []
     for index, count in enumerate((40, 0, 2, 30, 7)):
         boxes = scenes.target(index)["boxes"].numpy()
@@ -51,33 +51,36 @@ def test_recall_is_that_of_a_plain_loop(scenes, tmp_path, flag):
             scenes.target(index)[flag] = torch.tensor([False, bool(index % 2)])
         noisy = boxes[rng.integers(2, size=count)] + rng.integers(-4, 5, (count, 4))  # whole pixels: exact ties
         proposals.append(Proposals(np.maximum(noisy, [0, 0, 35, 35]).astype(np.float32)))
-    found = recall(scenes, store_of(tmp_path, scenes, proposals), IOUS, COUNTS)
-    np.testing.assert_allclose(found.overall, loop(scenes, proposals, {1, 2}), atol=1e-12)
-    np.testing.assert_allclose(found.by_class[0], loop(scenes, proposals, {1}), atol=1e-12)
-    np.testing.assert_allclose(found.by_class[1], loop(scenes, proposals, {2}), atol=1e-12)
-    assert found.classes == scenes.classes and found.objects.tolist() == [5, 3 if flag else 5]
-    assert found.proposals == 79 / 5
+    results = recall(scenes, store_of(tmp_path, scenes, proposals), IOUS, COUNTS)
+    np.testing.assert_allclose(results.overall, loop(scenes, proposals, {1, 2}), atol=1e-12)
+    np.testing.assert_allclose(results.by_class[0], loop(scenes, proposals, {1}), atol=1e-12)
+    np.testing.assert_allclose(results.by_class[1], loop(scenes, proposals, {2}), atol=1e-12)
+    assert results.classes == scenes.classes
+    assert results.objects.tolist() == [5, 3 if flag else 5]
+    assert results.proposals == 79 / 5
 
 
 def test_an_iou_that_is_just_reached_counts(scenes, tmp_path):
     for index in range(5):
         scenes.target(index)["boxes"][:] = torch.tensor([0.0, 0, 20, 20])
     half = Proposals(np.array([[0, 0, 20, 10]], np.float32))
-    found = recall(scenes, store_of(tmp_path, scenes, [half] * 5), (0.5, 0.5000001), (1,))
-    assert found.overall.tolist() == [[1.0], [0.0]]
+    results = recall(scenes, store_of(tmp_path, scenes, [half] * 5), (0.5, 0.5000001), (1,))
+    assert results.overall.tolist() == [[1.0], [0.0]]
 
 
 def test_a_class_without_objects_has_no_recall(scenes, tmp_path):
     for index in range(5):
         scenes.target(index)["labels"][:] = 1
-    found = recall(scenes, store_of(tmp_path, scenes, [Proposals(np.empty((0, 4), np.float32))] * 5))
-    assert np.isnan(found.by_class[1]).all() and (found.by_class[0] == 0).all() and (found.overall == 0).all()
+    results = recall(scenes, store_of(tmp_path, scenes, [Proposals(np.empty((0, 4), np.float32))] * 5))
+    assert np.isnan(results.by_class[1]).all()
+    assert (results.by_class[0] == 0).all()
+    assert (results.overall == 0).all()
 
 
-def test_selective_search_covers_the_cards_of_real_photographs(shared, tmp_path):
-    """Cards lying in the open: a recall below nine in ten means swapped channels or axes."""
-    from afrcnn.data import open_dataset
-    from afrcnn.proposals.selective_search import selective_search
+def test_selective_search_finds_the_cards_of_real_images(shared, tmp_path):
+    """Unoccluded cards: a recall below nine in ten means swapped channels or axes."""
+    from afrcnn.data.layouts import open_dataset
+    from afrcnn.proposals.selective_search import SelectiveSearch
 
     folder = shared / "data" / "cards"
     if not folder.is_dir():
@@ -86,6 +89,7 @@ def test_selective_search_covers_the_cards_of_real_photographs(shared, tmp_path)
     best = []
     for index in range(0, 12, 4):
         image, target = dataset[index]
-        boxes = selective_search(image.permute(1, 2, 0).numpy())
+        boxes = SelectiveSearch()(image.permute(1, 2, 0).numpy())
         best += [max(overlap(box, p) for p in boxes.tolist()) for box in target["boxes"].tolist()]
-    assert len(best) >= 3 and np.mean(np.array(best) >= 0.5) >= 0.9
+    assert len(best) >= 3
+    assert np.mean(np.array(best) >= 0.5) >= 0.9

@@ -2,57 +2,31 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import resource
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
-from afrcnn.proposals.store import Proposals, ProposalStore, WithProposals, default_folder, fingerprint
-
-
-def random_boxes(rng: np.random.Generator, count: int, side: float = 50) -> np.ndarray:
-    corners = rng.uniform(0, side, (2, count, 2))
-    return np.concatenate([corners.min(0), corners.max(0) + 0.01], axis=1).clip(0, side).astype(np.float32)
-
-
-def write(folder: Path, scenes, proposals: list[Proposals]) -> ProposalStore:
-    images = [
-        (image_id, fingerprint(scenes.image_path(index)), proposals[index]) for index, image_id in enumerate(scenes.ids)
-    ]
-    return ProposalStore.write(folder, images, method="random", parameters={"seed": 0})
-
-
-@pytest.fixture
-def proposals(scenes) -> list[Proposals]:
-    rng = np.random.default_rng(3)
-    return [Proposals(random_boxes(rng, count)) for count in (7, 0, 1, 30, 0)]
-
-
-@pytest.fixture
-def store(tmp_path, scenes, proposals) -> ProposalStore:
-    return write(tmp_path / "store", scenes, proposals)
+from afrcnn.proposals.store import Proposals, ProposalStore, default_folder
+from reference import random_proposals, write_store
 
 
 @pytest.mark.parametrize("with_scores", [False, True])
 def test_what_is_written_is_read_again_by_image(tmp_path, scenes, with_scores):
-    rng = np.random.default_rng()
+    rng = np.random.default_rng(0)
     written = [
-        Proposals(random_boxes(rng, n), rng.random(n, np.float32) if with_scores else None) for n in (4, 0, 9, 1, 0)
+        Proposals(random_proposals(rng, n), rng.random(n, np.float32) if with_scores else None) for n in (4, 0, 9, 1, 0)
     ]
-    write(tmp_path / "store", scenes, written)
+    write_store(tmp_path / "store", scenes, written)
     store = ProposalStore(tmp_path / "store")
     assert (store.method, store.parameters, store.ids) == ("random", {"seed": 0}, scenes.ids)
     for index in rng.permutation(5):
         image_id = scenes.ids[index]
         boxes, scores = store.boxes(image_id), store.scores(image_id)
-        assert boxes.dtype == np.float32 and boxes.shape == (len(written[index].boxes), 4)
+        assert boxes.dtype == np.float32
+        assert boxes.shape == (len(written[index].boxes), 4)
         np.testing.assert_array_equal(boxes, written[index].boxes)
         if with_scores:
             np.testing.assert_array_equal(scores, written[index].scores)
@@ -61,7 +35,7 @@ def test_what_is_written_is_read_again_by_image(tmp_path, scenes, with_scores):
 
 
 def test_a_store_without_any_box_is_read(tmp_path, scenes):
-    store = write(tmp_path / "store", scenes, [Proposals(np.empty((0, 4), np.float32))] * 5)
+    store = write_store(tmp_path / "store", scenes, [Proposals(np.empty((0, 4), np.float32))] * 5)
     assert all(store.boxes(image_id).shape == (0, 4) for image_id in scenes.ids)
 
 
@@ -79,9 +53,9 @@ def test_a_box_that_the_reader_changes_does_not_change_the_store(store, proposal
 
 def test_writing_again_replaces_the_store_and_leaves_no_other_file(tmp_path, scenes, proposals):
     with_scores = [Proposals(p.boxes, np.ones(len(p.boxes), np.float32)) for p in proposals]
-    write(tmp_path / "store", scenes, with_scores)
+    write_store(tmp_path / "store", scenes, with_scores)
     before = {file.name for file in (tmp_path / "store").iterdir()}
-    store = write(tmp_path / "store", scenes, proposals[::-1])
+    store = write_store(tmp_path / "store", scenes, proposals[::-1])
     np.testing.assert_array_equal(store.boxes("scene1"), proposals[3].boxes)
     assert store.scores("scene1") is None
     assert {file.name for file in (tmp_path / "store").iterdir()} == before - {"scores.npy"}
@@ -99,7 +73,7 @@ def test_a_write_that_fails_half_way_keeps_the_store_that_was_there(store, scene
 
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_no_store(tmp_path, scenes):
-    boxes = random_boxes(np.random.default_rng(0), 200_000)
+    boxes = random_proposals(np.random.default_rng(0), 200_000)
     child = os.fork()
     if child == 0:  # in its own process: the limit on the size of files cannot be taken back
         import signal
@@ -107,7 +81,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_no_store(tmp_path, scenes):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
         try:
-            write(tmp_path / "full", scenes, [Proposals(boxes)] * 5)
+            write_store(tmp_path / "full", scenes, [Proposals(boxes)] * 5)
         except UserError as error:
             os._exit(0 if "boxes.npy" in str(error) and not list((tmp_path / "full").iterdir()) else 1)
         os._exit(2)
@@ -124,16 +98,16 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_no_store(tmp_path, scenes):
         np.zeros((3, 5), np.float32),
     ],
 )
-def test_boxes_that_are_no_boxes_are_not_written(tmp_path, scenes, boxes):
+def test_invalid_boxes_are_not_written(tmp_path, scenes, boxes):
     with pytest.raises(ValueError, match="scene0"):
-        write(tmp_path / "store", scenes, [Proposals(boxes)] * 5)
+        write_store(tmp_path / "store", scenes, [Proposals(boxes)] * 5)
     assert not (tmp_path / "store" / "proposals.json").exists()
 
 
 def test_scores_of_some_images_only_are_refused(tmp_path, scenes, proposals):
     proposals[2] = Proposals(proposals[2].boxes, np.ones(1, np.float32))
     with pytest.raises(ValueError, match="scene2"):
-        write(tmp_path / "store", scenes, proposals)
+        write_store(tmp_path / "store", scenes, proposals)
 
 
 def test_an_image_without_an_entry_is_named_with_the_store_and_the_command(store):
@@ -188,71 +162,15 @@ def test_a_flipped_bit_is_found_and_named_with_its_image(store):
 
 
 def test_arrays_of_another_store_are_refused(store, tmp_path, scenes, proposals):
-    other = write(tmp_path / "other", scenes, proposals[3:4] * 5)
+    other = write_store(tmp_path / "other", scenes, proposals[3:4] * 5)
     (store.folder / "offsets.npy").write_bytes((other.folder / "offsets.npy").read_bytes())
     with pytest.raises(UserError, match=r"offsets\.npy"):
         ProposalStore(store.folder)
 
 
-def test_targets_hold_the_first_proposals_and_transforms_move_them_with_the_image(scenes, store, proposals):
-    dataset = WithProposals(scenes, store, limit=5)
-    assert (dataset.root, dataset.classes, dataset.ids, len(dataset)) == (scenes.root, scenes.classes, scenes.ids, 5)
-    assert (dataset.image_path(2), dataset.image_size(2)) == (scenes.image_path(2), scenes.image_size(2))
-    for index in range(5):
-        image, target = dataset[index]
-        found = target["proposals"]
-        assert found.dtype == torch.float32 and found.canvas_size == tuple(image.shape[-2:])
-        np.testing.assert_array_equal(found.numpy(), proposals[index].boxes[:5].reshape(-1, 4))
-        torch.testing.assert_close(dataset.target(index)["proposals"], found)
-        assert "proposals" not in scenes.target(index)
-        flipped = v2.RandomHorizontalFlip(p=1)(image, target)[1]["proposals"]
-        x1, y1, x2, y2 = found.unbind(1)
-        width = image.shape[-1]
-        torch.testing.assert_close(flipped.as_subclass(torch.Tensor), torch.stack([width - x2, y1, width - x1, y2], 1))
-
-
-def test_loader_workers_read_the_same_proposals(scenes, store, proposals):
-    loader = DataLoader(WithProposals(scenes, store), batch_size=None, num_workers=2)
-    for index, (_, target) in enumerate(loader):
-        np.testing.assert_array_equal(target["proposals"].numpy(), proposals[index].boxes)
-    copy = pickle.loads(pickle.dumps(WithProposals(scenes, store)))
-    torch.testing.assert_close(copy[3][1]["proposals"], WithProposals(scenes, store)[3][1]["proposals"])
-
-
-def test_an_image_that_changed_since_is_named(scenes, store):
-    dataset = WithProposals(scenes, store)
-    dataset[2]
-    Image.new("RGB", (60, 60)).save(scenes.image_path(3))
-    dataset[2]
-    with pytest.raises(UserError, match=r"scene3\.png.*changed.*afrcnn proposals"):
-        dataset[3]
-
-
-def test_an_image_that_is_gone_is_named(scenes, store):
-    dataset = WithProposals(scenes, store)
-    scenes.image_path(0).unlink()
-    with pytest.raises(UserError, match=r"scene0\.png"):
-        dataset[0]
-
-
-@pytest.mark.parametrize("box", [(-1, 0, 5, 5), (0, -0.5, 5, 5), (0, 0, 1000, 5), (0, 0, 5, 1000)])
-def test_a_box_outside_its_image_is_named_with_the_image(tmp_path, scenes, proposals, box):
-    proposals[4] = Proposals(np.array([box], np.float32))
-    dataset = WithProposals(scenes, write(tmp_path / "store", scenes, proposals))
-    dataset[3]
-    with pytest.raises(UserError, match="scene4: a proposal lies outside"):
-        dataset[4]
-
-
-def test_proposals_of_another_dataset_are_refused_with_the_number_of_images(scenes, store):
-    scenes.ids = ["scene0", "other1", "other2", "scene3", "scene4"]
-    with pytest.raises(UserError, match=r"store: holds no proposals for 2 of 5 images, 'other1'.*afrcnn proposals"):
-        WithProposals(scenes, store)
-
-
 def test_random_reading_does_not_keep_the_file_in_memory(tmp_path):
     """64 MB are read over and over; what stays in memory is a fraction."""
-    boxes = random_boxes(np.random.default_rng(0), 20_000)
+    boxes = random_proposals(np.random.default_rng(0), 20_000)
     images = ((str(index), bytes(16), Proposals(boxes)) for index in range(200))
     store = ProposalStore.write(tmp_path / "store", images, method="same", parameters={})
 
@@ -272,5 +190,7 @@ def test_the_default_folder_is_beside_the_dataset():
 
 def test_the_description_says_how_the_proposals_were_made(store):
     description = json.loads((store.folder / "proposals.json").read_text())
-    assert description["format"] == 1 and description["method"] == "random" and description["afrcnn"]
+    assert description["format"] == 1
+    assert description["method"] == "random"
+    assert description["afrcnn"]
     assert (description["images"], description["proposals"], description["scores"]) == (5, 38, False)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from afrcnn.data import VOCDataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.detectors.attach import roi_head_of
 from afrcnn.evaluation.formats import write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
@@ -37,7 +37,7 @@ def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         data=DataRecipe(root=str(rectangles), classes=CLASSES, workers=0),
         detector=DetectorRecipe(backbone="small", short_side=[64], long_side=64),
     )
-    dataset = VOCDataset(rectangles, "test", CLASSES)
+    dataset = open_dataset(rectangles, "test", classes=CLASSES)
     targets = [dataset.target(index) for index in range(len(dataset))]
     made = {}
     for seed in (0, 1):

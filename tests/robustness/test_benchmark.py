@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
+from afrcnn.proposals.dataset import WithProposals
+from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.robustness import Bending, Occlusion, read_stress, stress_run, stress_test
 from afrcnn.robustness.benchmark import Change, StressedImages, true_class_scores
 from afrcnn.robustness.image import Photograph, photographs_of

@@ -11,13 +11,13 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
+from afrcnn.data.overlap import intersection_over_foreground
+from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.training.samples import (
     CROWD_COVER,
     BatchSampler,
     SampleSequence,
     TrainableSamples,
-    covered,
     order,
     trainable,
 )
@@ -220,14 +220,14 @@ def test_as_many_proposals_as_objects_stay_what_they_are():
     assert torch.equal(left["proposals"], full_target()["proposals"])
 
 
-def test_cover_is_the_fraction_of_the_first_box():
+def test_intersection_over_foreground_is_a_fraction_of_the_first_box():
     torch.manual_seed(0)
     corner = torch.rand(30, 2) * 10
     boxes = torch.cat([corner, corner + 0.5 + torch.rand(30, 2) * 10], dim=1)
-    fraction = covered(boxes, boxes)
+    iof = intersection_over_foreground(boxes, boxes)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     # intersection = iou * union, union = a + b - intersection
     iou = box_iou(boxes, boxes)
     intersection = iou / (1 + iou) * (area[:, None] + area[None])
-    torch.testing.assert_close(fraction, intersection / area[:, None], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(iof, intersection / area[:, None], rtol=1e-4, atol=1e-5)
     assert 0 < CROWD_COVER < 1

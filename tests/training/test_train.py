@@ -14,7 +14,7 @@ from torchvision.transforms import v2
 from afrcnn.build import build_detector, load_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
-from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
+from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.backbones import small
 from afrcnn.detectors.rcnn import fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
@@ -190,7 +190,7 @@ def test_augmentation_has_the_fields_of_the_recipe(recipe):
     assert isinstance(paste.transforms[0], CopyPaste) and paste.transforms[0].mirror.p == 0.1
     assert paste.transforms[0].samples.use_difficult and len(paste.transforms[0].samples) == len(dataset)
     assert isinstance(cut_out, v2.RandomApply) and cut_out.p == 0.5
-    assert isinstance(cut_out.transforms[0], CutOut) and cut_out.transforms[0].share == 0.4
+    assert isinstance(cut_out.transforms[0], CutOut) and cut_out.transforms[0].fraction == 0.4
     assert isinstance(erasing, RandomErasing) and erasing.erase.p == 0.25
 
 

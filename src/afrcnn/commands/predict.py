@@ -21,7 +21,7 @@ from afrcnn.data.image import read_image
 from afrcnn.data.target import Target
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.detect import detect
-from afrcnn.proposals.selective_search import Mode, selective_search
+from afrcnn.proposals.selective_search import Mode, SelectiveSearch
 from afrcnn.recipe import Recipe
 from afrcnn.run import Run
 from afrcnn.visualize.detections import draw_detections
@@ -193,9 +193,9 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     height, width = image.shape[:2]
     scale = LARGEST_SEARCHED / max(height, width)
     if scale >= 1:
-        return selective_search(image, mode)
+        return SelectiveSearch(mode)(image)
     small = (max(round(width * scale), 1), max(round(height * scale), 1))
-    boxes = selective_search(cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8), mode)
+    boxes = SelectiveSearch(mode)(cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.uint8))
     x, y = width / small[0], height / small[1]
     return boxes * np.array([x, y, x, y], dtype=np.float32)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,71 +15,73 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import Target
 
-TOLERANCE = 1.0
+_TOLERANCE = 1.0
 """Pixels by which a box may stand out of its image. Published boxes do so by rounding, and tools that count
 VOC's pixels from 0 do so by one; such boxes are clipped. What stands out further is a mistake."""
 
 
-def check_boxes(
-    boxes: npt.ArrayLike, sizes: npt.ArrayLike, locate: Callable[[int], tuple[Path, str]]
+def _check_boxes(
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], locate: Callable[[int], tuple[Path, str]]
 ) -> npt.NDArray[np.float32]:
-    """Refuse boxes that no object can have, and clip the others to their images.
-
-    Args:
-        boxes: M x 4, x1, y1, x2, y2 in pixels, half-open, from 0.
-        sizes: M x 2, the height and width of each box's image in pixels.
-        locate: gives the file and the field that box i came from.
-
-    Returns:
-        The boxes, M x 4, float32, inside their images and with an area.
-
-    Raises:
-        UserError: a box is not finite, has no area, or stands out of its image by more than ``TOLERANCE``.
-    """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    height, width = np.asarray(sizes, dtype=np.float64).reshape(-1, 2).T
-    limits = np.stack([width, height, width, height], axis=1)
+    """Return boxes (M x 4) clipped to their images (M x 2, height and width), and refuse those of no object."""
+    limits = sizes[:, [1, 0, 1, 0]]  # M x 4
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
-
-    not_finite = ~np.isfinite(boxes).all(axis=1)
-    empty = (boxes[:, 2:] <= boxes[:, :2]).any(axis=1)
-    outside = ((boxes < -TOLERANCE) | (boxes > limits + TOLERANCE)).any(axis=1)
+    outside = ((boxes < -_TOLERANCE) | (boxes > limits + _TOLERANCE)).any(axis=1)
     # A box that lies within the tolerance, but wholly beyond an edge, has nothing left in the image.
-    outside |= (clipped[:, 2:] <= clipped[:, :2]).any(axis=1)
+    outside |= _is_empty(clipped)
     for wrong, problem, fix in (
-        (not_finite, "is not finite, in an image", "correct its numbers"),
-        (empty, "has no area, in an image", "correct the box or remove the object"),
+        (~np.isfinite(boxes).all(axis=1), "is not finite, in an image", "correct its numbers"),
+        (_is_empty(boxes), "has no area, in an image", "correct the box or remove the object"),
         (outside, "lies outside the image", "correct the box or the size of the image"),
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
-            x1, y1, x2, y2 = boxes[i]
-            file, field = locate(i)
-            raise UserError(
-                f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) {problem} of {width[i]:g} x {height[i]:g} pixels",
-                file=file,
-                field=field,
-                fix=fix,
-            )
+            (x1, y1, x2, y2), (height, width), (file, field) = boxes[i], sizes[i], locate(i)
+            box = f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})"
+            raise UserError(f"{box} {problem} of {width:g} x {height:g} pixels", file=file, field=field, fix=fix)
     return clipped
 
 
-class AnnotatedImages(ABC):
-    """A ``DetectionDataset`` over arrays: what the layouts share once they are read.
+def _is_empty(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
+    return np.asarray((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
 
-    The objects of image i are rows ``offsets[i]`` to ``offsets[i + 1]`` of each array, so that a dataset of
-    100,000 images is a handful of arrays, which data loading workers share or unpickle in no time.
+
+def number_classes(classes: Sequence[str]) -> dict[str, int]:
+    """Return the label of each class, 1..K, by its name.
+
+    Raises:
+        UserError: a class is named twice.
+    """
+    labels = {name: label for label, name in enumerate(classes, start=1)}
+    if len(labels) < len(classes):
+        raise UserError("a class is named twice", field="classes", fix="name each class once")
+    return labels
+
+
+class AnnotatedImages:
+    """A ``DetectionDataset`` over arrays: what every layout is once it has been read.
+
+    The objects stand image by image in a few arrays, however many images there are, which data loading workers share
+    or unpickle in no time.
 
     Args:
         root: the folder that the dataset was read from.
         classes: the names of the classes 1..K.
         ids: the ids of the N images.
         files: each image's file, relative to ``root``.
-        sizes: N x 2, height and width in pixels.
-        counts: N, the number of objects in each image.
-        boxes: M x 4, float32, x1, y1, x2, y2 in pixels, half-open, image by image.
-        labels: M, 1..K.
-        columns: what else a target holds of each object, by its name; each M.
+        annotation_files: the file of each image's annotation, likewise.
+        sizes: of each image, height and width in pixels.
+        rows: of each of the M objects, in any order: the number of its image, from 0; its label, 1..K; its box,
+            x1, y1, x2, y2 in pixels, half-open; and its columns.
+        columns: what else a target holds of each object: the type of each column, as NumPy writes it, by its name.
+        locate: gives the file and the field of the box of row i.
+
+    Attributes:
+        category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
+        annotation_file: COCO's JSON file; None in other layouts.
+
+    Raises:
+        UserError: a box is not finite, has no area, or stands out of its image by more than a pixel.
     """
 
     def __init__(
@@ -88,24 +89,26 @@ class AnnotatedImages(ABC):
         root: Path,
         classes: Sequence[str],
         ids: list[str],
-        *,
         files: list[str],
-        sizes: npt.ArrayLike,
-        counts: npt.ArrayLike,
-        boxes: npt.NDArray[np.float32],
-        labels: npt.ArrayLike,
-        columns: Mapping[str, npt.NDArray[Any]],
+        annotation_files: list[str],
+        sizes: Sequence[tuple[int, int]],
+        rows: Sequence[tuple[Any, ...]],
+        columns: Mapping[str, str],
+        locate: Callable[[int], tuple[Path, str]],
     ) -> None:
         self.root, self.classes, self.ids = root, tuple(classes), ids
-        self._files = files
-        self._sizes = np.asarray(sizes, dtype=np.int64)
-        self._offsets = np.concatenate([[0], np.cumsum(counts)])
-        self._boxes = boxes
-        self._columns = {"labels": np.asarray(labels, dtype=np.int64), **columns}
-
-    @abstractmethod
-    def annotation_path(self, index: int) -> Path:
-        """Return the file that holds the image's annotation."""
+        self.files, self.annotation_files = files, annotation_files
+        self.category_ids = tuple(range(1, len(classes) + 1))
+        self.annotation_file: Path | None = None
+        table = np.array(rows, dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()])
+        self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
+        boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)
+        order = np.argsort(table["image"], kind="stable")
+        self._boxes = boxes[order]  # M x 4
+        self._columns = {name: table[name][order] for name in ("labels", *columns)}  # each M
+        self._ends = np.cumsum(
+            np.bincount(table["image"], minlength=len(ids))
+        )  # N: the objects up to each image's last
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -122,7 +125,7 @@ class AnnotatedImages(ABC):
         if image.shape[1:] != (height, width):
             raise UserError(
                 f"the image is {image.shape[2]} x {image.shape[1]} pixels, but its annotation in "
-                f"{self.annotation_path(index)} says {width} x {height}",
+                f"{self.root / self.annotation_files[index]} says {width} x {height}",
                 file=path,
                 fix="correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag",
             )
@@ -131,18 +134,17 @@ class AnnotatedImages(ABC):
     def target(self, index: int) -> Target:
         """Return the target alone, without decoding the image."""
         index = range(len(self))[index]
-        rows = slice(self._offsets[index], self._offsets[index + 1])
+        rows = slice(self._ends[index - 1] if index else 0, self._ends[index])
+        boxes, size = torch.tensor(self._boxes[rows]), self.image_size(index)
         return {
-            "boxes": tv_tensors.BoundingBoxes(
-                torch.tensor(self._boxes[rows]), format="XYXY", canvas_size=self.image_size(index)
-            ),
+            "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=size),
             **{name: torch.tensor(column[rows]) for name, column in self._columns.items()},
             "image_id": self.ids[index],
         }
 
     def image_path(self, index: int) -> Path:
         """Return the image's file."""
-        return self.root / self._files[index]
+        return self.root / self.files[index]
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return the image's height and width in pixels, without decoding it."""

@@ -10,206 +10,183 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages, check_boxes
+from afrcnn.data.annotations import AnnotatedImages, number_classes
 
-Record = dict[str, Any]
+_Record = dict[str, Any]
 
 # The (annotation, image) of the two boxes without area in the published instances_train2017.json and its
 # predecessors of 2014: known mistakes of a file that everyone uses as it is, and that are passed over here.
 _ERRATA = {(918, 200365), (2206849, 550395)}
 
 
-class COCODataset(AnnotatedImages):
-    """A split of a dataset in COCO layout; a ``DetectionDataset``.
+class COCOLayout:
+    """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
-    The folder holds ``annotations/instances_<split>.json``, and the images in ``<split>/`` or where their
-    ``file_name`` says from the folder on. Masks are not kept. Targets hold ``annotation_id``, and ``iscrowd`` and
-    ``area``, where an annotation does not say, False and the area of its box.
-
-    Args:
-        root: the folder.
-        split: the split, e.g. ``train2017``.
-        classes: the names of the classes 1..K, among them all that are annotated; by default all categories
-            of the file, in the order of their ids.
-
-    Attributes:
-        annotation_file: the JSON file.
-        category_ids: COCO's id of each of the classes 1..K.
-
-    Raises:
-        UserError: something in the folder is missing, malformed or contradictory; the message names it.
+    Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are let go. Targets hold
+    ``annotation_id``, and ``iscrowd`` and ``area``, where an annotation does not say, False and the area of its box.
     """
 
-    def __init__(self, root: Path | str, split: str, classes: Sequence[str] | None = None) -> None:
-        root = Path(root)
-        self.annotation_file = path = root / "annotations" / f"instances_{split}.json"
-        content = _read_json(path)
-        images = _by_id(content, "images", path)
-        if not images:
-            raise UserError("the split is empty", file=path, field="images", fix="list the images of the split")
-        categories = _by_id(content, "categories", path)
-        annotations = _by_id(content, "annotations", path)
-        del content
+    name = "coco"
+    signature = "COCO's (annotations/instances_*.json)"
+    linked: tuple[str, ...] = ()
 
-        classes, self.category_ids = _match_classes(categories, classes, path)
-        labels = {category: label for label, category in enumerate(self.category_ids, start=1)}
-        rows = {image: row for row, image in enumerate(images)}
-        sizes = np.array([_size(image, path, f"images[id={id_}]") for id_, image in images.items()])
-        ids, image_row, label, boxes, iscrowd, area = [], [], [], [], [], []
+    def recognises(self, root: Path) -> bool:
+        """Tell whether a folder has this layout."""
+        return bool(self.splits(root))
+
+    def splits(self, root: Path) -> list[str]:
+        """Return the splits of a dataset."""
+        return sorted(file.stem.removeprefix("instances_") for file in root.glob("annotations/instances_*.json"))
+
+    def open(self, root: Path, split: str, classes: Sequence[str] | None = None) -> AnnotatedImages:
+        """Read a split.
+
+        Args:
+            root: the folder.
+            split: the split, e.g. ``train2017``.
+            classes: the names of the classes 1..K, among them all that are annotated; by default all categories
+                of the file, in the order of their ids.
+
+        Raises:
+            UserError: something in the folder is missing, malformed or contradictory; the message names it.
+        """
+        file = _AnnotationFile(self.split_file(root, split), self.splits(root))
+        images = file.records("images")
+        if not images:
+            raise file.error("the split is empty", "images", "list the images of the split")
+        categories, annotations = file.records("categories"), file.records("annotations")
+        names = {file.get(categories[id_], "name", str, f"categories[id={id_}]"): id_ for id_ in sorted(categories)}
+        if len(names) < len(categories):
+            raise file.error("two categories have the same name", "categories", "rename one")
+        classes = tuple(names) if classes is None else tuple(classes)
+        labels = number_classes(classes)
+        if unknown := [name for name in classes if name not in names]:
+            raise file.error(f"no category is named {unknown[0]!r}", "categories", f"choose of {', '.join(names)}")
+
+        sizes = [file.size(image, f"images[id={id_}]") for id_, image in images.items()]
+        image_rows = {id_: row for row, id_ in enumerate(images)}
+        rows = []
         for id_, annotation in annotations.items():
             at = f"annotations[id={id_}]"
-            image = _get(annotation, "image_id", int, file=path, at=at)
-            category = _get(annotation, "category_id", int, file=path, at=at)
-            x, y, width, height = _box(annotation, path, at)
+            image, category = (file.get(annotation, key, int, at) for key in ("image_id", "category_id"))
+            x, y, width, height = file.box(annotation, at)
             if (id_, image) in _ERRATA and width * height == 0:
                 continue
-            if image not in rows:
-                raise UserError(f"no image has the id {image}", file=path, field=f"{at}.image_id", fix="correct the id")
-            if category not in labels:
-                name = categories[category]["name"] if category in categories else None
-                problem = f"unknown class {name!r}" if name else f"no category has the id {category}"
-                fix = f"add it to the classes ({', '.join(classes)})" if name else "correct the id"
-                raise UserError(problem, file=path, field=f"{at}.category_id", fix=fix)
-            ids.append(id_)
-            image_row.append(rows[image])
-            label.append(labels[category])
-            boxes.append((x, y, x + width, y + height))
-            iscrowd.append(_iscrowd(annotation, path, at))
-            area.append(_get(annotation, "area", (int, float), file=path, at=at, default=width * height))
+            if image not in images:
+                raise file.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
+            if category not in categories:
+                raise file.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
+            if (name := categories[category]["name"]) not in labels:
+                fix = f"add it to the classes ({', '.join(classes)})"
+                raise file.error(f"unknown class {name!r}", f"{at}.category_id", fix)
+            if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+                raise file.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
+            area = file.get(annotation, "area", (int, float), at, default=width * height)
+            rows.append((image_rows[image], labels[name], (x, y, x + width, y + height), id_, crowd, area))
 
-        of_image = np.array(image_row, dtype=np.int64)
-        order = np.argsort(of_image, kind="stable")
-        super().__init__(
-            root,
-            classes,
-            [str(id_) for id_ in images],
-            files=_find_images(root, split, images, path),
-            sizes=sizes,
-            counts=np.bincount(of_image, minlength=len(images)),
-            boxes=check_boxes(boxes, sizes[of_image], lambda i: (path, f"annotations[id={ids[i]}].bbox"))[order],
-            labels=np.array(label, dtype=np.int64)[order],
-            columns={
-                "annotation_id": np.array(ids, dtype=np.int64)[order],
-                "iscrowd": np.array(iscrowd, dtype=np.bool_)[order],
-                "area": np.array(area, dtype=np.float32)[order],
-            },
-        )
+        ids, files = [str(id_) for id_ in images], _find_images(root, split, images, file)
+        annotation_files = [str(file.path.relative_to(root))] * len(images)
+        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
 
-    def annotation_path(self, index: int) -> Path:
-        """Return the JSON file, which holds the annotations of all images."""
-        return self.annotation_file
+        def locate(i: int) -> tuple[Path, str]:
+            return file.path, f"annotations[id={rows[i][3]}].bbox"
 
+        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
+        return dataset
 
-def _read_json(path: Path) -> Record:
-    """Return the content of the file without the masks, which fill most of it."""
-    if not path.is_file():
-        prefix = "instances_"
-        splits = sorted(file.stem.removeprefix(prefix) for file in path.parent.glob(f"{prefix}*.json"))
-        fix = f"choose one of {', '.join(splits)}" if splits else "give the folder with annotations/instances_*.json"
-        raise UserError("the split is missing", file=path, fix=fix)
+    def split_file(self, root: Path, split: str) -> Path:
+        """Return the file that makes a split."""
+        return root / "annotations" / f"instances_{split}.json"
 
-    def without_masks(record: Record) -> Record:
-        record.pop("segmentation", None)
-        return record
-
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=without_masks)
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot be read as JSON ({error})", file=path, fix="correct or replace the file") from error
-    if not isinstance(content, dict):
-        raise UserError("no object with images, annotations and categories", file=path, fix="give COCO's format")
-    return content
+    def split_content(self, dataset: AnnotatedImages, indices: Sequence[int]) -> str:
+        """Return the file of a split of some images of a dataset, with all that its file says, masks included."""
+        assert dataset.annotation_file is not None
+        content = json.loads(dataset.annotation_file.read_text(encoding="utf-8-sig"))
+        # The images stay where they are; from the dataset's folder on, a file is found under any name of a split.
+        files = {int(dataset.ids[index]): dataset.files[index] for index in indices}
+        images, annotations = content["images"], content["annotations"]
+        content["images"] = [image | {"file_name": files[image["id"]]} for image in images if image["id"] in files]
+        content["annotations"] = [annotation for annotation in annotations if annotation["image_id"] in files]
+        return json.dumps(content)
 
 
-def _get(
-    record: Record, key: str, kind: type | tuple[type, ...], *, file: Path, at: str = "", default: Any = None
-) -> Any:
-    """Return a field of the record at a place in the file; it must be there and of the kind."""
-    value = record.get(key, default)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        problem = f"{value!r:.40} is of the wrong type" if key in record else "is missing"
-        raise UserError(problem, file=file, field=f"{at}.{key}".lstrip("."), fix="correct the file")
-    return value
+class _AnnotationFile:
+    """COCO's JSON file, whose fields are checked as they are read; masks, which fill most of it, are let go."""
 
-
-def _by_id(content: Record, key: str, path: Path) -> dict[int, Record]:
-    """Return a list of records by their ids, in the order of the file."""
-    records: dict[int, Record] = {}
-    for n, record in enumerate(_get(content, key, list, file=path)):
-        if not isinstance(record, dict):
-            raise UserError("is no object", file=path, field=f"{key}[{n}]", fix="correct the file")
-        id_ = _get(record, "id", int, file=path, at=f"{key}[{n}]")
-        if id_ in records:
-            raise UserError(f"the id {id_} is given twice", file=path, field=f"{key}[{n}].id", fix="make ids unique")
-        records[id_] = record
-    return records
-
-
-def _box(annotation: Record, path: Path, at: str) -> list[float]:
-    """Return x, y, width, height of an annotation."""
-    box: list[float] = _get(annotation, "bbox", list, file=path, at=at)
-    if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-        raise UserError(
-            f"{box!r:.60} is not a list of four numbers", file=path, field=f"{at}.bbox", fix="write x, y, w, h"
-        )
-    return box
-
-
-def _size(image: Record, path: Path, at: str) -> tuple[int, int]:
-    """Return the height and width of an image in pixels."""
-    height, width = (_get(image, key, int, file=path, at=at) for key in ("height", "width"))
-    if min(height, width) < 1:
-        raise UserError(f"{width} x {height} is no size", file=path, field=f"{at}.width", fix="correct the size")
-    return height, width
-
-
-def _iscrowd(annotation: Record, path: Path, at: str) -> bool:
-    """Return whether an annotation is a region of many objects."""
-    value = annotation.get("iscrowd", 0)
-    if value not in (0, 1):
-        raise UserError(f"{value!r:.40} is neither 0 nor 1", file=path, field=f"{at}.iscrowd", fix="write 0 or 1")
-    return bool(value)
-
-
-def _match_classes(
-    categories: dict[int, Record], classes: Sequence[str] | None, path: Path
-) -> tuple[Sequence[str], tuple[int, ...]]:
-    """Return the classes and the ids of their categories."""
-    ids = {_get(categories[id_], "name", str, file=path, at=f"categories[id={id_}]"): id_ for id_ in sorted(categories)}
-    if len(ids) < len(categories):
-        raise UserError("two categories have the same name", file=path, field="categories", fix="rename one")
-    if classes is None:
-        classes = tuple(ids)
-    if len(set(classes)) < len(classes):
-        raise UserError("a class is named twice", field="classes", fix="name each class once")
-    for name in classes:
-        if name not in ids:
-            raise UserError(
-                f"no category is named {name!r}", file=path, field="categories", fix=f"choose of {', '.join(ids)}"
+    def __init__(self, path: Path, splits: Sequence[str]) -> None:
+        self.path = path
+        if not path.is_file():
+            fix = (
+                f"choose one of {', '.join(splits)}" if splits else "give the folder with annotations/instances_*.json"
             )
-    return classes, tuple(ids[name] for name in classes)
+            raise UserError("the split is missing", file=path, fix=fix)
+
+        def without_mask(record: _Record) -> _Record:
+            record.pop("segmentation", None)
+            return record
+
+        try:
+            self.content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=without_mask)
+        except (OSError, ValueError, RecursionError) as error:
+            raise self.error(f"cannot be read as JSON ({error})", None, "correct or replace the file") from error
+        if not isinstance(self.content, dict):
+            raise self.error("no object with images, annotations and categories", None, "give COCO's format")
+
+    def error(self, problem: str, field: str | None, fix: str = "correct the file") -> UserError:
+        """Return the error of a mistake in the file."""
+        return UserError(problem, file=self.path, field=field, fix=fix)
+
+    def get(self, record: _Record, key: str, kind: type | tuple[type, ...], at: str = "", default: Any = None) -> Any:
+        """Return a field of the record at a place in the file; it must be there and of the kind."""
+        value = record.get(key, default)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            problem = f"{value!r:.40} is of the wrong type" if key in record else "is missing"
+            raise self.error(problem, f"{at}.{key}".lstrip("."))
+        return value
+
+    def records(self, key: str) -> dict[int, _Record]:
+        """Return a list of records by their ids, in the order of the file."""
+        records: dict[int, _Record] = {}
+        for n, record in enumerate(self.get(self.content, key, list)):
+            at = f"{key}[{n}]"
+            if not isinstance(record, dict):
+                raise self.error("is not an object", at)
+            id_ = self.get(record, "id", int, at)
+            if id_ in records:
+                raise self.error(f"the id {id_} is given twice", f"{at}.id", "make ids unique")
+            records[id_] = record
+        return records
+
+    def box(self, annotation: _Record, at: str) -> list[float]:
+        """Return x, y, width, height of an annotation."""
+        box: list[float] = self.get(annotation, "bbox", list, at)
+        if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
+            raise self.error(f"{box!r:.60} is not a list of four numbers", f"{at}.bbox", "write x, y, w, h")
+        return box
+
+    def size(self, image: _Record, at: str) -> tuple[int, int]:
+        """Return the height and width of an image in pixels."""
+        height, width = (self.get(image, key, int, at) for key in ("height", "width"))
+        if min(height, width) < 1:
+            raise self.error(f"{width} x {height} is not a valid size", f"{at}.width", "correct the size")
+        return height, width
 
 
-def _find_images(root: Path, split: str, images: dict[int, Record], path: Path) -> list[str]:
+def _find_images(root: Path, split: str, images: dict[int, _Record], file: _AnnotationFile) -> list[str]:
     """Return each image's file, relative to the root."""
     folder = root / split
-    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    present = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
     files = []
     for id_, image in images.items():
-        name = _get(image, "file_name", str, file=path, at=f"images[id={id_}]")
+        name = file.get(image, "file_name", str, f"images[id={id_}]")
         # Listing the folder once spares asking the disk for each of 100,000 files.
         if name in present or (folder / name).is_file():
             files.append(f"{split}/{name}")
         elif (root / name).is_file():
             files.append(name)
         else:
-            raise UserError(
-                "the image is missing",
-                file=folder / name,
-                field=f"images[id={id_}].file_name in {path}",
-                fix="restore it, or remove it from the split",
-            )
+            field, fix = f"images[id={id_}].file_name in {file.path}", "restore it, or remove it from the split"
+            raise UserError("the image is missing", file=folder / name, field=field, fix=fix)
     return files

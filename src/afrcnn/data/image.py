@@ -1,4 +1,4 @@
-"""Reading photographs: every format becomes 3 x H x W, uint8, RGB, or one line that names the file."""
+"""Reading images: every format becomes 3 x H x W, uint8, RGB, or one line that names the file."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
 
     Args:
         path: the image's file.
-        upright: turn the image as its EXIF says, for photographs straight from a camera. Those of a dataset stay
+        upright: turn the image as its EXIF says, for images straight from a camera. Those of a dataset stay
             as they are stored, as VOC's and COCO's tools take them.
 
     Returns:
         The image, 3 x H x W, uint8, RGB.
 
     Raises:
-        UserError: the file is missing, truncated, or no image.
+        UserError: the file is missing, truncated, or not an image.
     """
     with _open(path) as image:
         if upright:
@@ -62,7 +62,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     """Return the height and width of an image in pixels, from the file's header alone.
 
     Raises:
-        UserError: the file is missing or no image.
+        UserError: the file is missing or not an image.
     """
     with _open(path) as image:
         return image.height, image.width

@@ -8,11 +8,11 @@ from torch import Tensor
 from afrcnn.data.target import Target
 
 OVERLAP = 0.05
-"""An object is overlapped if one other box covers more than this share of its own."""
+"""An object is overlapped if one other box covers more than this fraction of its own."""
 
 
-def covered(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Return the share of the area of each box that each region covers.
+def intersection_over_foreground(boxes: Tensor, regions: Tensor) -> Tensor:
+    """Return the intersection over foreground (IoF): the fraction of the area of each box that each region covers.
 
     Args:
         boxes: N x 4, XYXY in pixels, half-open, with an area.
@@ -21,14 +21,14 @@ def covered(boxes: Tensor, regions: Tensor) -> Tensor:
     Returns:
         N x M, in [0, 1].
     """
-    top_left = torch.maximum(boxes[:, None, :2], regions[None, :, :2])
+    top_left = torch.maximum(boxes[:, None, :2], regions[None, :, :2])  # N x M x 2
     bottom_right = torch.minimum(boxes[:, None, 2:], regions[None, :, 2:])
-    inside = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    return inside / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
+    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
+    return intersection / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
 
 
 def overlapped(target: Target, overlap: float = OVERLAP) -> Tensor:
-    """Tell which objects of an image another labelled object overlaps: those not in the open.
+    """Tell which objects of an image another labelled object overlaps: those that may be occluded.
 
     An object is overlapped if the box of one other object, of whatever class, covers more than ``overlap`` of its own
     box's area. Which of the two is in front, boxes do not say: a card on a table and the table are both overlapped if
@@ -37,12 +37,12 @@ def overlapped(target: Target, overlap: float = OVERLAP) -> Tensor:
 
     Args:
         target: the image's annotation, M objects.
-        overlap: the share of a box's area, in [0, 1].
+        overlap: the fraction of a box's area, in [0, 1].
 
     Returns:
         M flags, bool.
     """
     boxes = target["boxes"].as_subclass(Tensor).double()
     objects = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(boxes), dtype=torch.bool)
-    shares = covered(boxes, boxes).fill_diagonal_(0) * objects
-    return objects & (shares > overlap).any(dim=1)
+    iof = intersection_over_foreground(boxes, boxes).fill_diagonal_(0) * objects  # M x M
+    return objects & (iof > overlap).any(dim=1)

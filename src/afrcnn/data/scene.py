@@ -13,17 +13,19 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from afrcnn.data.figures import CLASSES, FIGURES, Array, bend, limb, polygon, rotation, smooth
+from afrcnn.data.textures import coat, colours, ground
 
-Mask = NDArray[np.bool_]
-Generator = np.random.Generator
+_Mask = NDArray[np.bool_]
+_Window = tuple[slice, slice]
+_Generator = np.random.Generator
 
-MOST_HIDDEN = 0.7
-"""No object is hidden by more than this fraction: what a person could no longer name is not drawn."""
+MOST_OCCLUDED = 0.7
+"""No object is occluded by more than this fraction: what a person could no longer name is not drawn."""
 
-MOST_CUT = 0.3
+_MOST_CUT = 0.3
 """No object has more than this fraction of its area beyond the border."""
 
 
@@ -42,13 +44,17 @@ class SceneObject:
     name: str
     bend: float
     truncated: bool
-    amodal: Mask
-    visible: Mask
+    amodal: _Mask
+    visible: _Mask
 
     @property
-    def hidden(self) -> float:
-        """The fraction of its pixels inside the image that others cover: 1 - |visible| / |amodal|."""
-        return 1 - np.count_nonzero(self.visible) / np.count_nonzero(self.amodal)
+    def occlusion(self) -> float:
+        """The fraction of its pixels inside the image that others occlude: 1 - |visible| / |amodal|."""
+        return self.occlusion_behind(np.False_)
+
+    def occlusion_behind(self, mask: _Mask | np.bool_) -> float:
+        """The same if a mask came in front of it, too."""
+        return 1 - np.count_nonzero(self.visible & ~mask) / np.count_nonzero(self.amodal)
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -71,12 +77,12 @@ class Scene:
 
 
 def draw_scene(
-    rng: Generator, size: int | tuple[int, int] = 256, *, occlusion: float = 0.5, deformation: float = 0.5
+    rng: _Generator, size: int | tuple[int, int] = 256, *, occlusion: float = 0.5, deformation: float = 0.5
 ) -> Scene:
     """Draw a scene of one to five objects.
 
     Args:
-        rng: the source of all chance; the scene is a function of its state and of the other arguments.
+        rng: the source of all randomness; the scene is a function of its state and of the other arguments.
         size: the side of a square image or its (height, width), in pixels.
         occlusion: in [0, 1], the probability that an object gets an occluder in front of it, and likewise
             that it may stand in front of others; a quarter of it, that the border may cut it. At 0 every
@@ -85,17 +91,17 @@ def draw_scene(
             side. At 0 every object is in its rest pose.
 
     Returns:
-        The scene. Its objects' longer sides are 48 to 150 pixels in an image of 256, before anything hides
-        them, and nothing hides more than ``MOST_HIDDEN`` of one.
+        The scene. Its objects' longer sides are 48 to 150 pixels in an image of 256, before anything occludes
+        them, and nothing occludes more than ``MOST_OCCLUDED`` of one.
     """
-    height, width = (size, size) if isinstance(size, int) else size
-    unit = min(height, width) / 256
+    height, width = shape = (size, size) if isinstance(size, int) else size
+    unit = min(shape) / 256
     light = np.array([rng.choice([-1, 1]) * rng.uniform(0.3, 0.8), rng.uniform(0.5, 0.9)], np.float32)
     dark_ground = bool(rng.random() < 0.5)
-    canvas = _ground(rng, height, width, dark_ground, unit)
+    canvas = ground(rng, height, width, dark_ground, unit)
     for _ in range(rng.integers(2, 7)):
         clutter = _obstacle(rng, rng.uniform(16, 64) * unit, light)
-        _lay(canvas, clutter, *_inside(rng, clutter, height, width), light)
+        _lay(canvas, clutter, *_inside(rng, clutter, shape), light)
 
     objects: list[SceneObject] = []
     for _ in range(rng.integers(1, 6)):
@@ -104,27 +110,27 @@ def draw_scene(
         angles = {
             joint: deformation * part.reach * rng.uniform(-1, 1) for joint, part in FIGURES[name].items() if part.reach
         }
-        bent = float(np.mean(np.abs([*angles.values()])))
         sprite = _figure(rng, name, angles, side, light, dark_ground)
-        overlap = MOST_HIDDEN if rng.random() < occlusion else 0.0
-        cut = MOST_CUT if rng.random() < occlusion / 4 else 0.0
-        place = _find_place(rng, sprite, objects, height, width, overlap, cut)
+        overlap = MOST_OCCLUDED if rng.random() < occlusion else 0.0
+        cut = _MOST_CUT if rng.random() < occlusion / 4 else 0.0
+        place = _find_place(rng, sprite, objects, shape, overlap, cut)
         if place is None:
             continue
         _lay(canvas, sprite, *place, light)
-        mask = _mask(sprite, *place, height, width)
-        _cover(objects, mask)
+        mask = _mask(sprite, *place, shape)
+        _occlude(objects, mask)
+        bent = float(np.mean(np.abs([*angles.values()])))
         truncated = bool(np.count_nonzero(mask) < np.count_nonzero(sprite.mask))
         objects.append(SceneObject(name, bent, truncated, amodal=mask, visible=mask))
         if rng.random() < occlusion:
-            _occlude(rng, canvas, objects, unit, light)
+            _lay_occluder(rng, canvas, objects, unit, light)
     return Scene(_expose(rng, canvas, light), objects)
 
 
 # Objects and occluders
 
 
-def _inside(rng: Generator, sprite: Sprite, height: int, width: int, cut: float = 0.0) -> tuple[int, int]:
+def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float = 0.0) -> tuple[int, int]:
     """A place (left, top) whole inside the image, or up to a fraction ``cut`` beyond each border."""
     x, y = (np.flatnonzero(sprite.mask.any(axis=axis)) for axis in (0, 1))
 
@@ -132,32 +138,24 @@ def _inside(rng: Generator, sprite: Sprite, height: int, width: int, cut: float 
         slack = int(cut * (high - low))
         return int(rng.integers(min(-low - slack, length - high), max(-low, length - high + slack) + 1))
 
-    return offset(x[0], x[-1] + 1, width), offset(y[0], y[-1] + 1, height)
+    return offset(x[0], x[-1] + 1, shape[1]), offset(y[0], y[-1] + 1, shape[0])
 
 
 def _find_place(
-    rng: Generator,
-    sprite: Sprite,
-    objects: Sequence[SceneObject],
-    height: int,
-    width: int,
-    overlap: float,
-    cut: float,
-    attempts: int = 20,
+    rng: _Generator, sprite: _Sprite, objects: Sequence[SceneObject], shape: tuple[int, int], overlap: float, cut: float
 ) -> tuple[int, int] | None:
-    """A random place where a sprite hides no object beyond ``overlap`` and leaves the image by at most ``cut``."""
-    for _ in range(attempts):
-        place = _inside(rng, sprite, height, width, cut)
-        mask = _mask(sprite, *place, height, width)
-        kept = np.count_nonzero(mask) / np.count_nonzero(sprite.mask)
-        if kept >= 1 - cut and _most_hidden(objects, mask) <= overlap:
+    """A random place where a sprite occludes no object beyond ``overlap`` and leaves the image by at most ``cut``."""
+    for _ in range(20):
+        place = _inside(rng, sprite, shape, cut)
+        mask = _mask(sprite, *place, shape)
+        inside = np.count_nonzero(mask) / np.count_nonzero(sprite.mask)
+        if inside >= 1 - cut and _most_occluded(objects, mask) <= overlap:
             return place
     return None
 
 
-def _occlude(rng: Generator, canvas: Array, objects: Sequence[SceneObject], unit: float, light: Array) -> None:
+def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[SceneObject], unit: float, light: Array) -> None:
     """Put an obstacle in front of the last object, if one is found that leaves every object recognisable."""
-    height, width = canvas.shape[:2]
     target = objects[-1].amodal
     ys, xs = np.nonzero(target)
     for _ in range(5):
@@ -165,28 +163,27 @@ def _occlude(rng: Generator, canvas: Array, objects: Sequence[SceneObject], unit
         h, w = obstacle.mask.shape
         i = rng.integers(len(ys))
         place = int(xs[i]) - w // 2, int(ys[i]) - h // 2
-        mask = _mask(obstacle, *place, height, width)
-        if np.any(mask & target) and _most_hidden(objects, mask) <= MOST_HIDDEN:
+        mask = _mask(obstacle, *place, target.shape)
+        if np.any(mask & target) and _most_occluded(objects, mask) <= MOST_OCCLUDED:
             _lay(canvas, obstacle, *place, light)
-            _cover(objects, mask)
+            _occlude(objects, mask)
             return
 
 
-def _most_hidden(objects: Sequence[SceneObject], mask: Mask) -> float:
-    """The largest hidden fraction of those that ``mask`` would touch, if it came in front of them."""
-    touched = [o for o in objects if np.any(o.visible & mask)]
-    return max((1 - np.count_nonzero(o.visible & ~mask) / np.count_nonzero(o.amodal) for o in touched), default=0.0)
+def _most_occluded(objects: Sequence[SceneObject], mask: _Mask) -> float:
+    """The largest occluded fraction of those that ``mask`` would touch, if it came in front of them."""
+    return max((item.occlusion_behind(mask) for item in objects if np.any(item.visible & mask)), default=0.0)
 
 
-def _cover(objects: Sequence[SceneObject], mask: Mask) -> None:
+def _occlude(objects: Sequence[SceneObject], mask: _Mask) -> None:
     for item in objects:
         item.visible = item.visible & ~mask
 
 
 def _figure(
-    rng: Generator, name: str, angles: dict[str, float], side: float, light: Array, dark_ground: bool
-) -> Sprite:
-    """A figure of a class, ``side`` pixels long, in chance colours, aspect and tilt."""
+    rng: _Generator, name: str, angles: dict[str, float], side: float, light: Array, dark_ground: bool
+) -> _Sprite:
+    """A figure of a class, ``side`` pixels long, in random colours, aspect and tilt."""
     parts = FIGURES[name]
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     shape = rotation(rng.uniform(-12, 12))[:, :2] @ np.diag([rng.choice([-1, 1]) * stretch, 1 / stretch])
@@ -197,17 +194,14 @@ def _figure(
     lightness = rng.uniform(60, 84) if dark_ground else rng.uniform(28, 54)
     hue, chroma = rng.uniform(0, 360), rng.uniform(22, 52)
     second_hue = hue + (rng.uniform(-50, 50) if rng.random() < 0.5 else rng.uniform(120, 240))
-    tones = _colours(
-        [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12],
-        [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma],
-        [hue, second_hue, hue, hue],
-    )
-    colours = tones[[part.tone for part in parts.values()]]
-    return _paint([o * scale for o in outlines], colours, light, _coat(rng, rng.uniform(0.03, 0.14)))
+    lightnesses = [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12]
+    tones = colours(lightnesses, [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma], [hue, second_hue, hue, hue])
+    painted = tones[[part.tone for part in parts.values()]]
+    return _paint([o * scale for o in outlines], painted, light, coat(rng, rng.uniform(0.03, 0.14)))
 
 
-def _obstacle(rng: Generator, side: float, light: Array) -> Sprite:
-    """Something that is no object, about ``side`` pixels wide: a post, a board, a stone or foliage."""
+def _obstacle(rng: _Generator, side: float, light: Array) -> _Sprite:
+    """Something that is not an object, about ``side`` pixels wide: a post, a board, a stone or foliage."""
     kind = rng.choice(["post", "board", "stone", "foliage"])
     tilt = rng.uniform(-20, 20)
     outlines: list[NDArray[np.floating[Any]]]
@@ -224,16 +218,16 @@ def _obstacle(rng: Generator, side: float, light: Array) -> Sprite:
         leaf = smooth((-0.1, 0), (0.2, -0.16), (0.62, 0), (0.2, 0.16), rounds=2)
         turns = np.arange(0, 2 * 360, 72) * 1.1 + rng.uniform(-15, 15, 10)
         outlines = [rng.uniform(0.6, 1) * leaf @ rotation(turn)[:, :2].T for turn in turns]
-    base = _colours(rng.uniform(28, 78), rng.uniform(5, 40), rng.uniform(0, 360))
-    colours = base * rng.uniform(0.8, 1.15, (len(outlines), 1)).astype(np.float32)
+    base = colours(rng.uniform(28, 78), rng.uniform(5, 40), rng.uniform(0, 360))
+    painted = base * rng.uniform(0.8, 1.15, (len(outlines), 1)).astype(np.float32)
     outlines = [side * outline @ rotation(tilt)[:, :2].T for outline in outlines]
-    return _paint(outlines, colours, light, _coat(rng, rng.uniform(0.04, 0.2)))
+    return _paint(outlines, painted, light, coat(rng, rng.uniform(0.04, 0.2)))
 
 
 # Paint and textures
 
 
-class Sprite(NamedTuple):
+class _Sprite(NamedTuple):
     """A painted layer before it is laid on the canvas.
 
     Attributes:
@@ -242,13 +236,13 @@ class Sprite(NamedTuple):
     """
 
     rgba: Array
-    mask: Mask
+    mask: _Mask
 
 
-def _paint(outlines: Sequence[NDArray[np.floating[Any]]], colours: Array, light: Array, coat: Array) -> Sprite:
+def _paint(outlines: Sequence[NDArray[np.floating[Any]]], painted: Array, light: Array, pattern: Array) -> _Sprite:
     """Fill outlines (in pixels) one over the other, each shaded as if it were round.
 
-    ``light`` is the direction (x, y) in which the light travels; ``coat`` is a pattern of lightness about 1
+    ``light`` is the direction (x, y) in which the light travels; ``pattern`` is one of lightness about 1
     that is stretched over the whole. Everything is drawn at twice the size and averaged.
     """
     points = np.concatenate(outlines)
@@ -256,7 +250,7 @@ def _paint(outlines: Sequence[NDArray[np.floating[Any]]], colours: Array, light:
     corner = np.floor(points.min(axis=0)) - margin
     width, height = (int(n) for n in np.ceil(points.max(axis=0)) + margin - corner)
     canvas = np.zeros((4, 2 * height, 2 * width), np.float32)  # planes: four times as fast as interleaved here
-    for outline, colour in zip(outlines, colours, strict=True):
+    for outline, colour in zip(outlines, painted, strict=True):
         local = (outline - corner) * 2 - 0.5
         x, y = np.floor(local.min(axis=0)).astype(int) - 2
         w, h = np.ceil(local.max(axis=0)).astype(int) + 3 - (x, y)
@@ -274,32 +268,30 @@ def _paint(outlines: Sequence[NDArray[np.floating[Any]]], colours: Array, light:
         window[3] += mask
     interleaved = cv2.merge([*canvas])
     rgba = np.asarray(cv2.resize(interleaved, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-    rgba[..., :3] *= cv2.resize(coat, (width, height))[..., None]
+    rgba[..., :3] *= cv2.resize(pattern, (width, height))[..., None]
     rgba[..., :3] = np.clip(rgba[..., :3], 0, rgba[..., 3:])
-    return Sprite(rgba, rgba[..., 3] >= 0.5)
+    return _Sprite(rgba, rgba[..., 3] >= 0.5)
 
 
-def _windows(
-    sprite: Sprite, left: int, top: int, height: int, width: int
-) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _windows(sprite: _Sprite, left: int, top: int, shape: tuple[int, ...]) -> tuple[_Window, _Window]:
     """Where a sprite meets the image: the window of the image and that of the sprite."""
     h, w = sprite.mask.shape
-    y1, y2 = np.clip([top, top + h], 0, height)
-    x1, x2 = np.clip([left, left + w], 0, width)
+    y1, y2 = np.clip([top, top + h], 0, shape[0])
+    x1, x2 = np.clip([left, left + w], 0, shape[1])
     return np.s_[y1:y2, x1:x2], np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
 
 
-def _mask(sprite: Sprite, left: int, top: int, height: int, width: int) -> Mask:
+def _mask(sprite: _Sprite, left: int, top: int, shape: tuple[int, ...]) -> _Mask:
     """The pixels of the image that a sprite covers."""
-    mask = np.zeros((height, width), bool)
-    here, there = _windows(sprite, left, top, height, width)
+    mask = np.zeros(shape, bool)
+    here, there = _windows(sprite, left, top, shape)
     mask[here] = sprite.mask[there]
     return mask
 
 
-def _lay(canvas: Array, sprite: Sprite, left: int, top: int, light: Array) -> None:
+def _lay(canvas: Array, sprite: _Sprite, left: int, top: int, light: Array) -> None:
     """Lay a sprite over the canvas, with the soft shadow that it throws."""
-    here, there = _windows(sprite, left, top, *canvas.shape[:2])
+    here, there = _windows(sprite, left, top, canvas.shape)
     alpha = sprite.rgba[..., 3]
     spread = max(3, min(alpha.shape) // 14)
     dx, dy = np.rint(light * spread * 0.6).astype(int)
@@ -308,66 +300,11 @@ def _lay(canvas: Array, sprite: Sprite, left: int, top: int, light: Array) -> No
     canvas[here] += sprite.rgba[there][..., :3]
 
 
-def _ground(rng: Generator, height: int, width: int, dark: bool, unit: float) -> Array:
-    """A textured ground, H x W x 3 in [0, 1]: a pattern between two near colours, and finer grain over it."""
-    lightness = rng.uniform(24, 42) if dark else rng.uniform(66, 88)
-    hue, chroma = rng.uniform(0, 360), rng.uniform(3, 18)
-    near, far = _colours(
-        [lightness, lightness + rng.uniform(-10, 10)],
-        [chroma, rng.uniform(3, 18)],
-        [hue, hue + rng.uniform(-70, 70)],
-    )
-    blend = 0.5 + 0.5 * _texture(rng, height, width, rng.uniform(16, 60) * unit)
-    grain = 1 + np.float32(rng.uniform(0.02, 0.06)) * _noise(rng, height, width, coarsest=12)
-    ground: Array = (near + blend[..., None] * (far - near)) * grain[..., None]
-    return ground
-
-
-def _coat(rng: Generator, strength: float) -> Array:
-    """A pattern of lightness about 1, 96 x 96."""
-    return 1 + np.float32(strength) * _texture(rng, 96, 96, rng.uniform(14, 36))
-
-
-def _texture(rng: Generator, height: int, width: int, period: float) -> Array:
-    """A pattern in [-1, 1]: clouds, stripes or checks of about ``period`` pixels, bent so that none is ruled."""
-    kind = rng.choice(["clouds", "stripes", "checks"], p=[0.5, 0.25, 0.25])
-    clouds = _noise(rng, height, width)
-    if kind == "clouds":
-        return np.tanh(clouds)
-    y, x = np.ogrid[:height, :width]
-    turn, pace = rng.uniform(0, np.pi), 2 * np.pi / period
-    wave = np.sin((pace * (x * np.cos(turn) + y * np.sin(turn))).astype(np.float32) + 0.4 * clouds)
-    if kind == "checks":
-        wave *= np.sin((pace * (y * np.cos(turn) - x * np.sin(turn))).astype(np.float32) - 0.4 * clouds)
-    pattern: Array = 0.8 * np.tanh(3 * wave) + 0.2 * np.tanh(clouds)
-    return pattern
-
-
-def _noise(rng: Generator, height: int, width: int, coarsest: float | None = None) -> Array:
-    """Value noise of mean 0 and deviation about 1: octaves from ``coarsest`` (half the image) down to 3 pixels."""
-    clouds = np.zeros((height, width), np.float32)
-    cell, weight, power = coarsest or max(height, width) / 2, 1.0, 0.0
-    while cell >= 3:
-        grid = rng.standard_normal((int(height / cell) + 2, int(width / cell) + 2), np.float32)
-        clouds += np.float32(weight) * cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-        power += weight**2
-        cell, weight = cell / 2, weight * 0.6
-    return clouds / np.float32(0.75 * np.sqrt(power))
-
-
-def _expose(rng: Generator, canvas: Array, light: Array) -> NDArray[np.uint8]:
-    """The photograph: brighter where the light comes from, with a little grain."""
+def _expose(rng: _Generator, canvas: Array, light: Array) -> NDArray[np.uint8]:
+    """The image: brighter where the light comes from, with a little grain."""
     height, width = canvas.shape[:2]
     y, x = np.ogrid[-0.5 : 0.5 : height * 1j, -0.5 : 0.5 : width * 1j]
     shine = (1 - 0.2 * (x * light[0] + y * light[1])).astype(np.float32)
     grain = np.float32(0.012) * rng.standard_normal((height, width, 1), np.float32)
-    photograph: NDArray[np.uint8] = np.clip((canvas * shine[..., None] + grain) * 255 + 0.5, 0, 255).astype(np.uint8)
-    return photograph
-
-
-def _colours(lightness: ArrayLike, chroma: ArrayLike, hue: ArrayLike) -> Array:
-    """Colours of CIE LCh (lightness in [0, 100], hue in degrees) as sRGB, N x 3 in [0, 1]."""
-    lightness, chroma, hue = (np.atleast_1d(np.asarray(value, np.float32)) for value in (lightness, chroma, hue))
-    lab = np.stack([lightness, chroma * np.cos(np.radians(hue)), chroma * np.sin(np.radians(hue))], axis=1)
-    colours: Array = np.clip(cv2.cvtColor(lab[None], cv2.COLOR_Lab2RGB)[0], 0, 1)
-    return colours
+    exposed = (canvas * shine[..., None] + grain) * 255 + 0.5
+    return np.asarray(np.clip(exposed, 0, 255).astype(np.uint8))

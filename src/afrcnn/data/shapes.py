@@ -1,6 +1,6 @@
-"""The generated dataset: drawn scenes in the PASCAL VOC layout, for work without photographs.
+"""The generated dataset: drawn scenes in the PASCAL VOC layout, to try things on without data.
 
-Beyond VOC's fields each object's annotation records its hidden fraction and its bend, so that a detector's
+Beyond VOC's fields each object's annotation records its occluded fraction and its bend, so that a detector's
 accuracy can be measured against both.
 """
 
@@ -21,10 +21,16 @@ from afrcnn.data.figures import CLASSES
 from afrcnn.data.scene import draw_scene
 from afrcnn.data.voc import VOCObject, write_annotation
 
-RECORD = "shapes.json"
-"""The file that holds the parameters of a generated set."""
-
+_RECORD = "shapes.json"
 _GENERATOR = "afrcnn shapes 1"  # the number rises whenever the same parameters draw other pictures
+_LIMITS = {
+    "trainval": (2, 10**6),
+    "test": (1, 10**6),
+    "size": (64, 10**4),
+    "occlusion": (0, 1),
+    "deformation": (0, 1),
+    "seed": (0, 2**63),
+}
 
 
 def generate(
@@ -48,14 +54,14 @@ def generate(
     ``(seed, 1, i)``: neither ``jobs`` nor the number of images changes it.
 
     An object is annotated by the box of its visible part, as VOC does; it is ``occluded`` where more than
-    5% of it is hidden, and ``difficult`` where more than half is. See ``afrcnn.data.scene`` for the drawing.
+    5% of it is, and ``difficult`` where more than half is. See ``afrcnn.data.scene`` for the drawing.
 
     Args:
         folder: where to write. If it holds anything, it must be this set, which is then written again.
         trainval: the number of images of trainval, 2 or more.
         test: the number of images of test, 1 or more.
         size: the side of the square images or their (height, width), in pixels, 64 or more.
-        occlusion: how much objects are hidden and cut, in [0, 1]; at 0 not at all.
+        occlusion: how much objects are occluded and cut, in [0, 1]; at 0 not at all.
         deformation: how far joints are bent, in [0, 1]; at 0 not at all.
         seed: the number that the scenes are drawn from, not negative.
         jobs: the number of worker processes; -1 takes all cores. Each starts by importing this package, which
@@ -66,49 +72,35 @@ def generate(
         UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    record = {
-        "generator": _GENERATOR,
-        "classes": list(CLASSES),
-        "trainval": trainval,
-        "test": test,
-        "size": [height, width],
-        "occlusion": occlusion,
-        "deformation": deformation,
-        "seed": seed,
-    }
-    for field, value, low, high in (
-        ("trainval", trainval, 2, 10**6),
-        ("test", test, 1, 10**6),
-        ("size", min(height, width), 64, 10**4),
-        ("size", max(height, width), 64, 10**4),
-        ("occlusion", occlusion, 0, 1),
-        ("deformation", deformation, 0, 1),
-        ("seed", seed, 0, 2**63),
-    ):
-        if not low <= value <= high:
-            raise UserError(f"{value} is out of range", field=field, fix=f"choose from {low} to {high}")
+    drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
+    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), "trainval": trainval, "test": test}
+    record |= {**drawing, "size": [height, width], "seed": seed}
+    for field, (low, high) in _LIMITS.items():
+        for value in np.ravel(record[field]).tolist():
+            if not low <= value <= high:
+                raise UserError(f"{value} is out of range", field=field, fix=f"choose from {low} to {high}")
     folder = Path(folder)
     _claim(folder, record)
 
-    ids = {
-        split: [f"{split}_{i:06d}" for i in range(count)] for split, count in (("trainval", trainval), ("test", test))
+    splits = {
+        "trainval": [f"trainval_{i:06d}" for i in range(trainval)],
+        "test": [f"test_{i:06d}" for i in range(test)],
     }
-    drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
     tasks = [
         joblib.delayed(_write_scene)(folder, image_id, (seed, number, i), drawing)
-        for number, names in enumerate(ids.values())
-        for i, image_id in enumerate(names)
+        for number, ids in enumerate(splits.values())
+        for i, image_id in enumerate(ids)
     ]
     finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
     for done, _ in enumerate(finished, start=1):
         if progress:
             progress(done, len(tasks))
 
-    ids["val"] = ids["trainval"][1::5]
-    ids["train"] = [image_id for i, image_id in enumerate(ids["trainval"]) if i % 5 != 1]
-    for split, names in ids.items():
+    splits["val"] = splits["trainval"][1::5]
+    splits["train"] = [image_id for i, image_id in enumerate(splits["trainval"]) if i % 5 != 1]
+    for split, ids in splits.items():
         with atomic_write(folder / "ImageSets" / "Main" / f"{split}.txt") as file:
-            file.write("\n".join(names) + "\n")
+            file.write("\n".join(ids) + "\n")
 
 
 def _claim(folder: Path, record: dict[str, Any]) -> None:
@@ -118,7 +110,7 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
         raise UserError("is a file, not a folder", file=folder, fix=fix)
     if folder.is_dir() and any(folder.iterdir()):
         try:
-            earlier = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            earlier = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             earlier = None
         if not isinstance(earlier, dict) or "generator" not in earlier:
@@ -126,8 +118,8 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
         for field, value in record.items():
             if earlier.get(field) != value:
                 problem = f"the set in this folder has {earlier.get(field)}, not {value}"
-                raise UserError(problem, file=folder / RECORD, field=field, fix=fix)
-    with atomic_write(folder / RECORD) as file:
+                raise UserError(problem, file=folder / _RECORD, field=field, fix=fix)
+    with atomic_write(folder / _RECORD) as file:
         json.dump(record, file, indent=2)
         file.write("\n")
 
@@ -139,18 +131,9 @@ def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawin
     image = folder / "JPEGImages" / f"{image_id}.jpg"
     with atomic_write(image, "wb") as file:
         file.write(jpeg.tobytes())
-    height, width = scene.image.shape[:2]
-    objects = [
-        VOCObject(
-            item.name,
-            item.box,
-            difficult=item.hidden > 0.5,
-            truncated=item.truncated,
-            occluded=item.hidden > 0.05,
-            hidden=item.hidden,
-            bend=item.bend,
-        )
-        for item in scene.objects
-    ]
-    annotation = folder / "Annotations" / f"{image_id}.xml"
+    objects = []
+    for item in scene.objects:
+        flags = {"difficult": item.occlusion > 0.5, "truncated": item.truncated, "occluded": item.occlusion > 0.05}
+        objects.append(VOCObject(item.name, item.box, **flags, occlusion=item.occlusion, bend=item.bend))
+    annotation, (height, width) = folder / "Annotations" / f"{image_id}.xml", drawing["size"]
     write_annotation(annotation, filename=image.name, height=height, width=width, objects=objects)

@@ -1,25 +1,24 @@
-"""Splitting a dataset by what is hidden: train on objects in the open, test on images where some hide others."""
+"""Splitting a dataset by occlusion: train on unoccluded objects, test on images where some occlude others."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from torch import Tensor
 
 from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.annotations import AnnotatedImages
+from afrcnn.data.layouts import Layout, find_layout
 from afrcnn.data.overlap import OVERLAP, overlapped
-from afrcnn.data.target import DetectionDataset
 
 
 @dataclass(frozen=True)
-class Part:
-    """What went into a part of a dataset.
+class OcclusionSplit:
+    """One of the two splits of a dataset by occlusion.
 
     Attributes:
         name: the split, as a recipe's ``data.train_split`` or ``data.test_split`` takes it.
@@ -36,116 +35,86 @@ class Part:
     overlapped: dict[str, int]
 
 
-def split_open_hidden(
+def split_by_occlusion(
     root: Path | str,
     split: str,
     *,
-    names: tuple[str, str] | None = None,
+    names: Sequence[str] | None = None,
     overlap: float = OVERLAP,
-    layout: Literal["auto", "voc", "coco"] = "auto",
+    layout: str = "auto",
     out: Path | str | None = None,
-) -> tuple[Part, Part]:
-    """Part the images of a split into those whose objects are all in the open, and the others.
+) -> tuple[OcclusionSplit, OcclusionSplit]:
+    """Divide the images of a split into those whose objects are all unoccluded, and the others.
 
-    A detector trained on the first and tested on the second shows whether it finds hidden objects that its training
-    never showed. Objects are in the open unless ``afrcnn.data.overlap.overlapped`` says that another one overlaps
-    them; an image without objects is open, one with a crowd region is not. The parts depend on the annotations and
-    nothing else. What is there already under their names is replaced only by the same.
+    A detector trained on the first and tested on the second shows whether it finds occluded objects that its training
+    never showed. Objects are unoccluded unless ``afrcnn.data.overlap.overlapped`` says that another one overlaps
+    them; an image without objects is unoccluded, one with a crowd region is not. The splits depend on the annotations
+    and nothing else. What is there already under their names is replaced only by the same.
 
     Args:
-        root: the dataset, in PASCAL VOC or COCO layout.
+        root: the dataset, in any layout.
         split: the split.
-        names: the names of the two new splits; ``open_<split>`` and ``hidden_<split>`` when None.
-        overlap: the share of a box, in [0, 1], that another one covers at most of an object in the open.
-        layout: the dataset's layout, or ``"auto"`` to find it.
+        names: the names of the two new splits; ``unoccluded_<split>`` and ``occluded_<split>`` when None.
+        overlap: the fraction of a box, in [0, 1], that another one covers at most of an unoccluded object.
+        layout: the name of the dataset's layout, or ``"auto"`` to find it.
         out: a folder to make a dataset of the two splits in, with links to the images and annotations, where ``root``
             is to stay as it is; ``root`` itself when None.
 
     Returns:
-        The open part, to train on, and the hidden one, to test on.
+        The unoccluded split, to train on, and the occluded one, to test on.
 
     Raises:
-        UserError: the dataset is at fault, a class has objects in one part only, or there is another split under one
-            of the names; no split is written then.
+        UserError: the dataset is at fault, a class has objects in one of the two only, or there is another split
+            under one of the names; no split is written then.
     """
     if not 0 <= overlap <= 1:
-        raise UserError(f"{overlap} is no share", field="overlap", fix="give a number from 0 to 1")
-    dataset = open_dataset(root, split, layout)
-    target = Path(root if out is None else out)
-    images: tuple[list[int], list[int]] = ([], [])
+        raise UserError(f"{overlap} is not a valid fraction", field="overlap", fix="give a number from 0 to 1")
+    reader, target_root = find_layout(root, layout), Path(root if out is None else out)
+    dataset = reader.open(Path(root), split)
+    objects, flags = [], []  # of each image, M
     for index in range(len(dataset)):
-        annotation = dataset.target(index)
-        crowd = "iscrowd" in annotation and bool(annotation["iscrowd"].any())
-        images[crowd or bool(overlapped(annotation, overlap).any())].append(index)
-    parts = [
-        _count(dataset, indices, target, name, overlap)
-        for indices, name in zip(images, names or (f"open_{split}", f"hidden_{split}"), strict=True)
-    ]
-    for part, other in (parts, parts[::-1]):
-        for class_name, count in part.objects.items():
+        target = dataset.target(index)
+        objects.append(~target["iscrowd"] if "iscrowd" in target else target["labels"] > 0)
+        flags.append(overlapped(target, overlap))
+    occluded = [bool(flag.any() or not real.all()) for flag, real in zip(flags, objects, strict=True)]
+    splits, contents = [], []
+    for name, wanted in zip(names or (f"unoccluded_{split}", f"occluded_{split}"), (False, True), strict=True):
+        indices = [index for index, value in enumerate(occluded) if value is wanted]
+        ids = [dataset.ids[index] for index in indices]
+        counts = (_count(dataset, indices, chosen) for chosen in (objects, flags))
+        splits.append(OcclusionSplit(name, reader.split_file(target_root, name), ids, *counts))
+        contents.append(reader.split_content(dataset, indices))
+    for new, other in (splits, splits[::-1]):
+        for class_name, count in new.objects.items():
             if count and not other.objects[class_name]:
                 raise UserError(
-                    f"all objects of the class {class_name} are in images of {part.name}, none in {other.name}",
+                    f"all objects of the class {class_name} are in images of {new.name}, none in {other.name}",
                     file=dataset.root,
                     field=split,
-                    fix=f"split where it is both in the open and hidden, or by another share than {overlap:g}",
+                    fix=f"split where it is both occluded and unoccluded, or by another overlap than {overlap:g}",
                 )
-    contents = [_content(dataset, indices) for indices in images]
-    for part, content in zip(parts, contents, strict=True):
-        if part.file.exists() and part.file.read_bytes() != content.encode():
-            raise UserError("another split has this name", file=part.file, fix="choose other names, or remove it")
-    if target.resolve() != dataset.root.resolve():
-        _link(dataset, target)
-    for part, content in zip(parts, contents, strict=True):
-        with atomic_write(part.file) as file:
+    for new, content in zip(splits, contents, strict=True):
+        if new.file.exists() and new.file.read_bytes() != content.encode():
+            raise UserError("another split has this name", file=new.file, fix="choose other names, or remove it")
+    if target_root.resolve() != dataset.root.resolve():
+        _link(dataset, reader, target_root)
+    for new, content in zip(splits, contents, strict=True):
+        with atomic_write(new.file) as file:
             file.write(content)
-    return parts[0], parts[1]
+    return splits[0], splits[1]
 
 
-def _count(dataset: DetectionDataset, indices: Sequence[int], root: Path, name: str, overlap: float) -> Part:
-    """Count what is in a part."""
-    objects, hidden = Counter[int](), Counter[int]()
-    for index in indices:
-        annotation = dataset.target(index)
-        labels = annotation["labels"]
-        objects.update(labels[~annotation["iscrowd"]].tolist() if "iscrowd" in annotation else labels.tolist())
-        hidden.update(labels[overlapped(annotation, overlap)].tolist())
-    coco = isinstance(dataset, COCODataset)
-    return Part(
-        name,
-        root / (f"annotations/instances_{name}.json" if coco else f"ImageSets/Main/{name}.txt"),
-        [dataset.ids[index] for index in indices],
-        {class_name: objects[label] for label, class_name in enumerate(dataset.classes, start=1)},
-        {class_name: hidden[label] for label, class_name in enumerate(dataset.classes, start=1)},
-    )
+def _count(dataset: AnnotatedImages, indices: Sequence[int], chosen: Sequence[Tensor]) -> dict[str, int]:
+    """Return how many of the chosen objects of some images are of each class."""
+    counts = Counter(label for i in indices for label in dataset.target(i)["labels"][chosen[i]].tolist())
+    return {name: counts[label] for label, name in enumerate(dataset.classes, start=1)}
 
 
-def _content(dataset: DetectionDataset, indices: Sequence[int]) -> str:
-    """Return a part's list of images, or its annotations with all that COCO's file says, masks included."""
-    if not isinstance(dataset, COCODataset):
-        return "".join(f"{dataset.ids[index]}\n" for index in indices)
-    content = json.loads(dataset.annotation_file.read_text(encoding="utf-8-sig"))
-    # The images stay where they are; from the dataset's folder on, a file is found under any name of a split.
-    files = {int(dataset.ids[index]): _relative(dataset, index).as_posix() for index in indices}
-    content["images"] = [
-        image | {"file_name": files[image["id"]]} for image in content["images"] if image["id"] in files
-    ]
-    content["annotations"] = [item for item in content["annotations"] if item["image_id"] in files]
-    return json.dumps(content)
-
-
-def _link(dataset: DetectionDataset, target: Path) -> None:
-    """Link the folders of a dataset's images, and of VOC's annotations, from another folder."""
-    names = {_relative(dataset, index).parts[0] for index in range(len(dataset))}
-    if not isinstance(dataset, COCODataset):
-        names.add("Annotations")
-    with writing(target):
-        target.mkdir(parents=True, exist_ok=True)
-        for name in sorted(names):
-            link, source = target / name, (dataset.root / name).resolve()
+def _link(dataset: AnnotatedImages, layout: Layout, root: Path) -> None:
+    """Link the folders of a dataset's images, and of what else its splits share, from another folder."""
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
+        for name in sorted({Path(file).parts[0] for file in dataset.files} | set(layout.linked)):
+            link, source = root / name, (dataset.root / name).resolve()
             if link.resolve() != source:
                 link.symlink_to(source)
-
-
-def _relative(dataset: DetectionDataset, index: int) -> Path:
-    return dataset.image_path(index).relative_to(dataset.root)

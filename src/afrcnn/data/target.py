@@ -19,8 +19,9 @@ Target = dict[str, Any]
 ``difficult``      M, bool: VOC's flag, not trained on unless asked for, neither hit nor miss in evaluation
 ``truncated``      M, bool: VOC's flag (VOC layout only)
 ``occluded``       M, bool: VOC's flag (VOC layout only)
-``hidden``         M, float32: the fraction of the object that is hidden, in [0, 1]; ``bend``, likewise, the mean angle
-                   of its joints in degrees; NaN where not recorded (annotations of the generated set only)
+``occlusion``      M, float32: the fraction of the object that is occluded, in [0, 1] (``<hidden>`` in the XML
+                   file); NaN where not recorded (annotations of the generated set only)
+``bend``           M, float32: the mean angle of its joints in degrees, likewise
 ``iscrowd``        M, bool: COCO's crowd regions, never trained on (COCO layout only)
 ``area``           M, float32: the area of COCO's segmentation in pixels (COCO layout only)
 ``annotation_id``  M, int64: COCO's id of each annotation (COCO layout only)
@@ -35,12 +36,16 @@ class DetectionDataset(Protocol):
     Attributes:
         root: the folder that the dataset was read from.
         classes: the names of the classes 1..K, in order; background is not among them.
+        category_ids: the ids of the classes 1..K in COCO's files; 1..K where the dataset has no other ids.
         ids: the image ids of the split, in order, each once.
+        annotation_file: COCO's JSON file, which holds masks, too; None in layouts that have none.
     """
 
     root: Path
     classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
     ids: list[str]
+    annotation_file: Path | None
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -119,8 +119,7 @@ def evaluate_run(
     detections = detect(joined, dataset, engine=recipe.engine, workers=recipe.data.workers)
 
     target = Run(out) if out is not None else run
-    category_ids = getattr(dataset.dataset, "category_ids", range(1, len(dataset.classes) + 1))
-    write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, category_ids)
+    write_coco_results(target.detections / f"{split}.json", detections, dataset.ids, dataset.category_ids)
     write_voc_results(target.detections / "voc", detections, dataset.ids, dataset.classes, split)
     results = replace(evaluate(detections, dataset.dataset, subsets=parts), split=split)
     write_results(target.results_file, results)

@@ -31,7 +31,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.annotations import AnnotatedImages
 
 PART = 0.01
 """The share of a mask that a part of it must have: polygons drawn on pixels leave smaller crumbs behind, of a pixel or
@@ -43,7 +43,7 @@ BITE = 0.05
 Masks = npt.NDArray[np.uint8]
 
 
-def derive_subsets(dataset: COCODataset) -> dict[str, list[Tensor]]:
+def derive_subsets(dataset: AnnotatedImages) -> dict[str, list[Tensor]]:
     """Derive the separated and the occluded objects of a split from its masks.
 
     ``separated`` are the objects whose mask falls into two or more parts: sets of pixels that touch each other, also
@@ -68,7 +68,8 @@ def derive_subsets(dataset: COCODataset) -> dict[str, list[Tensor]]:
     Raises:
         UserError: a mask is malformed.
     """
-    masks = _read_masks(dataset)
+    assert dataset.annotation_file is not None
+    masks = _read_masks(dataset.annotation_file)
     if not masks:
         return {}
     separated, occluded = [], []
@@ -130,9 +131,9 @@ def _convex_hull(mask: Masks) -> Masks:
     return hull
 
 
-def _read_masks(dataset: COCODataset) -> dict[int, Any]:
+def _read_masks(path: Path) -> dict[int, Any]:
     """Return the segmentations of a split by their annotations' ids; crowds, and what has none, are left out."""
-    with dataset.annotation_file.open("rb") as file:
+    with path.open("rb") as file:
         return {
             annotation["id"]: annotation["segmentation"]
             for annotation in ijson.items(file, "annotations.item", use_float=True)
@@ -154,7 +155,7 @@ def _decode(segmentation: Any, size: tuple[int, int], file: Path, id_: int) -> M
     return mask
 
 
-def read_list(path: Path | str, dataset: COCODataset) -> list[Tensor]:
+def read_list(path: Path | str, dataset: AnnotatedImages) -> list[Tensor]:
     """Read a published list, ``separated_coco.pkl`` or ``occluded_coco.pkl``.
 
     The file is a pickle of a list; an entry holds the name of the image's file, the name of the class, a number, a box,

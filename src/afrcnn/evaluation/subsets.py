@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.coco import COCODataset
+from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.overlap import OVERLAP, overlapped
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.occluded_coco import derive_subsets, read_list
@@ -103,7 +103,7 @@ def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> 
         UserError: a mask or a list is malformed, or lists are given for a dataset that is not in COCO layout.
     """
     found = subsets([dataset.target(index) for index in range(len(dataset))])
-    if isinstance(dataset, COCODataset):
+    if isinstance(dataset, AnnotatedImages) and dataset.annotation_file:
         found |= derive_subsets(dataset)
         found |= {Path(path).stem: read_list(path, dataset) for path in lists}
     elif lists:

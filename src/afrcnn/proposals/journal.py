@@ -7,16 +7,16 @@ import json
 import os
 import struct
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from afrcnn.core.atomic import writing
 from afrcnn.core.errors import UserError
 
-RECORD = struct.Struct("<16sII")
+_RECORD = struct.Struct("<16sII")
 """Fingerprint of the image, number of boxes, CRC-32 of both and of the boxes that follow."""
 
 
@@ -39,38 +39,32 @@ class Journal:
         self.path = path
         self._where: dict[bytes, tuple[int, int]] = {}
         head = json.dumps(purpose, sort_keys=True).encode() + b"\n"
-        try:
+        with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+b", buffering=0)
             self._file.seek(0)
-            found = self._file.read(len(head))
-            if not head.startswith(found):
+            start = self._file.read(len(head))
+            if not head.startswith(start):
                 problem = "is the journal of another computation"
                 raise UserError(problem, file=path, fix="choose another folder or delete the file")
-            if found != head:
+            if start != head:
                 self._file.truncate(0)
                 self._file.write(head)
             self._read_records(len(head))
-        except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _cannot_write(self, error: OSError) -> UserError:
-        fix = "free some space or choose a folder that can be written"
-        return UserError(f"cannot be written ({error.strerror})", file=self.path, fix=fix)
 
     def _read_records(self, end: int) -> None:
         """Read the records from a position on, and cut off what follows the last whole one."""
         size = self._file.seek(0, os.SEEK_END)
         self._file.seek(end)
-        while len(head := self._file.read(RECORD.size)) == RECORD.size:
-            key, count, checksum = RECORD.unpack(head)
-            if end + RECORD.size + 16 * count > size:
+        while len(head := self._file.read(_RECORD.size)) == _RECORD.size:
+            key, count, checksum = _RECORD.unpack(head)
+            if end + _RECORD.size + 16 * count > size:
                 break
             boxes = self._file.read(16 * count)
             if crc32(boxes, crc32(head[:20])) != checksum:
                 break
-            self._where[key] = (end + RECORD.size, count)
-            end += RECORD.size + len(boxes)
+            self._where[key] = (end + _RECORD.size, count)
+            end += _RECORD.size + len(boxes)
         self._file.truncate(end)
 
     def __contains__(self, key: bytes) -> bool:
@@ -90,18 +84,14 @@ class Journal:
         data = boxes.astype("<f4", copy=False).tobytes()
         head = struct.pack("<16sI", key, len(boxes))
         record = head + struct.pack("<I", crc32(data, crc32(head))) + data
-        try:
+        with writing(self.path):
             if self._file.write(record) != len(record):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise self._cannot_write(error) from error
         # Where it really went: another process may have written to the same file.
         self._where[key] = (self._file.tell() - len(data), len(boxes))
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,35 +34,36 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
         UserError: the file is missing, not MATLAB's, or does not hold the two variables.
     """
     path = Path(path)
+    mistake = partial(UserError, file=path)
     if not path.is_file():
-        raise UserError("is missing", file=path)
+        raise mistake("is missing")
     try:
         # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it. That process
         # may be an earlier call's, in another working directory.
-        load = joblib.delayed(loadmat)(Path(path).absolute(), variable_names=["images", "boxes"])
+        load = joblib.delayed(loadmat)(path.absolute(), variable_names=["images", "boxes"])
         with joblib.parallel_config(backend="loky"):
             [content] = joblib.Parallel(n_jobs=2)([load])
     except NotImplementedError as error:
-        fix = "save it in MATLAB with -v7"
-        raise UserError("is in MATLAB's 7.3 format, which is not read", file=path, fix=fix) from error
+        problem, fix = "is in MATLAB's 7.3 format, which is not read", "save it in MATLAB with -v7"
+        raise mistake(problem, fix=fix) from error
     except Exception as error:  # a damaged file can fail anywhere in the parser, with any exception
         problem = f"cannot be read as a MATLAB file ({type(error).__name__})"
-        raise UserError(problem, file=path, fix="fetch the file again") from error
+        raise mistake(problem, fix="fetch the file again") from error
     for name in ("images", "boxes"):
         if name not in content or content[name].dtype != object:
-            raise UserError("is not there, or no cell array", file=path, field=name)
+            raise mistake("is missing or not a cell array", field=name)
     ids, boxes = content["images"].ravel(), content["boxes"].ravel()
     if len(ids) != len(boxes):
-        raise UserError(f"{len(ids)} images, but boxes of {len(boxes)}", file=path)
-    found = {}
+        raise mistake(f"{len(ids)} images, but boxes of {len(boxes)}")
+    published = {}
     for number, (image_id, matrix) in enumerate(zip(ids, boxes, strict=True), start=1):
         if image_id.size != 1 or image_id.dtype.kind != "U":
-            raise UserError("is not a string", file=path, field=f"images{{{number}}}")
+            raise mistake("is not a string", field=f"images{{{number}}}")
         if matrix.size and (matrix.ndim != 2 or matrix.shape[1] != 4 or matrix.dtype.kind not in "iuf"):
-            raise UserError("is not a matrix K x 4", file=path, field=f"boxes{{{number}}}")
+            raise mistake("is not a matrix K x 4", field=f"boxes{{{number}}}")
         y1, x1, y2, x2 = matrix.reshape(-1, 4).astype(np.float32).T
-        found[str(image_id.item())] = Proposals(np.stack([x1 - 1, y1 - 1, x2, y2], axis=1))
-    return found
+        published[str(image_id.item())] = Proposals(np.stack([x1 - 1, y1 - 1, x2, y2], axis=1))
+    return published
 
 
 def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
@@ -89,13 +91,13 @@ def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
                     rows[image_id].extend(row)
         except FileNotFoundError as error:
             raise UserError("is missing", file=path) from error
-    found = {}
+    published = {}
     for image_id in list(rows):
         table: NDArray[np.float32] = np.array(rows.pop(image_id), dtype=np.float32).reshape(-1, 5)
         table = table[np.argsort(-table[:, 4], kind="stable")]
         x, y, width, height, scores = table.T
-        found[image_id] = Proposals(np.stack([x, y, x + width, y + height], axis=1), scores.copy())
-    return found
+        published[image_id] = Proposals(np.stack([x, y, x + width, y + height], axis=1), scores.copy())
+    return published
 
 
 def _entries(file: IO[bytes], path: Path) -> Iterator[Any]:
@@ -121,6 +123,25 @@ def _parse(entry: Any, path: Path, number: int) -> tuple[str, list[float]]:
         problem = "is not a proposal with image_id, bbox [x, y, width, height] and score"
         raise UserError(problem, file=path, field=f"[{number}]") from error
     return str(image_id), row
+
+
+def read_published(paths: Sequence[Path | str]) -> tuple[str, dict[str, Proposals]]:
+    """Read published files, all of selective search (``.mat``) or all of DeepMask.
+
+    Returns:
+        What the method is called, ``"selective_search"`` or ``"deepmask"``, and the proposals of each image by its id.
+
+    Raises:
+        UserError: a file is missing, malformed, or no file holds a proposal.
+    """
+    matlab = all(Path(path).suffix == ".mat" for path in paths)
+    if matlab:
+        published = {image_id: boxes for path in paths for image_id, boxes in read_selective_search_mat(path).items()}
+    else:
+        published = read_deepmask_json(paths)
+    if not published:
+        raise UserError("holds no proposals", file=paths[0], fix="take the file of this dataset and split")
+    return "selective_search" if matlab else "deepmask", published
 
 
 def import_published(
@@ -152,10 +173,8 @@ def import_published(
         problem = f"has no proposals for {len(missing)} of {len(dataset)} images, {missing[0]!r} the first"
         if len(missing) == len(dataset) or not allow_missing:
             raise UserError(problem, file=source, fix="take the file of this dataset and split")
-    none = Proposals(
-        np.empty((0, 4), np.float32),
-        None if next(iter(published.values())).scores is None else np.empty(0, np.float32),
-    )
+    scored = next(iter(published.values())).scores is not None
+    none = Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32) if scored else None)
 
     def images() -> Iterator[tuple[str, bytes, Proposals]]:
         for index, image_id in enumerate(dataset.ids):

@@ -1,4 +1,4 @@
-"""How many of the objects a set of proposals covers: the ceiling of any detector that uses them."""
+"""The recall of proposals: how many of the objects they find, the ceiling of any detector that uses them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional as F
 from torchvision.ops import box_iou
 
 from afrcnn.data.target import DetectionDataset
@@ -16,15 +17,15 @@ from afrcnn.proposals.store import ProposalStore
 
 @dataclass(frozen=True)
 class Recall:
-    """The share of objects that the first n proposals of their image cover.
+    """The fraction of objects that the first n proposals of their image find.
 
     Attributes:
         classes: the names of the K classes.
         objects: K, int64: the number of objects of each class.
-        ious: the I overlaps from which on an object counts as covered.
+        ious: the I overlaps from which on an object counts as found.
         counts: the C numbers of proposals, from the first.
-        by_class: K x I x C, float64: the share of each class's objects, in [0, 1]; NaN without objects.
-        overall: I x C, float64: the share of all objects, in [0, 1]; NaN without objects.
+        by_class: K x I x C, float64: the fraction found of each class's objects, in [0, 1]; NaN without objects.
+        overall: I x C, float64: the fraction found of all objects, in [0, 1]; NaN without objects.
         proposals: the mean number of proposals an image.
     """
 
@@ -50,44 +51,41 @@ def recall(
     Args:
         dataset: the objects.
         store: the proposals of the dataset's images.
-        ious: an object is covered where a proposal's IoU with it is at least this; in (0, 1].
+        ious: an object is found where a proposal's IoU with it is at least this; in (0, 1].
         counts: numbers of proposals, 1 or more; an image with fewer gives all it has.
 
     Raises:
         UserError: the store lacks an image of the dataset, or is damaged.
     """
-    # best[k][m, c]: the highest IoU of object m of class k with the first counts[c] proposals of its image
-    best: list[list[NDArray[np.float64]]] = [[np.empty((0, len(counts)))] for _ in dataset.classes]
+    # best[k][m][c]: the highest IoU of object m of class k with the first counts[c] proposals of its image
+    best: list[list[NDArray[np.float64]]] = [[] for _ in dataset.classes]
     total = 0
     for index, image_id in enumerate(dataset.ids):
         proposals = torch.from_numpy(store.boxes(image_id)).double()
         total += len(proposals)
         target = dataset.target(index)
-        keep = torch.ones(len(target["labels"]), dtype=torch.bool)
-        for flag in ("difficult", "iscrowd"):
-            if flag in target:
-                keep &= ~target[flag]
-        overlaps = box_iou(target["boxes"].as_subclass(torch.Tensor)[keep].double(), proposals)
-        overlaps = torch.cat([overlaps.new_zeros(len(overlaps), 1), overlaps], dim=1)  # best of none is 0
-        so_far = overlaps.cummax(dim=1).values
+        counted = target["labels"] > 0
+        for flag in {"difficult", "iscrowd"} & target.keys():
+            counted &= ~target[flag]
+        overlaps = box_iou(target["boxes"].as_subclass(torch.Tensor)[counted].double(), proposals)  # m x P
+        so_far = F.pad(overlaps, (1, 0)).cummax(dim=1).values  # m x (P + 1): best of none is 0
         at = torch.tensor(counts).clamp(max=len(proposals))
-        labels = target["labels"][keep]
-        for label in labels.unique().tolist():
-            best[label - 1].append(so_far[labels == label][:, at].numpy())
-    by_object = [np.concatenate(parts) for parts in best]
+        for label, row in zip(target["labels"][counted].tolist(), so_far[:, at].numpy(), strict=True):
+            best[label - 1].append(row)
+    by_object = [np.array(rows).reshape(-1, len(counts)) for rows in best]
     return Recall(
         classes=tuple(dataset.classes),
         objects=np.array([len(overlaps) for overlaps in by_object], dtype=np.int64),
         ious=tuple(ious),
         counts=tuple(counts),
-        by_class=np.stack([_covered(overlaps, ious) for overlaps in by_object]),
-        overall=_covered(np.concatenate(by_object), ious),
+        by_class=np.stack([_fraction_found(overlaps, ious) for overlaps in by_object]),
+        overall=_fraction_found(np.concatenate(by_object), ious),
         proposals=total / len(dataset.ids),
     )
 
 
-def _covered(overlaps: NDArray[np.float64], ious: Sequence[float]) -> NDArray[np.float64]:
-    """Return the share of objects (rows) that reach each IoU at each count, I x C."""
+def _fraction_found(overlaps: NDArray[np.float64], ious: Sequence[float]) -> NDArray[np.float64]:
+    """Return the fraction of objects (rows) that reach each IoU at each count, I x C."""
     if not len(overlaps):
         return np.full((len(ious), overlaps.shape[1]), np.nan)
     return np.stack([(overlaps >= iou).mean(axis=0) for iou in ious])

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from afrcnn.commands.masks import MaskedObject, mask_objects
 from afrcnn.core.errors import UserError
-from afrcnn.data import DetectionDataset, Target, open_dataset
+from afrcnn.data.layouts import open_dataset
+from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.false_positives import FalsePositive, draw_false_positive, new_false_positives
 from afrcnn.evaluation.formats import Detection, read_coco_results
 from afrcnn.evaluation.voc_ap import ignored_by_default
@@ -149,5 +150,4 @@ def _test_split(run: ReportedRun) -> DetectionDataset:
 
 
 def _detections(run: ReportedRun, dataset: DetectionDataset) -> list[Detection]:
-    category_ids = getattr(dataset, "category_ids", range(1, len(dataset.classes) + 1))
-    return read_coco_results(run.detections_file, dataset.ids, category_ids)
+    return read_coco_results(run.detections_file, dataset.ids, dataset.category_ids)

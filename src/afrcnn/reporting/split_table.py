@@ -1,4 +1,4 @@
-"""What a split of a dataset put where, on the screen."""
+"""The objects of two splits by class, on the screen."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from afrcnn.data.splits import Part
+from afrcnn.data.splits import OcclusionSplit
 
 
-def split_table(parts: Sequence[Part]) -> Table:
-    """Return a table of the objects of each class in each part, and of how many of them others overlap.
+def split_table(splits: Sequence[OcclusionSplit]) -> Table:
+    """Return a table of the objects of each class in each split, and of how many of them others overlap.
 
     Args:
-        parts: the parts of one dataset.
+        splits: the splits of one dataset.
     """
     table = Table(title="objects, those that others overlap in brackets", show_footer=True)
     table.add_column("class", footer="all", overflow="fold", max_width=30)
-    for part in parts:
-        total = f"{sum(part.objects.values())} ({sum(part.overlapped.values())})"
-        heading = f"{escape(part.name)}\n{len(part.ids)} images"
+    for split in splits:
+        total = f"{sum(split.objects.values())} ({sum(split.overlapped.values())})"
+        heading = f"{escape(split.name)}\n{len(split.ids)} images"
         table.add_column(heading, footer=total, justify="right", overflow="fold")
-    for name in parts[0].objects:
-        cells = (f"{part.objects[name]} ({part.overlapped[name]})" for part in parts)
+    for name in splits[0].objects:
+        cells = (f"{split.objects[name]} ({split.overlapped[name]})" for split in splits)
         table.add_row(escape(name), *cells)
     return table

@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.base import is_adversarial
-from afrcnn.data.overlap import covered
+from afrcnn.data.overlap import intersection_over_foreground
 from afrcnn.data.target import DetectionDataset, Target
 
 CROWD_COVER = 0.7
@@ -143,7 +143,7 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
         crowds = target["boxes"][target["iscrowd"]].as_subclass(Tensor)
         if len(crowds) and "proposals" in target:
             proposals = target["proposals"]
-            outside = covered(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= CROWD_COVER
+            outside = intersection_over_foreground(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= CROWD_COVER
             target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
     boxes = target["boxes"]
     for name, value in target.items():

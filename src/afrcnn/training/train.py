@@ -32,8 +32,8 @@ from afrcnn.build import arm, build_adversary, build_detector, check, initial_sp
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
-from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict

@@ -1,12 +1,12 @@
-"""Hiding objects in photographs: what is done in image space to the end that adversaries pursue in feature space.
+"""Hiding objects in images: what is done in image space to the end that adversaries pursue in feature space.
 
-Each transform is called with a training sample (image, target), and draws from the global generator, which the stream
-of samples sets for each of them.
+Each transform is called with a training sample (image, target), and draws from the global generator, which the sample
+sequence sets for each of them.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -17,29 +17,22 @@ from torchvision.transforms.v2 import functional as F
 
 from afrcnn.data.target import Target
 
+if TYPE_CHECKING:
+    from _typeshed import SupportsLenAndGetItem
+
 MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which normalisation turns into 0."""
 
-LARGEST_COVER = 0.7
-"""An object of which pasted objects hide more is no longer labelled."""
+LARGEST_OCCLUSION = 0.7
+"""An object of which pasted objects occlude more is no longer labelled."""
 
 SMALLEST_IOU = 0.1
 """Proposals of a pasted object are those that overlap it at least so much: all that can be trained on with it, as
 foreground or as background (Fast R-CNN, section 2.3)."""
 
 
-class Samples(Protocol):
-    """A set of training samples, whose targets hold what is trained on."""
-
-    def __len__(self) -> int:
-        """Return the number of samples."""
-
-    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
-        """Return an image (3 x H x W, uint8) and its target."""
-
-
 class RandomErasing(nn.Module):
-    """Erases one rectangle of the photograph, wherever it falls (Zhong et al. 2020, arXiv:1708.04896).
+    """Erases one rectangle of the image, wherever it falls (Zhong et al. 2020, arXiv:1708.04896).
 
     It is torchvision's transform with its defaults: 2 to 33% of the image, sides up to 3.3 to 1, with what is 0 after
     normalisation. Boxes and proposals stay.
@@ -64,104 +57,103 @@ class CutOut(nn.Module):
     overlap, the rectangle of one may hide more of another.
 
     Args:
-        share: the fraction of each box's area that its rectangle has, in [0, 1], to the nearest row of pixels.
+        fraction: the fraction of each box's area that its rectangle has, in [0, 1], to the nearest row of pixels.
     """
 
-    def __init__(self, share: float = 1 / 3) -> None:
+    def __init__(self, fraction: float = 1 / 3) -> None:
         super().__init__()
-        self.share = share
+        self.fraction = fraction
 
     def forward(self, image: tv_tensors.Image, target: Target) -> tuple[tv_tensors.Image, Target]:
         """Return the image (3 x H x W, uint8) with every object partly hidden, and its target."""
         pixels = image.as_subclass(Tensor).clone()
         colour = torch.tensor(MEAN_COLOUR, dtype=pixels.dtype)[:, None, None]
         boxes = target["boxes"].as_subclass(Tensor)
-        for (x1, y1, x2, y2), (left, top, right, bottom) in zip(
-            boxes.tolist(), whole_pixels(boxes).tolist(), strict=True
-        ):
-            width = max(1, round(self.share**0.5 * (x2 - x1)))
-            height = min(round(self.share * (x2 - x1) * (y2 - y1) / width), bottom - top)
-            x, y = integer(left, right - width), integer(top, bottom - height)
+        for (x1, y1, x2, y2), pixel_box in zip(boxes.tolist(), _whole_pixels(boxes).tolist(), strict=True):
+            left, top, right, bottom = pixel_box
+            width = max(1, round(self.fraction**0.5 * (x2 - x1)))
+            height = min(round(self.fraction * (x2 - x1) * (y2 - y1) / width), bottom - top)
+            x, y = _integer(left, right - width), _integer(top, bottom - height)
             pixels[:, y : y + height, x : x + width] = colour
         return tv_tensors.wrap(pixels, like=image), target
 
 
 class CopyPaste(nn.Module):
-    """Hides a part of every object under an object of another training image (copy-paste).
+    """Occludes a part of every object by an object of another training image (copy-paste).
 
     After Ghiasi et al. 2021 (arXiv:2012.07177), but aimed at objects, and by boxes, which is what all datasets have.
     One other image is drawn; every object of this image gets an object of that one, cut out by its box, scaled to as
-    large an area, and pasted with its centre on the outline of the object's box. So each hides at most half of the
-    object that it is pasted for, and if it has the same shape at least a quarter, 3/8 in the mean, and what others hide
-    besides.
+    large an area, and pasted with its centre on the outline of the object's box. So each occludes at most half of
+    the object that it is pasted for, and if it has the same shape at least a quarter, 3/8 in the mean; other pasted
+    objects may occlude more of it.
 
     What was pasted is labelled as well, with the box of what lies in the image, and brings the proposals around it from
     its own image, moved along and clipped; of the image, all proposals stay. Objects, pasted ones too, of which pasted
-    ones hide more than ``LARGEST_COVER`` lose their label. Of the target, ``boxes``, ``labels``, ``image_id`` and
-    ``proposals`` remain: what else it said of the objects is no longer true. Without objects in both images, nothing
-    happens.
+    ones occlude more than ``LARGEST_OCCLUSION`` lose their label. Of the target, ``boxes``, ``labels``, ``image_id``
+    and ``proposals`` remain: what else it said of the objects is no longer true. Without objects in both images,
+    nothing happens.
 
     Args:
         samples: the training set that other images are drawn from.
         mirrored: the probability that the other image is mirrored, in [0, 1].
     """
 
-    def __init__(self, samples: Samples, mirrored: float = 0.5) -> None:
+    def __init__(self, samples: SupportsLenAndGetItem[tuple[tv_tensors.Image, Target]], mirrored: float = 0.5) -> None:
         super().__init__()
         self.samples = samples
         self.mirror = v2.RandomHorizontalFlip(mirrored)
 
     def forward(self, image: tv_tensors.Image, target: Target) -> tuple[tv_tensors.Image, Target]:
         """Return the image (3 x H x W, uint8) with objects pasted over its own, and the target of what it now shows."""
-        other, source = self.mirror(*self.another(target["image_id"]))
+        other, source = self.mirror(*self._other_sample(target["image_id"]))
         objects: Tensor = target["boxes"].as_subclass(Tensor)
         if not (len(objects) and len(source["boxes"])):
             return image, target
 
         size = (image.shape[-2], image.shape[-1])
         drawn = torch.randint(len(source["boxes"]), (len(objects),))
-        cut_outs = whole_pixels(source["boxes"][drawn])
-        places = torch.stack([beside(box, cut_out) for box, cut_out in zip(objects, cut_outs, strict=True)])
+        cut_outs = _whole_pixels(source["boxes"][drawn])
+        places = torch.stack([_beside(box, cut_out) for box, cut_out in zip(objects, cut_outs, strict=True)])
         visible = clip_boxes_to_image(places, size)
         pixels, owner = image.as_subclass(Tensor).clone(), torch.zeros(size, dtype=torch.int64)
-        for number, parts in enumerate(zip(cut_outs, places, visible, strict=True), start=1):
-            (left, top, right, bottom), (x1, y1, x2, y2), (x3, y3, x4, y4) = (part.tolist() for part in parts)
+        for number, corners in enumerate(torch.stack([cut_outs, places, visible], dim=1).tolist(), start=1):
+            (left, top, right, bottom), (x1, y1, x2, y2), (x3, y3, x4, y4) = corners
             patch = F.resized_crop(other, top, left, bottom - top, right - left, [y2 - y1, x2 - x1])
             pixels[:, y3:y4, x3:x4] = patch[:, y3 - y1 : y4 - y1, x3 - x1 : x4 - x1]
             owner[y3:y4, x3:x4] = number
 
         boxes = torch.cat([objects, visible.to(objects.dtype)])
         labels = torch.cat([target["labels"], source["labels"][drawn]])
-        owners = torch.arange(len(boxes)).sub_(len(objects) - 1).clamp_(min=0)  # the photograph's own: 0
-        kept = hidden_shares(owner, boxes, owners) <= LARGEST_COVER
-        brought = [moved(source["proposals"], *parts, size) for parts in zip(cut_outs, places, strict=True)]
-        proposals = torch.cat([target["proposals"].as_subclass(Tensor), *brought])
+        owners = torch.arange(len(boxes)).sub_(len(objects) - 1).clamp_(min=0)  # those of the image itself: 0
+        labelled = _occluded_fractions(owner, boxes, owners) <= LARGEST_OCCLUSION
+        pasted = [_moved(source["proposals"], *pair, size) for pair in zip(cut_outs, places, strict=True)]
+        proposals = torch.cat([target["proposals"].as_subclass(Tensor), *pasted])
         return tv_tensors.wrap(pixels, like=image), {
-            "boxes": tv_tensors.wrap(boxes[kept], like=target["boxes"]),
-            "labels": labels[kept],
+            "boxes": tv_tensors.wrap(boxes[labelled], like=target["boxes"]),
+            "labels": labels[labelled],
             "image_id": target["image_id"],
             "proposals": tv_tensors.wrap(proposals, like=target["proposals"]),
         }
 
-    def another(self, image_id: str) -> tuple[tv_tensors.Image, Target]:
+    def _other_sample(self, image_id: str) -> tuple[tv_tensors.Image, Target]:
         """Return a sample drawn from the set; if it is of the image itself, the one after it."""
         index = int(torch.randint(len(self.samples), ()))
         image, target = self.samples[index]
         return self.samples[(index + 1) % len(self.samples)] if target["image_id"] == image_id else (image, target)
 
 
-def whole_pixels(boxes: Tensor) -> Tensor:
+def _whole_pixels(boxes: Tensor) -> Tensor:
     """Return the smallest boxes (n x 4, int64) of whole pixels around boxes (n x 4, XYXY)."""
     plain = boxes.as_subclass(Tensor)
     return torch.cat([plain[:, :2].floor(), plain[:, 2:].ceil()], dim=1).long()
 
 
-def integer(low: int, high: int) -> int:
+def _integer(low: int, high: int) -> int:
     """Return an integer from low to high, both possible."""
     return int(torch.randint(low, high + 1, ()))
 
 
-def beside(box: Tensor, cut_out: Tensor) -> Tensor:
+def _beside(box: Tensor, cut_out: Tensor) -> Tensor:
     """Return where a cut-out is pasted: as large as a box, its centre on the box's outline.
 
     Args:
@@ -179,7 +171,7 @@ def beside(box: Tensor, cut_out: Tensor) -> Tensor:
     return torch.cat([corner, corner + pasted]).long()
 
 
-def moved(proposals: Tensor, cut_out: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
+def _moved(proposals: Tensor, cut_out: Tensor, place: Tensor, size: tuple[int, int]) -> Tensor:
     """Return the proposals (m x 4, XYXY) of a cut-out as they lie around it where it was pasted.
 
     Args:
@@ -198,17 +190,13 @@ def moved(proposals: Tensor, cut_out: Tensor, place: Tensor, size: tuple[int, in
     return solid
 
 
-def hidden_shares(owner: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
-    """Return the share (n) of the pixels of each box that belong to another owner.
+def _occluded_fractions(owner: Tensor, boxes: Tensor, owners: Tensor) -> Tensor:
+    """Return the fraction (n) of the pixels of each box that belong to another owner.
 
     Args:
         owner: H x W, int64, whose each pixel is.
         boxes: n x 4, XYXY, of positive area inside the image.
         owners: n, int64, whose each box is.
     """
-    return torch.stack(
-        [
-            (owner[top:bottom, left:right] != own).double().mean()
-            for (left, top, right, bottom), own in zip(whole_pixels(boxes).tolist(), owners, strict=True)
-        ]
-    )
+    pairs = zip(_whole_pixels(boxes).tolist(), owners, strict=True)
+    return torch.stack([(owner[y1:y2, x1:x2] != number).double().mean() for (x1, y1, x2, y2), number in pairs])

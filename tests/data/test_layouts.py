@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from afrcnn.core.errors import UserError
-from afrcnn.data import COCODataset, VOCDataset, open_dataset
+from afrcnn.data.layouts import LAYOUTS, find_layout, list_splits, open_dataset
 from afrcnn.data.voc import VOCObject, write_annotation
 
 
@@ -43,8 +43,8 @@ def coco(tmp_path: Path) -> Path:
 
 def test_the_layout_is_found(voc: Path, coco: Path) -> None:
     datasets = open_dataset(voc, "train"), open_dataset(str(coco), "train")
-    assert isinstance(datasets[0], VOCDataset)
-    assert isinstance(datasets[1], COCODataset)
+    assert datasets[0].annotation_file is None
+    assert datasets[1].annotation_file == coco / "annotations" / "instances_train.json"
     for dataset in datasets:
         assert dataset.classes == ("cat",)
         assert dataset[0][1]["boxes"].tolist() == [[1, 2, 3, 4]]
@@ -59,8 +59,8 @@ def test_a_folder_of_both_layouts_needs_the_layout_said(voc: Path, coco: Path) -
     (coco / "train").rename(voc / "train")
     with pytest.raises(UserError, match=r"both of PASCAL VOC's layout .* say which"):
         open_dataset(voc, "train")
-    assert isinstance(open_dataset(voc, "train", "voc"), VOCDataset)
-    assert isinstance(open_dataset(voc, "train", "coco"), COCODataset)
+    assert open_dataset(voc, "train", "voc").annotation_file is None
+    assert open_dataset(voc, "train", "coco").annotation_file is not None
 
 
 def test_a_folder_of_neither_layout_is_told_what_was_looked_for(tmp_path: Path) -> None:
@@ -89,3 +89,28 @@ def test_a_missing_split_lists_those_that_are_there(request: pytest.FixtureReque
 def test_an_unknown_layout_is_refused(voc: Path) -> None:
     with pytest.raises(UserError, match="layout: unknown layout 'yolo'; choose auto, voc or coco"):
         open_dataset(voc, "train", "yolo")
+
+
+def test_each_layout_is_found_by_its_name(voc: Path) -> None:
+    assert [find_layout(voc, layout.name) for layout in LAYOUTS] == list(LAYOUTS)
+
+
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_every_dataset_has_the_ids_of_its_classes_in_cocos_files(request: pytest.FixtureRequest, layout: str) -> None:
+    assert open_dataset(request.getfixturevalue(layout), "train").category_ids == (1,)
+
+
+def test_the_listed_splits_hold_each_image_once(voc: Path, coco: Path) -> None:
+    for name in ("test", "val", "cat_train", "cat_test"):
+        (voc / "ImageSets" / "Main" / f"{name}.txt").write_text("a\n")
+    assert list_splits(voc) == ["val", "train", "test"]
+    (voc / "ImageSets" / "Main" / "trainval.txt").write_text("a\n")
+    assert list_splits(voc) == ["trainval", "test"]
+    assert list_splits(coco) == ["train"]
+    (coco / "annotations" / "instances_val.json").write_text("{}")
+    assert list_splits(coco, "coco") == ["val", "train"]
+
+
+def test_a_folder_without_a_layout_has_no_splits_to_list(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither of PASCAL VOC's layout"):
+        list_splits(tmp_path)

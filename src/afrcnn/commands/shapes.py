@@ -1,0 +1,59 @@
+"""Drawing a dataset to try things on."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from afrcnn.core.progress import progress
+
+
+def shapes(
+    folder: Path,
+    *,
+    trainval: int = 400,
+    test: int = 100,
+    size: int = 256,
+    occlusion: float = 0.5,
+    deformation: float = 0.5,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Draw a dataset to try things on.
+
+    Draw a dataset of jointed figures on textured grounds, in PASCAL VOC layout,
+    with the occluded fraction and the bend of each object in its annotation.
+    The same numbers draw the same set.
+
+    Args:
+        folder: folder to write
+        trainval: images to train on
+        test: images to test on
+        size: side of an image, in pixels
+        occlusion: how much is occluded, from 0 to 1
+        deformation: how far joints bend, from 0 to 1
+        seed: another seed, another set
+        jobs: processes that draw; -1 for all cores
+
+    Raises:
+        UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
+
+    Example:
+      afrcnn shapes shapes --trainval 400 --test 100
+    """
+    from afrcnn.data.shapes import generate
+
+    with progress("drawing", trainval + test, "image") as report:
+        generate(
+            folder,
+            trainval=trainval,
+            test=test,
+            size=size,
+            occlusion=occlusion,
+            deformation=deformation,
+            seed=seed,
+            jobs=jobs,
+            progress=lambda done, _: report(done, ""),
+        )
+    print(f"dataset: {folder}")
+    print(f"next:    afrcnn proposals {shlex.quote(str(folder))}")

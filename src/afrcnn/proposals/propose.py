@@ -1,0 +1,149 @@
+"""Proposing boxes for a whole dataset: many images at a time, on one machine or a cluster, through kills."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import cv2
+import joblib
+import numpy as np
+from numpy.typing import NDArray
+
+from afrcnn.core.errors import UserError
+from afrcnn.data.image import read_image
+from afrcnn.data.target import DetectionDataset
+from afrcnn.proposals.journal import Journal
+from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+
+Backend = Literal["loky", "dask", "ray"]
+
+
+class Proposer(Protocol):
+    """What proposes boxes that may hold an object; the same image gives the same boxes."""
+
+    @property
+    def method(self) -> str:
+        """Its name, in stores of its proposals."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its boxes depend on besides the image, as JSON can say it."""
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the boxes (P x 4, float32, XYXY in pixels, half-open, best first) of an image (H x W x 3, uint8)."""
+
+
+def propose(
+    dataset: DetectionDataset,
+    folder: Path | str,
+    proposer: Proposer,
+    *,
+    jobs: int = -1,
+    backend: Backend = "loky",
+    progress: Callable[[int, int], None] | None = None,
+) -> ProposalStore:
+    """Propose boxes for the images of a dataset, many images at a time, and store them.
+
+    Each image's boxes are in a journal in the folder as soon as they are found. After a kill, or Ctrl-C,
+    the same call goes on with the images that are left. Called again on a finished store, it searches only
+    images that are new or have changed.
+
+    Args:
+        dataset: the images.
+        folder: where to store the proposals (see ``default_folder``).
+        proposer: what proposes boxes, such as ``SelectiveSearch()``; it is pickled for worker processes.
+        jobs: how many images to search at a time; -1 is one for every core, or all of the cluster.
+        backend: ``"loky"``, processes on this machine; or the cluster that joblib reaches as ``"dask"`` (the
+            current ``distributed.Client``, else that of ``DASK_SCHEDULER_ADDRESS``) or ``"ray"``
+            (``RAY_ADDRESS``). Its machines must find the images under the same paths.
+        progress: called with the number of finished images and of all images, at the start and after each.
+
+    Returns:
+        The store.
+
+    Raises:
+        UserError: the dataset has no images, an image is missing or truncated, the folder holds proposals of
+            another method or cannot be written, or the cluster's package is not installed.
+    """
+    folder = Path(folder)
+    if not len(dataset):
+        raise UserError("the split has no images", file=dataset.root)
+    method, parameters = proposer.method, proposer.parameters
+    earlier = _earlier_store(folder, method, parameters)
+    # Absolute, for worker processes that may be an earlier call's, in another working directory.
+    paths = [dataset.image_path(index).absolute() for index in range(len(dataset))]
+    keys = [fingerprint(path) for path in paths]
+    with Journal(folder / "finished.journal", {"method": method, "parameters": parameters}) as finished:
+        if earlier:
+            for image_id in earlier.ids:
+                if (key := earlier.fingerprint(image_id)) not in finished:
+                    finished.append(key, earlier.boxes(image_id))
+        left = {key: path for key, path in zip(keys, paths, strict=True) if key not in finished}
+        report = progress or (lambda _done, _all: None)
+        done = len(keys) - len(left)
+        report(done, len(keys))
+        for number, (key, boxes) in enumerate(_propose_all(proposer, list(left.values()), jobs, backend), start=1):
+            finished.append(key, boxes)
+            report(done + number, len(keys))
+        if changed := [path for key, path in left.items() if key not in finished]:
+            raise UserError("has changed while it was searched", file=changed[0], fix="run the same again")
+        images = ((image_id, key, Proposals(finished[key])) for image_id, key in zip(dataset.ids, keys, strict=True))
+        store = ProposalStore.write(folder, images, method=method, parameters=parameters)
+    finished.path.unlink()
+    return store
+
+
+def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> ProposalStore | None:
+    """Return what an earlier call stored in the folder, if any, and refuse what another method did."""
+    if not (folder / "proposals.json").exists():
+        return None
+    store = ProposalStore(folder)
+    if (store.method, store.parameters) != (method, parameters):
+        problem = f"holds proposals of {store.method}, {store.parameters}, not {method}, {parameters}"
+        raise UserError(problem, file=folder, fix="choose another folder or delete this one")
+    return store
+
+
+def _propose_all(
+    proposer: Proposer, paths: list[Path], jobs: int, backend: Backend
+) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
+    """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
+    # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
+    step, order = (100, "list") if backend == "ray" else (max(len(paths), 1), "generator_unordered")
+    with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs):
+        for start in range(0, len(paths), step):
+            tasks = (joblib.delayed(_propose_file)(proposer, path) for path in paths[start : start + step])
+            yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
+
+
+def _connect(backend: Backend) -> AbstractContextManager[object]:
+    """Make a backend known to joblib, and return the connection to close in the end."""
+    package = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
+    if importlib.util.find_spec(package) is None:
+        fix = "install it with `pip install 'afrcnn[cluster]'`"
+        raise UserError(f"{package} is not installed", field="backend", fix=fix)
+    if backend == "ray":
+        from ray.util.joblib import register_ray  # noqa: PLC0415
+
+        register_ray()
+    if backend == "dask":
+        from distributed import Client  # noqa: PLC0415
+
+        with suppress(ValueError):  # no client yet
+            return nullcontext(Client.current())
+        try:
+            return Client()  # type: ignore[no-any-return]
+        except OSError as error:
+            problem = f"no Dask scheduler answers ({error})"
+            raise UserError(problem, field="DASK_SCHEDULER_ADDRESS", fix="start it or mend the address") from error
+    return nullcontext()
+
+
+def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+    cv2.setNumThreads(1)  # the images are what runs in parallel
+    key = fingerprint(path)
+    return key, proposer(read_image(path).permute(1, 2, 0).numpy())
