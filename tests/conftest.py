@@ -14,7 +14,7 @@ from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
 from afrcnn.training.train import train_stages
-from tiny import build_adversary, build_chain, build_detector, build_objects, build_roi_head
+from tiny import build_adversary, build_chain, build_detector, build_fast_rcnn, build_objects, build_spec
 
 torch.set_num_threads(1)
 
@@ -81,7 +81,8 @@ def tiny():
     """Builders of detectors, adversaries, features and labels."""
     return SimpleNamespace(
         detector=build_detector,
-        roi_head=build_roi_head,
+        fast_rcnn=build_fast_rcnn,
+        spec=build_spec,
         adversary=build_adversary,
         chain=build_chain,
         objects=build_objects,

@@ -10,8 +10,10 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from afrcnn.adversaries import ASTN, LocalisationNetwork
-from afrcnn.adversaries.astn import Confine, affine, warp
+from afrcnn.adversaries.astn import ASTN, Confine, affine, degrees_of, warp
+from afrcnn.adversaries.base import BoxHeadSpec
+from reference import PlainHead
+from tiny import KINDS
 
 
 class Constant(nn.Module):
@@ -25,10 +27,21 @@ class Constant(nn.Module):
         return self.numbers
 
 
-def head(features):
+def logits(features):
     """Four classes, background first, from fixed weights."""
     weight = torch.randn(4, features[0].numel(), generator=torch.Generator().manual_seed(5), dtype=features.dtype)
     return features.flatten(1) @ weight.T
+
+
+HEAD = PlainHead(logits)
+
+
+def constant_astn(numbers, channels=8, blocks=4, **options):
+    """An ASTN whose network answers with given numbers (n x blocks * 4, or n x blocks x 4)."""
+    spec = BoxHeadSpec(nn.Identity(), 1, channels, size=7)
+    astn = ASTN(spec, blocks=blocks, **options)
+    astn.localisation = Constant(numbers.flatten(1))
+    return astn
 
 
 def bent_by_scipy(image, degrees, factor=1.0, shift=(0.0, 0.0)):
@@ -43,27 +56,26 @@ def bent_by_scipy(image, degrees, factor=1.0, shift=(0.0, 0.0)):
     return ndimage.affine_transform(padded, back, offset=offset + d - back @ [d, d], order=1)[d:-d, d:-d]
 
 
-@pytest.mark.parametrize("size", [6, 7, 14])
-@pytest.mark.parametrize("blocks", [1, 2, 4, 8])
-def test_zero_angles_return_the_input(size, blocks):
-    features = torch.rand(3, 8, size, size)
-    astn = ASTN(Constant(torch.zeros(3, blocks * 4)), blocks=blocks, scale=0.5, translation=0.5)
-    bent = astn(features, torch.ones(3, dtype=torch.int64), head).features
-    torch.testing.assert_close(bent, features, rtol=0, atol=1e-6)
+def test_zero_angles_return_the_input():
+    for size, blocks in itertools.product((6, 7, 14), (1, 2, 4, 8)):
+        features = torch.rand(3, 8, size, size)
+        astn = constant_astn(torch.zeros(3, blocks * 4), blocks=blocks, scale=0.5, translation=0.5)
+        bent = astn(features, torch.ones(3, dtype=torch.int64), HEAD).features
+        torch.testing.assert_close(bent, features, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("size", [6, 7, 14])
-@pytest.mark.parametrize("degrees", [-90, -10, -3, 5, 10, 30, 180])
 @pytest.mark.parametrize(("factor", "shift"), [(1.0, (0.0, 0.0)), (1.3, (0.1, -0.2)), (0.7, (0.0, 0.3))])
-def test_warps_are_those_of_scipy(size, degrees, factor, shift):
-    x = torch.randn(1, 1, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
-    theta = affine(
-        torch.full((1, 1), math.radians(degrees), dtype=torch.float64),
-        torch.full((1, 1), factor, dtype=torch.float64),
-        2 * torch.tensor(shift, dtype=torch.float64).view(1, 1, 2),
-    )
-    expected = bent_by_scipy(x[0, 0].numpy(), degrees, factor, shift)
-    np.testing.assert_allclose(warp(x, theta)[0, 0].numpy(), expected, atol=1e-9)
+def test_warps_are_those_of_scipy(factor, shift):
+    for size, degrees in itertools.product((6, 7, 14), (-90, -10, -3, 5, 10, 30, 180)):
+        x = torch.randn(1, 1, size, size, dtype=torch.float64)
+        theta = affine(
+            torch.full((1, 1), math.radians(degrees), dtype=torch.float64),
+            torch.full((1, 1), factor, dtype=torch.float64),
+            2 * torch.tensor(shift, dtype=torch.float64).view(1, 1, 2),
+        )
+        expected = bent_by_scipy(x[0, 0].numpy(), degrees, factor, shift)
+        np.testing.assert_allclose(warp(x, theta)[0, 0].numpy(), expected, atol=1e-9, err_msg=f"{size}, {degrees}")
+        assert math.remainder(degrees_of(theta).item() - degrees, 360) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_positive_angle_turns_clockwise_on_the_screen():
@@ -72,6 +84,7 @@ def test_a_positive_angle_turns_clockwise_on_the_screen():
     quarter = affine(torch.full((1, 1), math.pi / 2), torch.ones(1, 1), torch.zeros(1, 1, 2))
     row, column = divmod(int(warp(x, quarter).argmax()), 7)
     assert (row, column) == (3, 6)  # right centre
+    assert degrees_of(quarter).item() == pytest.approx(90)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 4, 8])
@@ -81,21 +94,22 @@ def test_angles_are_those_that_the_network_asks_for_block_by_block(blocks):
     numbers = torch.zeros(2, blocks, 4)
     numbers[..., 0] = angles / 10
     features = torch.rand(2, 8, 7, 7)
-    astn = ASTN(Constant(numbers.flatten(1)), blocks=blocks)
-    hardened = astn(features, torch.ones(2, dtype=torch.int64), head)
+    astn = constant_astn(numbers, blocks=blocks)
+    output = astn(features, torch.ones(2, dtype=torch.int64), HEAD)
+    torch.testing.assert_close(astn.explain(features)["angles"], angles)
     for i in range(2):
         for channel in range(8):  # 8 / blocks channels a block, in order
             expected = bent_by_scipy(features[i, channel].numpy(), angles[i, channel * blocks // 8].item())
-            np.testing.assert_allclose(hardened.features[i, channel].detach().numpy(), expected, atol=1e-5)
-    assert hardened.metrics["absolute_angle"].item() == pytest.approx(angles.abs().mean().item(), abs=1e-3)
-    assert hardened.metrics["angles_at_limit"].item() == pytest.approx(1 / angles.numel())  # the first alone
+            np.testing.assert_allclose(output.features[i, channel].detach().numpy(), expected, atol=1e-5)
+    assert output.metrics["absolute_angle"].item() == pytest.approx(angles.abs().mean().item(), abs=1e-3)
+    assert output.metrics["angles_at_limit"].item() == pytest.approx(1 / angles.numel())  # the first alone
 
 
 def test_turning_one_block_leaves_the_others():
     numbers = torch.zeros(1, 4, 4)
     numbers[0, 2, 0] = 3
     features = torch.rand(1, 8, 7, 7)
-    bent = ASTN(Constant(numbers.flatten(1)))(features, torch.ones(1, dtype=torch.int64), head).features
+    bent = constant_astn(numbers)(features, torch.ones(1, dtype=torch.int64), HEAD).features
     torch.testing.assert_close(bent[:, [0, 1, 2, 3, 6, 7]], features[:, [0, 1, 2, 3, 6, 7]], rtol=0, atol=1e-6)
     assert (bent[:, 4:6] - features[:, 4:6]).abs().max() > 0.01
 
@@ -104,14 +118,15 @@ def test_turning_one_block_leaves_the_others():
 @pytest.mark.parametrize(("degrees", "scale", "translation"), [(10, 0, 0), (5, 0.2, 0.1), (0, 0.5, 0.0), (45, 0, 0.25)])
 def test_no_number_of_the_network_exceeds_the_limits(size, degrees, scale, translation):
     numbers = torch.randn(100, 4, 4).sign() * size
-    astn = ASTN(Constant(numbers.flatten(1)), degrees=degrees, scale=scale, translation=translation)
+    astn = constant_astn(numbers, degrees=degrees, scale=scale, translation=translation)
     theta = astn.transformation(numbers)
     linear, offset = theta[..., :2], theta[..., 2:]
     determinant = torch.linalg.det(linear)
     assert theta.isfinite().all()
     assert (torch.atan2(linear[..., 1, 0], linear[..., 0, 0]).rad2deg().abs() <= degrees + 1e-4).all()
     factor = determinant.rsqrt()
-    assert (factor <= (1 + scale) * (1 + 1e-5)).all() and (factor >= (1 - 1e-5) / (1 + scale)).all()
+    assert (factor <= (1 + scale) * (1 + 1e-5)).all()
+    assert (factor >= (1 - 1e-5) / (1 + scale)).all()
     shift = -torch.linalg.solve(linear, offset) / 2  # as a fraction of the side
     assert (shift.abs() <= translation + 1e-5).all()
     if size > 1:  # and they are reached
@@ -120,7 +135,7 @@ def test_no_number_of_the_network_exceeds_the_limits(size, degrees, scale, trans
 
 
 def test_by_default_features_are_only_turned():
-    theta = ASTN(nn.Identity()).transformation(torch.randn(20, 4, 4) * 10)
+    theta = constant_astn(torch.zeros(1, 16)).transformation(torch.randn(20, 4, 4) * 10)
     assert not theta[..., 2].any()
     torch.testing.assert_close(torch.linalg.det(theta[..., :2]), torch.ones(20, 4))
 
@@ -129,13 +144,13 @@ def test_the_loss_is_the_cross_entropy_of_background(tiny):
     detector = tiny.detector()
     features, labels = tiny.objects()
     astn = tiny.adversary("astn")
-    hardened = astn(features, labels, detector.detached)
-    detector.head.eval()
-    scores = detector.predictor(detector.head(hardened.features))[0].softmax(dim=1)
-    assert hardened.loss.item() == pytest.approx(-scores[:, 0].log().mean().item(), rel=1e-5)
-    before = detector.predictor(detector.head(features))[0].softmax(dim=1)
+    output = astn(features, labels, detector.head)
+    detector.box_head.eval()
+    scores = detector.predictor(detector.box_head(output.features))[0].softmax(dim=1)
+    assert output.loss.item() == pytest.approx(-scores[:, 0].log().mean().item(), rel=1e-5)
+    before = detector.predictor(detector.box_head(features))[0].softmax(dim=1)
     drop = [(before[i, label] - scores[i, label]).item() for i, label in enumerate(labels)]
-    assert hardened.metrics["score_drop"].item() == pytest.approx(sum(drop) / len(drop), abs=1e-6)
+    assert output.metrics["score_drop"].item() == pytest.approx(sum(drop) / len(drop), abs=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "translation"), [(0.0, 0.0), (0.3, 0.2)])
@@ -148,10 +163,10 @@ def test_every_number_gives_the_localisation_network_the_gradient_of_finite_diff
     numbers = torch.randn(2, 4, 4) * 0.3
 
     def build(numbers):
-        return ASTN(Constant(numbers.flatten(1)), scale=scale, translation=translation)
+        return constant_astn(numbers, scale=scale, translation=translation)
 
     astn = build(numbers)
-    astn(features, labels, head).loss.backward()
+    astn(features, labels, HEAD).loss.backward()
     gradient = astn.localisation.numbers.grad.view(2, 4, 4)
     used = [True, scale > 0, translation > 0, translation > 0]
     assert gradient.flatten(0, 1).any(dim=0).tolist() == used
@@ -160,59 +175,60 @@ def test_every_number_gives_the_localisation_network_the_gradient_of_finite_diff
         for step in (3e-4, -3e-4):
             moved = numbers.clone()
             moved[i, block, number] += step
-            losses.append(build(moved)(features, labels, head).loss.item())
+            losses.append(build(moved)(features, labels, HEAD).loss.item())
         expected = (losses[0] - losses[1]) / 6e-4
         assert gradient[i, block, number].item() == pytest.approx(expected, rel=0.01, abs=3e-3)
 
 
 def test_learning_raises_the_score_of_background_of_a_frozen_detector(tiny):
     def score(features):
-        return head(features).log_softmax(dim=1)[:, 0].mean().item()
+        return logits(features).log_softmax(dim=1)[:, 0].mean().item()
 
     astn = tiny.adversary("astn")
     astn.scale = astn.translation = 0.0
     features, labels = tiny.objects(8, size=3)
     features = 0.3 * F.interpolate(features, 6, mode="bilinear")  # smooth, as the features of images are
     optimizer = torch.optim.SGD(astn.parameters(), lr=0.05, momentum=0.9)
-    first = astn(features, labels, head)
+    first = astn(features, labels, HEAD)
     assert score(first.features) == pytest.approx(score(features), abs=0.01)
     for _ in range(40):
-        hardened = astn(features, labels, head)
+        output = astn(features, labels, HEAD)
         optimizer.zero_grad()
-        hardened.loss.backward()
+        output.loss.backward()
         optimizer.step()
-    assert score(hardened.features) > score(features) + 0.05
-    assert 1 < hardened.metrics["absolute_angle"] <= 10
+    assert score(output.features) > score(features) + 0.05
+    assert 1 < output.metrics["absolute_angle"] <= 10
 
 
 def test_in_sixteen_bits_coordinates_keep_their_precision():
     features = torch.rand(4, 8, 14, 14).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        bent = ASTN(Constant(torch.zeros(4, 16)))(features, torch.ones(4, dtype=torch.int64), lambda x: x[:, :4, 0, 0])
+        head = PlainHead(lambda x: x[:, :4, 0, 0].float())
+        bent = constant_astn(torch.zeros(4, 16))(features, torch.ones(4, dtype=torch.int64), head)
     torch.testing.assert_close(bent.features, features, rtol=1e-3, atol=1e-5)  # a bit of bfloat16 is 4e-3
 
 
-@pytest.mark.parametrize("kind", ["fully connected", "torchvision", "residual"])
-@pytest.mark.parametrize("blocks", [1, 2, 8])
-def test_the_localisation_network_begins_as_the_head_given_without_dropout_and_near_the_identity(tiny, kind, blocks):
-    roi_head = tiny.roi_head(kind)
-    network = LocalisationNetwork(roi_head, blocks)
-    features, labels = tiny.objects()
-    hidden = roi_head.layers.eval()(features)
-    expected = hidden @ network.transformation.weight.T + network.transformation.bias
-    torch.testing.assert_close(network.train()(features), expected)
-    assert network(features).shape == (5, 4 * blocks)
-    assert ASTN(network, blocks=blocks)(features, labels, head).metrics["absolute_angle"] < 1
-    theirs = {tensor.data_ptr() for tensor in roi_head.layers.state_dict().values()}
-    assert theirs.isdisjoint(tensor.data_ptr() for tensor in network.state_dict().values())
+def test_the_localisation_network_begins_as_the_box_head_given_without_dropout_and_near_the_identity(tiny):
+    for kind, blocks in itertools.product(KINDS, (1, 2, 8)):
+        spec = tiny.spec(kind)
+        astn = ASTN(spec, blocks=blocks)
+        network = astn.localisation
+        features, labels = tiny.objects()
+        hidden = spec.layers.eval()(features)
+        expected = hidden @ network.transformation.weight.T + network.transformation.bias
+        torch.testing.assert_close(network.train()(features), expected)
+        assert network(features).shape == (5, 4 * blocks)
+        assert astn(features, labels, HEAD).metrics["absolute_angle"] < 1
+        given = {tensor.data_ptr() for tensor in spec.layers.state_dict().values()}
+        assert given.isdisjoint(tensor.data_ptr() for tensor in network.state_dict().values()), kind
 
 
 def test_the_gradient_of_the_detectors_loss_passes_the_warp_to_the_features():
     numbers = torch.randn(1, 16)
     features = torch.rand(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
-    astn = ASTN(Constant(numbers))
+    astn = constant_astn(numbers, channels=4)
     labels = torch.ones(1, dtype=torch.int64)
-    assert torch.autograd.gradcheck(lambda x: astn(x, labels, head).features, features)
+    assert torch.autograd.gradcheck(lambda x: astn(x, labels, HEAD).features, features)
 
 
 def test_a_number_beyond_its_bound_has_a_gradient_only_if_that_leads_back():

@@ -1,4 +1,4 @@
-"""Networks cut at RoI pooling, against the activations of torchvision's whole models."""
+"""ImageNet networks cut at RoI pooling, against the activations of torchvision's whole models."""
 
 import pytest
 import torch
@@ -35,22 +35,22 @@ FEATURES = {"alexnet": 4096, "vgg16": 4096, "resnet18": 512, "resnet50": 2048, "
 
 
 class Pair:
-    """A network, and the whole model of torchvision that holds the same weights."""
+    """A backbone, and the whole model of torchvision that holds the same weights."""
 
     def __init__(self, name, folder):
         self.name = name
         build = getattr(backbones, name)
         if name == "small":
-            self.network = build()
+            self.backbone = build()
         elif name == "vgg16":  # half a gigabyte, which is not written to a file but shared
-            self.network = build()
+            self.backbone = build()
             with torch.device("meta"):
                 self.whole = models.vgg16()
             self.whole.classifier[6] = nn.Identity()
-            trunk, head = self.network.trunk.state_dict(), self.network.head.state_dict()
-            layers = {f"features.{name.split('.', 1)[1]}": tensor for name, tensor in trunk.items()}
+            body, box_head = self.backbone.body.state_dict(), self.backbone.box_head.state_dict()
+            layers = {f"features.{name.split('.', 1)[1]}": tensor for name, tensor in body.items()}
             for ours, theirs in (("fc6", "classifier.0"), ("fc7", "classifier.3")):
-                layers |= {f"{theirs}.{part}": head[f"{ours}.{part}"] for part in ("weight", "bias")}
+                layers |= {f"{theirs}.{part}": box_head[f"{ours}.{part}"] for part in ("weight", "bias")}
             self.whole.load_state_dict(layers, assign=True)
         else:
             self.whole = getattr(models, name)()
@@ -61,10 +61,10 @@ class Pair:
                 with torch.no_grad():
                     self.whole.train()(torch.randn(4, 3, 96, 96))
             save_file(self.whole.state_dict(), folder / "weights.safetensors")
-            self.network = build(folder / "weights.safetensors")
+            self.backbone = build(folder / "weights.safetensors")
             if "resnet" in name:
                 self.whole.fc = nn.Identity()
-        for part in (self.network.trunk, self.network.head, getattr(self, "whole", nn.Identity())):
+        for part in (self.backbone.body, self.backbone.box_head, getattr(self, "whole", nn.Identity())):
             part.eval()
 
 
@@ -77,57 +77,57 @@ def pair(request, tmp_path_factory):
 
 @pytest.mark.parametrize("pair", OF_TORCHVISION, indirect=True, scope="module")
 @torch.no_grad()
-def test_trunk_and_head_compute_what_the_whole_model_computes(pair):
+def test_body_and_box_head_compute_what_the_whole_model_computes(pair):
     images = torch.randn(1, 3, 224, 224)
-    features = pair.network.trunk(images)
+    features = pair.backbone.body(images)
     if "resnet" in pair.name:
-        torch.testing.assert_close(pair.network.head(features), pair.whole(images), rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(pair.backbone.box_head(features), pair.whole(images), rtol=1e-3, atol=1e-3)
     elif pair.name == "squeezenet1_0":
         torch.testing.assert_close(features * 30, pair.whole.features(images), rtol=1e-5, atol=1e-5)
     else:
         torch.testing.assert_close(features, pair.whole.features[:-1](images), rtol=1e-5, atol=1e-5)
         pooled = pair.whole.features[-1](features)  # d x d of a 224-pixel image
         expected = pair.whole.classifier[:-1](pair.whole.avgpool(pooled).flatten(1))
-        torch.testing.assert_close(pair.network.head(pooled), expected, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(pair.backbone.box_head(pooled), expected, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(97, 131), (112, 96), (143, 110)])
 def test_one_stride_more_of_pixels_is_one_cell_more_of_features(pair, size):
-    network, (height, width) = pair.network, size
-    features = network.trunk(torch.randn(1, 3, height, width))
-    assert features.shape[1] == network.channels == CHANNELS[pair.name]
-    assert abs(features.shape[2] - height / network.stride) < 2
-    assert abs(features.shape[3] - width / network.stride) < 2
-    longer = network.trunk(torch.randn(1, 3, height + network.stride, width + 2 * network.stride))
+    backbone, (height, width) = pair.backbone, size
+    features = backbone.body(torch.randn(1, 3, height, width))
+    assert features.shape[1] == backbone.channels == CHANNELS[pair.name]
+    assert abs(features.shape[2] - height / backbone.stride) < 2
+    assert abs(features.shape[3] - width / backbone.stride) < 2
+    longer = backbone.body(torch.randn(1, 3, height + backbone.stride, width + 2 * backbone.stride))
     assert longer.shape[2:] == (features.shape[2] + 1, features.shape[3] + 2)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("regions", [0, 3])
-def test_the_head_returns_one_vector_for_each_region(pair, regions):
-    network = pair.network
-    output = network.head(torch.randn(regions, network.channels, network.pool_size, network.pool_size))
-    assert output.shape == (regions, network.features)
-    assert network.features == FEATURES.get(pair.name, network.features)
+def test_the_box_head_returns_one_vector_for_each_region(pair, regions):
+    backbone = pair.backbone
+    output = backbone.box_head(torch.randn(regions, backbone.channels, backbone.pool_size, backbone.pool_size))
+    assert output.shape == (regions, backbone.box_features)
+    assert backbone.box_features == FEATURES.get(pair.name, backbone.box_features)
 
 
 def test_pooling_is_that_of_the_paper(pair):
     expected = {"alexnet": 6, "resnet18": 14, "resnet50": 14, "resnet101": 14}
-    assert pair.network.pool_size == expected.get(pair.name, 7)
-    assert pair.network.stride == (8 if pair.name == "small" else 16)
+    assert pair.backbone.pool_size == expected.get(pair.name, 7)
+    assert pair.backbone.stride == (8 if pair.name == "small" else 16)
 
 
 def test_the_frozen_stages_are_those_of_the_paper(pair):
-    stages = [name for name, _ in pair.network.trunk.named_children()]
-    assert stages[: pair.network.frozen_stages] == FROZEN[pair.name]
+    stages = [name for name, _ in pair.backbone.body.named_children()]
+    assert stages[: pair.backbone.frozen_stages] == FROZEN[pair.name]
 
 
 @pytest.mark.parametrize("pair", OF_TORCHVISION, indirect=True, scope="module")
-def test_every_weight_but_the_classifiers_is_in_the_network_once(pair):
-    tensors = [tensor for part in (pair.network.trunk, pair.network.head) for tensor in part.state_dict().values()]
+def test_every_weight_but_the_classifiers_is_in_the_backbone_once(pair):
+    tensors = [tensor for part in (pair.backbone.body, pair.backbone.box_head) for tensor in part.state_dict().values()]
     if pair.name == "squeezenet1_0":
-        tensors = list(pair.network.trunk.state_dict().values())
+        tensors = list(pair.backbone.body.state_dict().values())
         expected = pair.whole.features.state_dict()
     else:
         last = ("fc.", "classifier.6.")
@@ -140,8 +140,8 @@ def test_every_weight_but_the_classifiers_is_in_the_network_once(pair):
 @pytest.mark.parametrize("build", [backbones.resnet18, backbones.resnet50, backbones.resnet101])
 def test_batch_normalisation_is_frozen_everywhere(build):
     with torch.device("meta"):
-        network = build()
-    for part in (network.trunk, network.head):
+        backbone = build()
+    for part in (backbone.body, backbone.box_head):
         norms = [module for module in part.modules() if "Norm" in type(module).__name__]
         assert norms and all(isinstance(norm, FrozenBatchNorm2d) for norm in norms)
         assert not any("bn" in name for name, _ in part.named_parameters())
@@ -149,11 +149,22 @@ def test_batch_normalisation_is_frozen_everywhere(build):
 
 def test_random_weights_are_drawn_from_torchs_seed():
     first, second = (_seeded(backbones.squeezenet1_0, seed=3) for _ in range(2))
-    for part in ("trunk", "head"):
-        states = [getattr(network, part).state_dict().values() for network in (first, second)]
+    for part in ("body", "box_head"):
+        states = [getattr(backbone, part).state_dict().values() for backbone in (first, second)]
         assert all(torch.equal(*tensors) for tensors in zip(*states, strict=True))
     other = _seeded(backbones.squeezenet1_0, seed=4)
-    assert not torch.equal(other.head.fc6.weight, first.head.fc6.weight)
+    assert not torch.equal(other.box_head.fc6.weight, first.box_head.fc6.weight)
+
+
+def test_the_backbones_are_listed_by_the_names_of_recipes():
+    assert set(backbones.BACKBONES) == set(FROZEN)
+    assert all(backbones.BACKBONES[name] is getattr(backbones, name) for name in FROZEN)
+
+
+def test_imagenets_weights_are_also_the_box_heads_unless_it_is_new():
+    with torch.device("meta"):
+        new = {name for name, build in backbones.BACKBONES.items() if not build().imagenet_box_head}
+    assert new == {"squeezenet1_0", "small"}
 
 
 def _seeded(build, seed):
@@ -180,24 +191,24 @@ def test_fc6_and_fc7_are_two_linear_layers_with_relu_and_dropout():
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "squeezenet1_0", "small"])
 def test_the_dropout_asked_for_is_the_heads(name):
     with torch.device("meta"):
-        assert getattr(backbones, name)(dropout=0.3).head.dropout.p == 0.3
+        assert getattr(backbones, name)(dropout=0.3).box_head.dropout.p == 0.3
 
 
 def test_the_width_of_squeezenets_head_is_a_choice():
-    network = backbones.squeezenet1_0(width=64)
-    assert network.features == 64
-    assert network.head(torch.randn(2, 512, 7, 7)).shape == (2, 64)
+    backbone = backbones.squeezenet1_0(width=64)
+    assert backbone.box_features == 64
+    assert backbone.box_head(torch.randn(2, 512, 7, 7)).shape == (2, 64)
 
 
 @torch.no_grad()
 def test_squeezenet_knows_a_banana_by_its_imagenet_weights(shared):
     file = shared / "weights" / "squeezenet1_0-imagenet.safetensors"
-    network = backbones.squeezenet1_0(file)
+    backbone = backbones.squeezenet1_0(file)
     weights = models.SqueezeNet1_0_Weights.IMAGENET1K_V1
-    with Image.open(shared / "data" / "fruit" / "JPEGImages" / "banana_1.jpg") as photograph:
-        image = weights.transforms()(photograph.convert("RGB"))
-    features = network.trunk(image[None])
-    assert 0.5 < features.std() < 2  # what a new head can learn from
+    with Image.open(shared / "data" / "fruit" / "JPEGImages" / "banana_1.jpg") as opened:
+        image = weights.transforms()(opened.convert("RGB"))
+    features = backbone.body(image[None])
+    assert 0.5 < features.std() < 2  # what a new box head can learn from
     classifier = models.squeezenet1_0().eval().classifier
     classifier[1].load_state_dict({key: load_file(file)[f"classifier.1.{key}"].float() for key in ("weight", "bias")})
     probabilities = classifier(features * 30).flatten().softmax(0)
@@ -206,28 +217,28 @@ def test_squeezenet_knows_a_banana_by_its_imagenet_weights(shared):
 
 @torch.no_grad()
 def test_an_image_of_the_small_network_has_the_same_features_alone_and_in_a_batch():
-    trunk = backbones.small().trunk
+    body = backbones.small().body
     images = torch.randn(3, 3, 64, 80)
     images[1] *= 10
-    alone = torch.cat([trunk(image[None]) for image in images])
-    torch.testing.assert_close(trunk(images), alone, rtol=1e-4, atol=1e-5)
-    last = trunk.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    alone = torch.cat([body(image[None]) for image in images])
+    torch.testing.assert_close(body(images), alone, rtol=1e-4, atol=1e-5)
+    last = body.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
     torch.testing.assert_close(last, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_the_small_network_learns_from_scratch():
     """Horizontal or vertical stripes under noise, told apart after a few steps of two images."""
     torch.manual_seed(0)
-    network = backbones.small()
-    predictor = nn.Linear(network.features, 2)
-    parts = nn.ModuleList([network.trunk, network.head, predictor])
+    backbone = backbones.small()
+    predictor = nn.Linear(backbone.box_features, 2)
+    parts = nn.ModuleList([backbone.body, backbone.box_head, predictor])
     optimiser = torch.optim.SGD(parts.parameters(), lr=0.01, momentum=0.9)
     stripes = (torch.arange(56) // 4 % 2).float().expand(3, 56, 56)
     labels = torch.tensor([0, 1])
     losses = []
     for _ in range(40):
         images = torch.stack([stripes, stripes.mT]) + torch.randn(2, 3, 56, 56)
-        loss = F.cross_entropy(predictor(network.head(network.trunk(images))), labels)
+        loss = F.cross_entropy(predictor(backbone.box_head(backbone.body(images))), labels)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

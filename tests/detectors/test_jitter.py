@@ -4,7 +4,6 @@ Most tests pool a ramp, whose two channels say where in the image they lie: bili
 that the pooled features are the places that each RoI was read at.
 """
 
-import copy
 import math
 
 import numpy as np
@@ -14,27 +13,32 @@ from scipy import stats
 
 from afrcnn.adversaries.astn import warp
 from afrcnn.detectors.box_coding import BoxCoder
-from afrcnn.detectors.jitter import ProposalJitter, turned
-from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
-from afrcnn.detectors.sampling import Sample
+from afrcnn.detectors.jitter import ProposalJitter
+from afrcnn.detectors.roi_pooling import Features, RoIAlign, RoIPool, RoIPooling, cover_of_turned
+from afrcnn.detectors.sampling import RoIs
 
 SIZE = 7
 HUGE = (100_000, 100_000)
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+class Ramp(RoIPooling):
+    """Pools a ramp without a border: x and y of the centre of each cell."""
+
+    def pool(self, maps, boxes):
+        x1, y1, x2, y2 = torch.cat(boxes)[..., None].unbind(1)
+        steps = (torch.arange(SIZE, dtype=x1.dtype) + 0.5) / SIZE
+        x, y = x1 + (x2 - x1) * steps, y1 + (y2 - y1) * steps
+        return torch.stack([x[:, None].expand(-1, SIZE, -1), y[:, :, None].expand(-1, -1, SIZE)], dim=1)
 
 
-def places(rois):
-    """Pool a ramp without a border: n x 2 x d x d, x and y of the centre of each cell."""
-    x1, y1, x2, y2 = torch.cat(list(rois))[..., None].unbind(1)
-    steps = (torch.arange(SIZE, dtype=x1.dtype) + 0.5) / SIZE
-    x, y = x1 + (x2 - x1) * steps, y1 + (y2 - y1) * steps
-    return torch.stack([x[:, None].expand(-1, SIZE, -1), y[:, :, None].expand(-1, -1, SIZE)], dim=1)
+def features_of(maps, images):
+    """Maps of images that the backbone saw as they were given."""
+    return Features(maps, [torch.ones(4)] * images, [HUGE] * images)
+
+
+def places(rois, images=1):
+    """Where in the image each cell of the RoIs is read: n x 2 x d x d."""
+    return Ramp(SIZE, 1)(features_of(None, images), rois.boxes, rois.image, rois.angle)
 
 
 def turned_places(box, angle):
@@ -55,90 +59,95 @@ def angles_of(grid):
     return torch.atan2(right[:, 1], right[:, 0]).rad2deg()
 
 
-def random_sample(labels, low=0.0, extent=400.0, dtype=torch.float64):
-    labels = torch.as_tensor(labels, dtype=torch.int64)
-    corner = low + torch.rand(len(labels), 2, dtype=dtype) * extent
-    rois = torch.cat([corner, corner + 10 + torch.rand(len(labels), 2, dtype=dtype) * 200], dim=1)
-    return Sample(rois, labels, rois + torch.rand(len(labels), 4, dtype=dtype) * 4 - 2)
+def random_rois(*labels, low=0.0, extent=400.0, dtype=torch.float64, adversarial=True):
+    """The RoIs of images with these labels; all adversarial, or those that ``adversarial`` says."""
+    image = torch.arange(len(labels)).repeat_interleave(torch.tensor([len(label) for label in labels]))
+    joined = torch.tensor([label for of_image in labels for label in of_image], dtype=torch.int64)
+    corner = low + torch.rand(len(joined), 2, dtype=dtype) * extent
+    boxes = torch.cat([corner, corner + 10 + torch.rand(len(joined), 2, dtype=dtype) * 200], dim=1)
+    flags = torch.tensor([adversarial] * len(labels) if isinstance(adversarial, bool) else adversarial)
+    return RoIs(boxes, joined, boxes + torch.rand(len(joined), 4, dtype=dtype) * 4 - 2, image, flags[image])
+
+
+def foreground(boxes):
+    """Boxes of objects in one adversarial image."""
+    labels = torch.ones(len(boxes), dtype=torch.int64)
+    return RoIs(boxes, labels, boxes.clone(), 0 * labels, labels.bool())
 
 
 def many(count=20_000, box=(50_000.0, 40_000.0, 50_300.0, 40_100.0)):
-    rois = torch.tensor([box], dtype=torch.float64).repeat(count, 1)
-    return Sample(rois, torch.ones(count, dtype=torch.int64), rois.clone())
+    return foreground(torch.tensor([box], dtype=torch.float64).repeat(count, 1))
 
 
-def sides(rois):
-    return rois[:, 2:] - rois[:, :2]
+def sides(boxes):
+    return boxes[:, 2:] - boxes[:, :2]
 
 
-def centres(rois):
-    return (rois[:, :2] + rois[:, 2:]) / 2
+def centres(boxes):
+    return (boxes[:, :2] + boxes[:, 2:]) / 2
 
 
 def test_factors_are_log_uniform_within_their_limits_and_independent():
-    sample = many()
-    (jittered,), _ = ProposalJitter(0.5, 0.3, 0, clean_fraction=0)([sample], [HUGE], places)
-    width, height = (sides(jittered.rois) / sides(sample.rois)).log().unbind(1)
+    rois = many()
+    jittered = ProposalJitter(0.5, 0.3, 0)(rois, [HUGE])
+    width, height = (sides(jittered.boxes) / sides(rois.boxes)).log().unbind(1)
     scale, ratio = (width + height) / 2, width - height
     for logarithm, limit in ((scale, math.log(1.5)), (ratio, math.log(1.3))):
         assert logarithm.abs().max() <= limit + 1e-9
         assert stats.kstest(logarithm, stats.uniform(-limit, 2 * limit).cdf).pvalue > 1e-3
     assert abs(np.corrcoef(scale, ratio)[0, 1]) < 0.03
-    torch.testing.assert_close(centres(jittered.rois), centres(sample.rois))
+    torch.testing.assert_close(centres(jittered.boxes), centres(rois.boxes))
 
 
 def test_angles_are_uniform_within_their_limit_and_differ_by_roi():
-    _, grid = ProposalJitter(0, 0, 12, clean_fraction=0)([many()], [HUGE], places)
-    angles = angles_of(grid)
+    jittered = ProposalJitter(0, 0, 12)(many(), [HUGE])
+    angles = angles_of(places(jittered))
+    torch.testing.assert_close(angles, jittered.angle.rad2deg())
     assert angles.abs().max() <= 12 + 1e-6
     assert stats.kstest(angles, stats.uniform(-12, 24).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(("scale", "aspect_ratio"), [(0.5, 0), (0, 0.5)])
 def test_each_limit_of_0_switches_one_change_off(scale, aspect_ratio):
-    sample = random_sample([1] * 50, low=1000)
-    (jittered,), grid = ProposalJitter(scale, aspect_ratio, 0, clean_fraction=0)([sample], [HUGE], places)
-    factors = sides(jittered.rois) / sides(sample.rois)
-    kept = factors[:, 0] / factors[:, 1] if scale else factors.prod(dim=1)
-    torch.testing.assert_close(kept, torch.ones_like(kept))
+    rois = random_rois([1] * 50, low=1000)
+    jittered = ProposalJitter(scale, aspect_ratio, 0)(rois, [HUGE])
+    factors = sides(jittered.boxes) / sides(rois.boxes)
+    constant = factors[:, 0] / factors[:, 1] if scale else factors.prod(dim=1)
+    torch.testing.assert_close(constant, torch.ones_like(constant))
     assert ((factors - 1).abs() > 1e-4).all(dim=1).sum() > 45
-    assert torch.equal(grid, places([jittered.rois]))
+    assert jittered.angle is None
 
 
 def test_only_foreground_rois_of_adversarial_images_change_and_the_others_keep_their_bits():
-    samples = [random_sample(labels, low=1000) for labels in ([1, 2, 0, 0], [3, 0, 1, 0, 2], [0, 0], [2, 2, 0])]
-    jittered, grid = ProposalJitter(0.2, 0.2, 10)(samples, [HUGE] * 4, places)
-    before = places([sample.rois for sample in samples]).split([4, 5, 2, 3])
-    for image, (old, new, cells) in enumerate(zip(samples, jittered, grid.split([4, 5, 2, 3]), strict=True)):
-        assert torch.equal(new.labels, old.labels)
-        assert torch.equal(new.boxes, old.boxes)
-        changes = (old.labels > 0) & (image % 2 == 1)  # of two images, the second
-        assert torch.equal((new.rois != old.rois).all(dim=1), changes)
-        assert torch.equal(new.rois[~changes], old.rois[~changes])
-        assert torch.equal(cells[~changes], before[image][~changes])
-        assert (angles_of(cells[changes]).abs() > 1e-6).all()
+    for flags in ([False, True, False, True], [True, True, False, False], [False] * 4, [True] * 4):
+        rois = random_rois([1, 2, 0, 0], [3, 0, 1, 0, 2], [0, 0], [2, 2, 0], low=1000, adversarial=flags)
+        given = rois.boxes.clone()
+        jittered = ProposalJitter(0.2, 0.2, 10)(rois, [HUGE] * 4)
+        changes = (rois.labels > 0) & torch.tensor(flags)[rois.image]
+        assert torch.equal((jittered.boxes != rois.boxes).all(dim=1), changes), flags
+        assert torch.equal(jittered.boxes[~changes], rois.boxes[~changes])
+        before, after = places(rois, 4), places(jittered, 4)
+        assert torch.equal(after[~changes], before[~changes])
+        assert (angles_of(after[changes]).abs() > 1e-6).all()
+        assert not jittered.angle[~changes].any()
+        for name in ("labels", "matched", "image", "adversarial"):
+            assert getattr(jittered, name) is getattr(rois, name)
+        assert torch.equal(rois.boxes, given)
 
 
-@pytest.mark.parametrize(("clean_fraction", "expected"), [(0, "1111"), (0.5, "0101"), (0.75, "0001"), (1, "0000")])
-def test_images_take_turns_also_one_at_a_time(clean_fraction, expected):
-    jitter, sample = ProposalJitter(0.2, 0, 0, clean_fraction), random_sample([1], low=1000)
-    changed = [not torch.equal(jitter([sample], [HUGE], places)[0][0].rois, sample.rois) for _ in expected]
-    assert changed == [turn == "1" for turn in expected]
-
-
-@pytest.mark.parametrize("degrees", [1, 10, 45, 180])
-def test_turned_rois_are_read_where_the_definition_says(degrees):
-    sample = random_sample([1] * 40, low=1000)
-    (jittered,), grid = ProposalJitter(0.3, 0.3, degrees, clean_fraction=0)([sample], [HUGE], places)
-    for box, cells, angle in zip(jittered.rois, grid, angles_of(grid).deg2rad().tolist(), strict=True):
-        # Whatever the angle was, all cells are those of the jittered box turned by it: size, shape and centre too.
-        torch.testing.assert_close(cells, turned_places(box, angle), rtol=0, atol=1e-4)
+def test_turned_rois_are_read_where_the_definition_says():
+    for degrees in (1, 10, 45, 180):
+        jittered = ProposalJitter(0.3, 0.3, degrees)(random_rois([1] * 40, low=1000), [HUGE])
+        grid = places(jittered)
+        for box, cells, angle in zip(jittered.boxes, grid, angles_of(grid).deg2rad().tolist(), strict=True):
+            # Whatever the angle was, all cells are those of the jittered box turned by it: size, shape and centre too.
+            torch.testing.assert_close(cells, turned_places(box, angle), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("degrees", [-180, -100, -90, -30, -10, 0, 5, 10, 45, 90, 135])
 def test_covers_are_the_smallest_boxes_around_turned_ones_and_angles_are_true_in_pixels(degrees):
     boxes = torch.tensor([[10.0, 20, 110, 45], [0, 0, 30, 90], [5, 5, 6, 300], [7, 7, 27, 27]], dtype=torch.float64)
-    covers, theta = turned(boxes, torch.full((4,), math.radians(degrees), dtype=torch.float64))
+    covers, theta = cover_of_turned(boxes, torch.full((4,), math.radians(degrees), dtype=torch.float64))
     for box, cover, matrix in zip(boxes.numpy(), covers.numpy(), theta.numpy(), strict=True):
         x, y = (box[:2] + box[2:]) / 2
         t = math.radians(degrees)
@@ -160,7 +169,7 @@ def test_covers_are_the_smallest_boxes_around_turned_ones_and_angles_are_true_in
 def test_a_square_turned_clockwise_by_a_right_angle_shows_its_content_turned_counterclockwise():
     square, pattern = torch.tensor([[10.0, 20, 80, 90]]), torch.rand(1, 3, SIZE, SIZE)
     for degrees, quarters in ((90, 1), (180, 2), (-90, -1)):
-        cover, theta = turned(square, torch.tensor([math.radians(degrees)]))
+        cover, theta = cover_of_turned(square, torch.tensor([math.radians(degrees)]))
         torch.testing.assert_close(cover, square)
         torch.testing.assert_close(warp(pattern, theta[:, None]), pattern.rot90(quarters, (2, 3)), rtol=0, atol=1e-5)
 
@@ -173,46 +182,41 @@ def test_a_smooth_picture_pooled_in_turned_rois_is_the_picture_at_the_turned_cel
     def picture(x, y):
         return torch.stack([(x / 300 + y / 200).sin(), x / 100, y / 100, (x * y / 1e5).cos()])
 
-    features = picture(*torch.meshgrid(centre, centre, indexing="xy"))[None].requires_grad_(with_gradient)
-    align = RoIAlign(SIZE, stride)
-    sample = random_sample([1] * 30, low=200, extent=300, dtype=torch.float32)
-    (jittered,), found = ProposalJitter(0.2, 0.2, 45, clean_fraction=0)(
-        [sample], [(960, 960)], lambda rois: align(features, list(rois))
-    )
-    for box, values in zip(jittered.rois, found.detach(), strict=True):
+    maps = picture(*torch.meshgrid(centre, centre, indexing="xy"))[None].requires_grad_(with_gradient)
+    rois = random_rois([1] * 30, low=200, extent=300, dtype=torch.float32)
+    jittered = ProposalJitter(0.2, 0.2, 45)(rois, [(960, 960)])
+    pooled = RoIAlign(SIZE, stride)(features_of(maps, 1), jittered.boxes, jittered.image, jittered.angle)
+    for box, values in zip(jittered.boxes, pooled.detach(), strict=True):
         angle = math.atan2(*(values[1:3, 0, -1] - values[1:3, 0, 0]).flip(0).tolist())
         expected = picture(*turned_places(box, angle))
         torch.testing.assert_close(values[1:3], expected[1:3], rtol=0, atol=1e-4)  # ramps: to rounding
         torch.testing.assert_close(values, expected, rtol=0, atol=0.02)
 
 
-def rois_at_a_border(count=300):
+def boxes_at_a_border(count=300):
     """Boxes within an image of 300 x 200 pixels, many of which touch its border."""
     extent = torch.tensor([300.0, 200.0], dtype=torch.float64)
     corners = (torch.rand(count, 2, 2, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1) * extent
-    rois = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
-    rois = rois[(sides(rois) >= 2).all(dim=1)]
-    return Sample(rois, torch.ones(len(rois), dtype=torch.int64), rois.clone())
+    boxes = torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1)
+    return boxes[(sides(boxes) >= 2).all(dim=1)]
 
 
 def test_jittered_rois_are_clipped_to_their_image():
-    sample = rois_at_a_border()
-    jitter = ProposalJitter(0.5, 0.5, 20, clean_fraction=0)
+    boxes, jitter = boxes_at_a_border(), ProposalJitter(0.5, 0.5, 20)
     torch.manual_seed(1)
-    (clipped,), _ = jitter([sample], [(200, 300)], places)
+    clipped = jitter(foreground(boxes), [(200, 300)])
     torch.manual_seed(1)
-    away = sample._replace(rois=sample.rois + 1000)
-    (unclipped,), _ = jitter([away], [HUGE], places)
-    expected = (unclipped.rois - 1000).numpy().clip([0, 0, 0, 0], [300, 200, 300, 200])
-    np.testing.assert_allclose(clipped.rois, expected, atol=1e-9)
-    assert not torch.equal(clipped.rois, unclipped.rois - 1000)
+    unclipped = jitter(foreground(boxes + 1000), [HUGE]).boxes - 1000
+    expected = unclipped.numpy().clip([0, 0, 0, 0], [300, 200, 300, 200])
+    np.testing.assert_allclose(clipped.boxes, expected, atol=1e-9)
+    assert not torch.equal(clipped.boxes, unclipped)
 
 
 def test_box_targets_are_those_of_the_jittered_rois_and_lead_back_to_the_object():
-    sample = random_sample([1] * 60, low=50)
-    (jittered,), _ = ProposalJitter(0.3, 0.3, 15, clean_fraction=0)([sample], [(700, 700)], places)
-    targets = BoxCoder((0.0,) * 4, (1.0,) * 4).double().encode(jittered.boxes, jittered.rois)
-    for roi, box, target in zip(jittered.rois.tolist(), sample.boxes.tolist(), targets.tolist(), strict=True):
+    rois = random_rois([1] * 60, low=50)
+    jittered = ProposalJitter(0.3, 0.3, 15)(rois, [(700, 700)])
+    targets = BoxCoder((0.0,) * 4, (1.0,) * 4).double().encode(jittered.matched, jittered.boxes)
+    for roi, box, target in zip(jittered.boxes.tolist(), rois.matched.tolist(), targets.tolist(), strict=True):
         x, y, w, h = (roi[0] + roi[2]) / 2, (roi[1] + roi[3]) / 2, roi[2] - roi[0], roi[3] - roi[1]
         dx, dy, dw, dh = target
         x, y, w, h = x + w * dx, y + h * dy, w * math.exp(dw), h * math.exp(dh)
@@ -221,93 +225,76 @@ def test_box_targets_are_those_of_the_jittered_rois_and_lead_back_to_the_object(
 
 def test_rois_that_would_have_less_than_a_pixel_left_stay_as_they_are():
     boxes = torch.tensor([[10.0, 10, 11, 11], [50, 50, 50.5, 90], [-400, -400, -380, -380], [199.5, 10, 240, 60]])
-    sample = Sample(boxes.repeat(200, 1), torch.ones(800, dtype=torch.int64), boxes.repeat(200, 1) + 1)
-    (jittered,), grid = ProposalJitter(9, 9, 30, clean_fraction=0)([sample], [(200, 200)], places)
-    stayed = (jittered.rois == sample.rois).all(dim=1)
-    assert (sides(jittered.rois)[~stayed] >= 1).all()
+    rois = foreground(boxes.repeat(200, 1))._replace(matched=boxes.repeat(200, 1) + 1)
+    jittered = ProposalJitter(9, 9, 30)(rois, [(200, 200)])
+    stayed = (jittered.boxes == rois.boxes).all(dim=1)
+    assert (sides(jittered.boxes)[~stayed] >= 1).all()
     assert stayed.view(200, 4)[:, 2].all()  # outside the image: nothing would be left
     assert 0 < stayed.view(200, 4)[:, 0].sum() < 200
-    assert BoxCoder().encode(jittered.boxes, jittered.rois).isfinite().all()
-    assert grid.isfinite().all()
+    assert BoxCoder().encode(jittered.matched, jittered.boxes).isfinite().all()
+    assert places(jittered).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", [RoIAlign, RoIPool])
 def test_without_rotation_the_features_are_those_of_the_jittered_rois_bit_for_bit(kind):
-    features, pooling, calls = torch.randn(2, 5, 20, 20, requires_grad=True), kind(SIZE, 16), []
-    samples = [random_sample([1, 2, 0], extent=100, dtype=torch.float32) for _ in range(2)]
-
-    def pool(rois):
-        calls.append(rois)
-        return pooling(features, list(rois))
-
-    jittered, found = ProposalJitter(0.4, 0.4, 0)(samples, [(320, 320)] * 2, pool)
-    assert len(calls) == 1
-    assert torch.equal(found, pooling(features, [sample.rois for sample in jittered]))
-    assert not torch.equal(jittered[1].rois, samples[1].rois)
+    maps, pooling = torch.randn(2, 5, 20, 20, requires_grad=True), kind(SIZE, 16)
+    rois = random_rois([1, 2, 0], [1, 2, 0], extent=100, dtype=torch.float32)
+    jittered = ProposalJitter(0.4, 0.4, 0)(rois, [(320, 320)] * 2)
+    pooled = pooling(features_of(maps, 2), jittered.boxes, jittered.image, jittered.angle)
+    assert torch.equal(pooled, pooling.pool(maps, list(jittered.boxes.split(3))))
+    assert not torch.equal(jittered.boxes, rois.boxes)
 
 
 def test_all_zeros_give_back_the_same_bits_and_draw_nothing():
-    features, align = torch.randn(1, 5, 20, 20), RoIAlign(SIZE, 16)
-    sample = random_sample([1, 2, 0, 3], low=-30, dtype=torch.float32)  # also beyond the image
+    maps, align = torch.randn(1, 5, 20, 20), RoIAlign(SIZE, 16)
+    rois = random_rois([1, 2, 0, 3], low=-30, dtype=torch.float32)  # also beyond the image
     state = torch.get_rng_state()
-    (jittered,), found = ProposalJitter(0, 0, 0, clean_fraction=0)(
-        [sample], [(320, 320)], lambda rois: align(features, list(rois))
-    )
-    assert all(torch.equal(old, new) for old, new in zip(sample, jittered, strict=True))
-    assert torch.equal(found, align(features, [sample.rois]))
+    jittered = ProposalJitter(0, 0, 0)(rois, [(320, 320)])
+    assert torch.equal(jittered.boxes, rois.boxes)
+    pooled = align(features_of(maps, 1), jittered.boxes, jittered.image, jittered.angle)
+    assert torch.equal(pooled, align.pool(maps, [rois.boxes]))
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("kind", [RoIAlign, RoIPool])
 @pytest.mark.parametrize("degrees", [0, 20])
 def test_the_gradient_that_reaches_the_image_s_features_is_exact(kind, degrees):
-    features, pooling = torch.randn(2, 4, 20, 20, requires_grad=True), kind(SIZE, 16)
-    samples = [random_sample([1, 2, 0], extent=100, dtype=torch.float32) for _ in range(2)]
-    _, found = ProposalJitter(0.4, 0.4, degrees, clean_fraction=0)(
-        samples, [(320, 320)] * 2, lambda rois: pooling(features, list(rois))
-    )
-    upstream = torch.randn(found.shape)
-    found.backward(upstream)
+    maps, pooling = torch.randn(2, 4, 20, 20, requires_grad=True), kind(SIZE, 16)
+    rois = random_rois([1, 2, 0], [1, 2, 0], extent=100, dtype=torch.float32)
+    jittered = ProposalJitter(0.4, 0.4, degrees)(rois, [(320, 320)] * 2)
+    pooled = pooling(features_of(maps, 2), jittered.boxes, jittered.image, jittered.angle)
+    upstream = torch.randn(pooled.shape)
+    pooled.backward(upstream)
     # Pooling and warping scale with the features: <upstream, J features> = <J^T upstream, features>.
-    assert features.grad.abs().sum() > 0
-    torch.testing.assert_close((features.grad * features).sum(), (upstream * found).sum(), rtol=1e-3, atol=1e-3)
+    assert maps.grad.abs().sum() > 0
+    torch.testing.assert_close((maps.grad * maps).sum(), (upstream * pooled).sum(), rtol=1e-3, atol=1e-3)
 
 
-def test_rois_depend_on_the_generator_and_the_saved_state_alone():
-    jitter = ProposalJitter(0.2, 0.2, 10)
-    samples = [random_sample([1, 2, 0], low=1000)]
-    jitter(samples, [HUGE], places)  # the turn is now the second image's
-    state, saved = torch.get_rng_state(), copy.deepcopy(jitter.state_dict())
-    (first,), features = jitter(samples, [HUGE], places)
-
-    resumed = ProposalJitter(0.2, 0.2, 10)
-    resumed.load_state_dict(saved)
+def test_rois_depend_on_the_generator_alone():
+    rois, state = random_rois([1, 2, 0], low=1000), torch.get_rng_state()
+    first = ProposalJitter(0.2, 0.2, 10)(rois, [HUGE])
     torch.set_rng_state(state)
-    (second,), again = resumed(samples, [HUGE], places)
-    assert torch.equal(first.rois, second.rois)
-    assert torch.equal(features, again)
-    assert not torch.equal(first.rois, samples[0].rois)
+    second = ProposalJitter(0.2, 0.2, 10)(rois, [HUGE])
+    assert torch.equal(first.boxes, second.boxes)
+    assert torch.equal(first.angle, second.angle)
+    assert not torch.equal(first.boxes, rois.boxes)
+    assert not torch.equal(ProposalJitter(0.2, 0.2, 10)(rois, [HUGE]).boxes, second.boxes)
+    assert not ProposalJitter(0.2, 0.2, 10).state_dict()
 
-    resumed.load_state_dict(saved)
-    assert not torch.equal(resumed(samples, [HUGE], places)[0][0].rois, second.rois)
 
-
-@pytest.mark.parametrize("labels", [([], []), ([], [0, 0]), ([0], [0]), ([0, 0], []), ([], [1]), ([1], [])])
-def test_images_without_foreground_or_rois_pass(labels):
-    samples = [random_sample(label, low=1000) for label in labels]
-    jittered, grid = ProposalJitter(0.2, 0.2, 10, clean_fraction=0)(samples, [HUGE] * 2, places)
-    assert grid.shape == (sum(map(len, labels)), 2, SIZE, SIZE)
-    for old, new in zip(samples, jittered, strict=True):
-        assert new.rois.shape == old.rois.shape
-        assert torch.equal(new.rois[old.labels == 0], old.rois[old.labels == 0])
+def test_images_without_foreground_or_rois_pass():
+    for labels in (([], []), ([], [0, 0]), ([0], [0]), ([0, 0], []), ([], [1]), ([1], [])):
+        rois = random_rois(*labels, low=1000)
+        jittered = ProposalJitter(0.2, 0.2, 10)(rois, [HUGE] * 2)
+        assert places(jittered, 2).shape == (sum(map(len, labels)), 2, SIZE, SIZE), labels
+        assert jittered.boxes.shape == rois.boxes.shape
+        assert torch.equal(jittered.boxes[rois.labels == 0], rois.boxes[rois.labels == 0]), labels
 
 
 def test_in_16_bits_places_keep_their_precision():
-    sample = random_sample([1] * 20, low=1000, dtype=torch.float32)
-    jitter = ProposalJitter(0.2, 0.2, 10, clean_fraction=0)
-    found = []
+    rois, grids = random_rois([1] * 20, low=1000, dtype=torch.float32), []
     for enabled in (False, True):
         torch.manual_seed(3)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            found.append(jitter([sample], [HUGE], places)[1])
-    assert torch.equal(*found)
+            grids.append(places(ProposalJitter(0.2, 0.2, 10)(rois, [HUGE])))
+    assert torch.equal(*grids)

@@ -8,79 +8,62 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
-from afrcnn.adversaries import Hardened, Seam
-from afrcnn.detectors.backbones import small
-from afrcnn.detectors.ohem import hardest
-from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.detectors.roi_pooling import RoIAlign
-from afrcnn.detectors.sampling import RoISampler, Sample
+from afrcnn.adversaries.base import is_adversarial
+from afrcnn.detectors.ohem import OHEM
+from afrcnn.detectors.sampling import RoIs, RoISampler
+from reference import Zeroing, random_boxes
 
 COUNT = 12
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+def boxes_of(count, side=24):
+    return random_boxes(count, extent=40, side=side, whole=True)
 
 
-def random_boxes(count, extent=40, side=24):
-    corner = torch.randint(0, extent, (count, 2)).float()
-    return torch.cat([corner, corner + torch.randint(4, side, (count, 2))], dim=1)
+def random_rois(counts):
+    image = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    labels = torch.randint(0, 4, (len(image),))
+    return RoIs(boxes_of(len(image)), labels, boxes_of(len(image)), image, labels > 1)
 
 
-def random_sample(count):
-    labels = torch.randint(0, 4, (count,)).sort(descending=True).values
-    return Sample(random_boxes(count), labels, random_boxes(count))
-
-
-def mined_in_a_loop(samples, losses, count):
-    """Take the highest loss of all, strike out what overlaps it in its image, and so on; pairs (image, RoI)."""
-    left = [(image, roi) for image, sample in enumerate(samples) for roi in range(len(sample.labels))]
-    loss = dict(zip(left, losses.tolist(), strict=True))
-    taken = []
+def mined_in_a_loop(rois, losses, count):
+    """Take the highest loss of all, strike out what overlaps it in its image, and so on; the rows, in order."""
+    left, taken = list(range(len(losses))), []
     while left and len(taken) < count:
-        best = max(left, key=loss.__getitem__)
+        best = max(left, key=losses.tolist().__getitem__)
         taken.append(best)
-        image, roi = best
-        rois = samples[image].rois
-        left = [one for one in left if one[0] != image or box_iou(rois[one[1]][None], rois[roi][None]).item() <= 0.7]
-        left = [one for one in left if one != best]
-    return [sorted(roi for image, roi in taken if image == wanted) for wanted in range(len(samples))]
+        overlap = box_iou(rois.boxes, rois.boxes[best][None])[:, 0]
+        left = [row for row in left if rois.image[row] != rois.image[best] or overlap[row] <= 0.7]
+        left = [row for row in left if row != best]
+    return sorted(taken)
 
 
-@pytest.mark.parametrize("case", range(40))
-def test_the_highest_losses_are_taken_of_which_none_overlaps_another(case):
-    torch.manual_seed(case)
-    samples = [random_sample(count) for count in torch.randint(0, 80, (1 + case % 3,)).tolist()]
-    losses = torch.rand(sum(len(sample.labels) for sample in samples))
-    count = int(torch.randint(1, 60, ()))
-    mined = hardest(samples, losses, count)
-    for sample, found, expected in zip(samples, mined, mined_in_a_loop(samples, losses, count), strict=True):
-        assert all(torch.equal(values, all_[expected]) for values, all_ in zip(found, sample, strict=True))
+def test_the_highest_losses_are_taken_of_which_none_overlaps_another():
+    for case in range(40):
+        images = 1 + case % 3
+        rois = random_rois(torch.randint(0, 80, (images,)).tolist())
+        losses, per_image = torch.rand(len(rois.labels)), int(torch.randint(1, 20, ()))
+        mined = OHEM(per_image)(rois, losses, images)
+        rows = mined_in_a_loop(rois, losses, per_image * images)
+        for name in ("boxes", "labels", "matched", "image", "adversarial"):
+            assert torch.equal(getattr(mined, name), getattr(rois, name)[rows]), (case, name)
 
 
 def test_an_easy_image_gives_none_and_the_hard_one_all():
-    samples = [Sample(torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]]), torch.tensor([1, 0]), torch.zeros(2, 4))] * 2
-    easy, hard = hardest(samples, torch.tensor([0.1, 0.2, 0.5, 0.4]), 2)
-    assert len(easy.labels) == 0 and easy.rois.shape == (0, 4)
-    assert hard.labels.tolist() == [1, 0]
+    boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]] * 2)
+    rois = RoIs(boxes, torch.tensor([1, 0, 1, 0]), boxes, torch.tensor([0, 0, 1, 1]), torch.zeros(4).bool())
+    mined = OHEM(1)(rois, torch.tensor([0.1, 0.2, 0.5, 0.4]), 2)
+    assert mined.image.tolist() == [1, 1]
+    assert mined.labels.tolist() == [1, 0]
+    assert len(OHEM(1)(rois.select(rois.image > 1), torch.zeros(0), 2).labels) == 0
 
 
-def build():
-    network = small(dropout=0.5)
-    detector = FastRCNN(
-        network,
-        RoIAlign(network.pool_size, network.stride),
-        3,
-        sampler=RoISampler(COUNT // 2, background_iou=(0.0, 0.5)),
-        short_side=64,
-        long_side=64,
-    )
-    nn.init.normal_(detector.predictor.cls_score.weight)
-    nn.init.normal_(detector.predictor.bbox_pred.weight, std=0.1)
-    detector.ohem = True
+@pytest.fixture
+def detector(tiny):
+    detector = tiny.fast_rcnn(sampler=RoISampler(COUNT // 2, background_iou=(0.0, 0.5)), miner=OHEM(COUNT // 2))
+    detector.roi_heads.box_head.dropout.p = 0.5
+    nn.init.normal_(detector.roi_heads.predictor.cls_score.weight)
+    nn.init.normal_(detector.roi_heads.predictor.bbox_pred.weight, std=0.1)
     return detector.train()
 
 
@@ -88,10 +71,9 @@ def build():
 def batch():
     """Two images, proposals of which many cover objects, and targets."""
     images = [torch.rand(3, 64, 64) for _ in range(2)]
-    targets = [{"boxes": random_boxes(3, side=30), "labels": torch.randint(1, 4, (3,))} for _ in images]
+    targets = [{"boxes": boxes_of(3, side=30), "labels": torch.randint(1, 4, (3,))} for _ in images]
     proposals = [
-        torch.cat([target["boxes"].repeat(4, 1) + torch.randint(-2, 3, (12, 4)), random_boxes(40)])
-        for target in targets
+        torch.cat([target["boxes"].repeat(4, 1) + torch.randint(-2, 3, (12, 4)), boxes_of(40)]) for target in targets
     ]
     return images, [boxes.clamp(0, 64) for boxes in proposals], targets
 
@@ -99,19 +81,20 @@ def batch():
 def plainly_mined(detector, images, proposals, targets):
     """The RoIs that should be mined, from the loss of every RoI, with dropout off."""
     detector = copy.deepcopy(detector).eval()
-    samples = [detector.sampler.eligible(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+    heads = detector.roi_heads
+    rois = heads.sampler.eligible(proposals, targets)
     losses = []
-    for image, sample in zip(images, samples, strict=True):
+    for number, image in enumerate(images):
+        of_image = rois.select(rois.image == number)
         with torch.no_grad():
-            predictions = detector.predictor(detector.head(detector.pool([image], [sample.rois])))
-        for roi, label, box, logits, deltas in zip(*sample, *predictions, strict=True):
-            loss = -logits.softmax(dim=0)[label].log()
+            logits, deltas = heads.predictor(heads.box_head(detector.pool([image], [of_image.boxes])))
+        for row, label in enumerate(of_image.labels):
+            loss = -logits[row].softmax(dim=0)[label].log()
             if label > 0:
-                offsets = detector.box_coder.encode(box[None], roi[None])[0]
-                loss = loss + F.smooth_l1_loss(deltas.view(-1, 4)[label], offsets, reduction="sum")
+                offsets = heads.box_coder.encode(of_image.matched[row][None], of_image.boxes[row][None])[0]
+                loss = loss + F.smooth_l1_loss(deltas[row].view(-1, 4)[label], offsets, reduction="sum")
             losses.append(loss)
-    chosen = mined_in_a_loop(samples, torch.stack(losses), COUNT)
-    return [Sample(*(values[rois] for values in sample)) for sample, rois in zip(samples, chosen, strict=True)]
+    return rois.select(torch.tensor(mined_in_a_loop(rois, torch.stack(losses), COUNT)))
 
 
 def step(detector, batch, seed=5):
@@ -123,14 +106,13 @@ def step(detector, batch, seed=5):
     return losses, gradients, torch.get_rng_state()
 
 
-def test_an_update_is_the_plain_one_of_just_the_rois_that_are_hardest(batch, monkeypatch):
-    detector = build()
+def test_an_update_is_the_plain_one_of_just_the_rois_that_are_hardest(detector, batch, monkeypatch):
     plain = copy.deepcopy(detector)
     expected = plainly_mined(detector, *batch)
-    assert sum(len(sample.labels) for sample in expected) == COUNT
-    assert 0 < sum(int((sample.labels > 0).sum()) for sample in expected) < COUNT
-    plain.ohem = False
-    monkeypatch.setattr(plain, "sample", lambda *_: expected)
+    assert len(expected.labels) == COUNT
+    assert 0 < (expected.labels > 0).sum() < COUNT
+    plain.roi_heads.miner = None
+    monkeypatch.setattr(plain.roi_heads, "sample", lambda *_: expected)
 
     losses, gradients, state = step(detector, batch)
     plain_losses, plain_gradients, plain_state = step(plain, batch)
@@ -140,48 +122,42 @@ def test_an_update_is_the_plain_one_of_just_the_rois_that_are_hardest(batch, mon
         torch.testing.assert_close(losses[name], plain_losses[name])
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, plain_gradients[name])
-    assert detector.head.training and detector.head.dropout.training
+    assert detector.roi_heads.box_head.training
+    assert detector.roi_heads.box_head.dropout.training
 
 
-def test_every_trainable_parameter_has_a_gradient_in_16_bits(batch):
-    detector = build()
+def test_every_trainable_parameter_has_a_gradient_in_16_bits(detector, batch):
     with torch.autocast("cpu", torch.bfloat16):
         losses = detector(*batch)
     sum(losses.values()).backward()
     assert all(value.grad is not None and value.grad.any() for value in detector.parameters() if value.requires_grad)
 
 
-class Noting(nn.Module):
-    """An adversary that notes what it is given, and leaves nothing of it."""
-
-    def forward(self, features, labels, head):
-        self.labels = labels
-        return Hardened(0 * features, features.new_zeros(()), {})
-
-
-def test_adversaries_meet_the_mined_objects_which_are_mined_as_they_are_in_the_photograph(batch):
-    detector = build()
+def test_adversaries_are_given_the_mined_objects_which_are_mined_as_they_are_in_the_image(detector, batch):
     expected = plainly_mined(detector, *batch)
-    detector.seam = Seam(adversary := Noting(), clean_fraction=0.5)
-    losses = detector(*batch)
-    second = expected[1].labels
-    assert len(second[second > 0]) and torch.equal(adversary.labels, second[second > 0])
+    detector.roi_heads.adversary = adversary = Zeroing()
+    images, proposals, targets = batch
+    targets = [{**target, "adversarial": is_adversarial(number, 0.5)} for number, target in enumerate(targets)]
+    losses = detector(images, proposals, targets)
+    chosen = (expected.labels > 0) & (expected.image == 1)
+    assert chosen.any()
+    assert torch.equal(adversary.labels, expected.labels[chosen])
     assert losses.keys() == {"classification", "box_regression", "adversary"}
 
 
-def test_in_evaluation_and_without_it_nothing_is_mined(batch):
-    detector = build()
+def test_in_evaluation_and_without_a_miner_nothing_is_mined(detector, batch):
     images, proposals, targets = batch
     with_it = detector.eval()(images, proposals)
-    detector.ohem = False
+    detector.roi_heads.miner = None
     for one, other in zip(with_it, detector(images, proposals), strict=True):
         assert all(torch.equal(one[name], other[name]) for name in one)
-    sampled = detector.train().sample(proposals, targets)
-    assert all(len(sample.labels) <= COUNT // 2 for sample in sampled)
+    rois = detector.train().roi_heads.sample(proposals, targets)
+    assert (torch.bincount(rois.image) <= COUNT // 2).all()
 
 
-def test_images_without_objects_or_proposals_are_trained_on():
+def test_images_without_objects_or_proposals_are_trained_on(detector):
     nothing = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    for proposals in (torch.zeros(0, 4), random_boxes(20)):
-        losses = build()([torch.rand(3, 64, 64)], [proposals], [nothing])
-        assert all(loss.isfinite() for loss in losses.values()) and losses["box_regression"] == 0
+    for proposals in (torch.zeros(0, 4), boxes_of(20)):
+        losses = detector([torch.rand(3, 64, 64)], [proposals], [nothing])
+        assert all(loss.isfinite() for loss in losses.values())
+        assert losses["box_regression"] == 0

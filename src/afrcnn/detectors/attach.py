@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -61,7 +62,7 @@ def attach(detector: Detector, adversary: Adversary, clean_fraction: float = 0.5
     turns = _Turns(clean_fraction)
     if isinstance(detector, FastRCNN):
         detector.roi_heads.adversary, detector.roi_heads.least_iou = adversary, least_iou
-        detector.turns = detector.register_forward_pre_hook(turns.mark)
+        detector.turns = detector.register_forward_pre_hook(turns.mark, with_kwargs=True)
     else:
         detector.seam = _Seam(adversary, turns, least_iou)
         detector.seam.join(_roi_heads_of(detector))
@@ -155,13 +156,16 @@ class _Turns:
             for number, target in enumerate(targets, start=first)
         ]
 
-    def mark(self, detector: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def mark(
+        self, detector: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Write it into the targets of a ``FastRCNN``'s call, before the call."""
-        if not detector.training or len(arguments) < 3:
-            return None
-        images, proposals, targets = arguments
-        marked = zip(targets, self(targets), strict=True)
-        return images, proposals, [dict(target, adversarial=adversarial) for target, adversarial in marked]
+        call = inspect.signature(detector.forward).bind(*arguments, **keywords)
+        targets = call.arguments.get("targets")
+        if detector.training and targets is not None:
+            marked = zip(targets, self(targets), strict=True)
+            call.arguments["targets"] = [dict(target, adversarial=adversarial) for target, adversarial in marked]
+        return call.args, call.kwargs
 
 
 class _Seam(nn.Module):
@@ -198,6 +202,8 @@ class _Seam(nn.Module):
     def select_training_samples(self, roi_heads: TorchvisionRoIHeads, proposals: list[Tensor], targets: Any) -> Any:
         """Do as ``roi_heads`` does, and note the samples."""
         samples = type(roi_heads).select_training_samples(roi_heads, proposals, targets)
+        if not roi_heads.training:  # as in pre-training
+            return samples
         boxes, matches, labels, *_ = samples
         # Of an image without objects there is nothing to match with: every RoI is background.
         matched = [
@@ -216,7 +222,7 @@ class _Seam(nn.Module):
 
     def perturb(self, roi_heads: TorchvisionRoIHeads, _: nn.Module, __: Any, pooled: Tensor) -> Tensor:
         """Return the features (n x C x d x d) of the samples with the adversary's in their places."""
-        if self.sampled is None:
+        if self.sampled is None or not roi_heads.training:  # of an update that was interrupted, nothing is left
             return pooled
         rois, self.sampled = self.sampled, None
         # The box head and predictor are looked up every time: predictors are often replaced for other classes.

@@ -46,6 +46,8 @@ class RoIHeads(nn.Module):
         metrics: what the adversary measured in the last update.
     """
 
+    adversary: Adversary | None
+
     def __init__(
         self,
         roi_pool: RoIPooling,
@@ -66,7 +68,9 @@ class RoIHeads(nn.Module):
         self.roi_pool, self.box_head, self.predictor = roi_pool, box_head, predictor
         self.sampler, self.miner, self.jitter = sampler or RoISampler(), miner, jitter
         self.box_coder = box_coder or BoxCoder()
-        self.adversary, self.least_iou = adversary, least_iou
+        # Registered also where there is none, so that attaching and detaching one leaves nothing behind.
+        self.register_module("adversary", adversary)
+        self.least_iou = least_iou
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
