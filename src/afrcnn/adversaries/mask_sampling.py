@@ -96,6 +96,8 @@ def build_sampling(mask: Mask, fraction: float | Sequence[float], top: float) ->
     Raises:
         ValueError: a fraction is out of its range, or a range is given for single cells.
     """
+    if mask not in ("cells", "window"):
+        raise ValueError(f"mask is {mask!r}; choose cells or window")
     if mask == "window":
         return WindowSampling(fraction, top)
     if not isinstance(fraction, int | float):
