@@ -101,7 +101,7 @@ class Run:
         fill(detector, read_state_dict(self.weights_file), self.weights_file)
         return detector.eval()
 
-    def adversary(self, detector: FastRCNN, overrides: Sequence[str] = ()) -> Chain:
+    def adversary(self, detector: FastRCNN, overrides: Sequence[str] = (), trust: Sequence[str] | None = None) -> Chain:
         """Return the trained adversaries, in evaluation mode, on the CPU, with fields of the recipe set differently.
 
         Those without parameters, as random dropout, need no training: an override can name them for any run.
@@ -109,9 +109,11 @@ class Run:
         Args:
             detector: the run's, which says what the adversaries' layers are like.
             overrides: as of ``recipe``.
+            trust: modules whose adversaries may be imported; all when None.
 
         Raises:
-            UserError: there is no run, its recipe names no adversary, or the adversaries are not trained.
+            UserError: there is no run, its recipe names no adversary, or one that is not trusted, or the adversaries
+                are not trained.
         """
         recipe = self.recipe(overrides)
         if not recipe.adversary.chain:
@@ -121,6 +123,10 @@ class Run:
                 field="adversary.chain",
                 fix="train with one, as by --adversary.chain [asdn,astn], or name [hard_dropout], which learns nothing",
             )
+        modules = [name.rpartition(".")[0] for name in recipe.adversary.chain if "." in name]
+        if trust is not None and (untrusted := [module for module in modules if module not in trust]):
+            problem = f"names an adversary of the module {untrusted[0]}, whose code would run"
+            raise UserError(problem, file=self.folder, field="adversary.chain", fix=f"trust it: --trust {untrusted[0]}")
         chain = build_adversary(recipe.adversary, roi_head_of(detector))
         if chain.state_dict():
             if not self.adversary_file.is_file():
