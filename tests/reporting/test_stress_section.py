@@ -19,25 +19,25 @@ def level(at, ap, recall):
 
 
 def run(name, seed, aps, recalls):
-    curve = Curve("grey", "share hidden", tuple(map(level, LEVELS, aps, recalls)))
+    curve = Curve("grey", "fraction occluded", tuple(map(level, LEVELS, aps, recalls)))
     return ReportedRun(Run(name), Recipe(seed=seed), None, StressResults(0, (curve,)))
 
 
-def test_means_over_the_levels_and_shares_kept_are_those_of_the_runs():
+def test_mpc_and_rpc_are_those_of_the_runs():
     rng = np.random.default_rng(0)
     aps = rng.uniform(0.2, 0.9, (2, 2, 3))
     methods = [
-        Method(name, tuple(run(f"{name}-{seed}", seed, own[seed], own[seed]) for seed in (0, 1)))
-        for name, own in zip(("base", "full"), aps, strict=True)
+        Method(name, tuple(run(f"{name}-{seed}", seed, values[seed], values[seed]) for seed in (0, 1)))
+        for name, values in zip(("base", "full"), aps, strict=True)
     ]
     section = stress(methods)
     (table,) = section.tables
     assert table.caption == "grey"
     columns = {head: [row.cells[index].value for row in table.rows] for index, head in enumerate(table.heads[1:])}
     hard = aps[:, :, 1:].mean(axis=2)
-    assert columns["mean AP"] == pytest.approx(100 * hard.mean(axis=1))
-    assert columns["kept"] == pytest.approx(100 * (hard / aps[:, :, 0]).mean(axis=1))
-    assert columns["change (mean AP)"] == [None, pytest.approx(100 * (hard[1] - hard[0]).mean())]
+    assert columns["mPC"] == pytest.approx(100 * hard.mean(axis=1))
+    assert columns["rPC"] == pytest.approx(100 * (hard / aps[:, :, 0]).mean(axis=1))
+    assert columns["change (mPC)"] == [None, pytest.approx(100 * (hard[1] - hard[0]).mean())]
     assert section.commands == []
 
 
