@@ -216,7 +216,7 @@ def _split(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.data.splits import split_open_hidden
-    from afrcnn.reporting.split_table import split_table
+    from afrcnn.visualize.tables import split_table
 
     parts = split_open_hidden(
         arguments.dataset,
@@ -295,7 +295,7 @@ def _proposals(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.commands.proposals import prepare
-    from afrcnn.reporting.recall_table import recall_table
+    from afrcnn.visualize.tables import recall_table
 
     for split, store, recall in prepare(
         arguments.dataset,
@@ -424,9 +424,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.evaluation.detect import evaluate_run
-    from afrcnn.reporting.subset_table import subset_table
-    from afrcnn.reporting.table import ap_table
     from afrcnn.run import Run
+    from afrcnn.visualize.tables import ap_table, subset_table
 
     svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
     results = evaluate_run(
@@ -617,7 +616,7 @@ def _stress(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.robustness import Bending, Occlusion, stress_run
-    from afrcnn.visualize.robustness import stress_table
+    from afrcnn.visualize.tables import stress_table
 
     hiding = {"placement": arguments.placement} | ({"levels": tuple(arguments.levels)} if arguments.levels else {})
     strengths = {"rotation": tuple(arguments.degrees or ()), "elastic": tuple(arguments.warps or ())}
@@ -667,9 +666,9 @@ FIELD is any field of the runs' recipes; `afrcnn train --help` lists them.""",
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from afrcnn.reporting.page import report
+    from afrcnn.commands.report import report
 
-    file = report(arguments.runs, arguments.out, baseline=arguments.baseline, overrides=arguments.fields)
+    file = report(arguments.runs, baseline=arguments.baseline, out=arguments.out, overrides=arguments.fields)
     print(f"report: {file}")
 
 
