@@ -21,12 +21,12 @@ SECTIONS = [
     "by_class",
     "changes_by_class",
     "by_subset",
-    "stress",
+    "by_stress",
     "adversary_examples",
-    "false_positives",
-    "training",
-    "recipes",
-    "paper",
+    "false_positive_examples",
+    "training_curves",
+    "recipe_fields",
+    "paper_table",
 ]
 
 
@@ -46,7 +46,7 @@ def page_of(section, name="name"):
     recipe = Recipe(data=DataRecipe(root=name, classes=["a"]))
     runs = (ReportedRun(Run("run"), recipe),)
     methods = [Method(name, runs)] * 2
-    return render(methods=methods, runs=runs, results=None, **dict.fromkeys(SECTIONS, section))
+    return render(methods=methods, **dict.fromkeys(SECTIONS, section))
 
 
 def test_markup_in_names_is_shown_and_not_followed():
@@ -93,5 +93,5 @@ def test_a_table_knows_its_columns_of_text():
 def test_one_method_has_nothing_to_compare(count):
     run = ReportedRun(Run("run"), Recipe(data=DataRecipe(root="x", classes=["a"])))
     sections = dict.fromkeys(SECTIONS, Section())
-    page = render(methods=[Method("m", (run,))] * count, runs=[run], results=None, **sections)
+    page = render(methods=[Method("m", (run,))] * count, **sections)
     assert page.count("there is only one method") == (2 if count == 1 else 0)

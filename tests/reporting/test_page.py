@@ -1,6 +1,8 @@
 """The report as a browser and a reader see it."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -216,3 +218,8 @@ def test_a_strangers_adversary_is_refused_and_none_of_its_code_runs(runs, tmp_pa
     assert "module stranger" not in text
     assert (tmp_path / "ran").exists()
     assert "Mine occludes" in text
+
+
+def test_the_command_is_imported_without_torch():
+    code = "import sys, afrcnn.commands.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

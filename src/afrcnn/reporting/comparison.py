@@ -29,7 +29,7 @@ def summary(methods: Sequence[Method]) -> Section:
         seed = Cell(str(run.recipe.seed), value=run.recipe.seed)
         cells = [Cell.percent([number(run)]) for number in numbers.values()]
         rows.append(Row(str(run.run.folder), [name, seed, *cells]))
-    means_table = comparison("Methods", methods, numbers, changes=means)
+    means_table = compare("Methods", methods, numbers, changes=means)
     runs_table = Table("Runs", ["run", "method", "seed", *numbers], rows)
     commands = [run.command("evaluate") for run in runs_of(methods) if run.results is None]
     return Section([means_table, runs_table], commands=commands)
@@ -42,7 +42,7 @@ def by_class(methods: Sequence[Method]) -> Section:
         beside = rows_beside(first.classes, test_set) if first.dataset == test_set else []
         for start in range(0, len(first.classes), _CLASSES_OF_A_TABLE):
             names = first.classes[start : start + _CLASSES_OF_A_TABLE]
-            table = comparison(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
+            table = compare(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
             rows = list(table.rows)
             for row in beside:
                 cells = [Cell.percent([value]) for value in (row.mean_ap, *(row.ap[name] for name in names))]
@@ -61,7 +61,7 @@ def by_subset(methods: Sequence[Method]) -> Section:
         "Recall at any score": lambda subset: subset.recall,
     }
     for title, quantity in quantities.items() if names else ():
-        section.tables.append(comparison(title, methods, {name: _of_subset(name, quantity) for name in names}))
+        section.tables.append(compare(title, methods, {name: _of_subset(name, quantity) for name in names}))
     return section
 
 
@@ -86,7 +86,7 @@ def changes_by_class(methods: Sequence[Method]) -> Section:
     return section
 
 
-def paper() -> Section:
+def paper_table() -> Section:
     """Return the paper's mean APs, for reference."""
     plain = {(row.network, row.dataset): row.mean_ap for row in paper_rows() if row.method == "FRCN*"}
     rows = []
@@ -96,7 +96,7 @@ def paper() -> Section:
     return Section([Table("The paper", ["method", "network", "test set", "mAP", "change", "where"], rows)])
 
 
-def comparison(
+def compare(
     caption: str, methods: Sequence[Method], numbers: Mapping[str, Number], *, changes: Collection[str] = ()
 ) -> Table:
     """Return a table of numbers by method, the best of each column in bold.

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from afrcnn import __version__
-from afrcnn.visualize.curves import Curve, draw_curves
+from afrcnn.visualize.curves import Points, draw_curves
 from afrcnn.visualize.figure import svg, webp
 
 _PIXELS_PER_INCH = 96
@@ -54,7 +54,7 @@ class Picture:
         return cls(_address(webp(image), "webp"), image.width, image.height, alternative, caption)
 
     @classmethod
-    def of_curves(cls, curves: Mapping[str, Curve], x: str, y: str, *, markers: bool = False) -> Self:
+    def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, *, markers: bool = False) -> Self:
         """Return a figure of curves of all methods (see ``draw_curves``), and their numbers in words."""
         shown = {name: curve for name, curve in curves.items() if curve}
         words = "; ".join(f"{name}: {_in_words(curve)}" for name, curve in shown.items())
@@ -134,7 +134,7 @@ def _address(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{b64encode(data).decode()}"
 
 
-def _in_words(curve: Curve) -> str:
+def _in_words(curve: Points) -> str:
     """Return the numbers of a curve, or of a long one its ends and extremes."""
     points = [("", point) for point in curve]
     if len(curve) > _WORDY:

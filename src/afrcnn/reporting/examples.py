@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -52,19 +51,19 @@ def adversary_examples(methods: Sequence[Method], overrides: Sequence[str] = (),
     return section
 
 
-def false_positives(methods: Sequence[Method]) -> Section:
+def false_positive_examples(methods: Sequence[Method]) -> Section:
     """Return the most confident false positives that a method has and the first has not (the paper's Figure 6)."""
     section, baseline = Section(), methods[0]
     for method in methods[1:]:
         run = method.runs[0]
         other = baseline.of_seed(run.recipe.seed)
-        if unevaluated := [each for each in (other, run) if not _detections_file(each).is_file()]:
+        if unevaluated := [each for each in (other, run) if not each.detections_file.is_file()]:
             section.commands += [each.command("evaluate") for each in unevaluated]
             continue
         try:
             dataset, targets = _test_split(run)
             category_ids = getattr(dataset, "category_ids", range(1, len(dataset.classes) + 1))
-            files = map(_detections_file, (run, other))
+            files = (run.detections_file, other.detections_file)
             new, old = (read_coco_results(file, dataset.ids, category_ids) for file in files)
             errors = new_false_positives(new, old, targets, dataset.classes)
             pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
@@ -132,7 +131,3 @@ def _test_split(run: ReportedRun) -> tuple[DetectionDataset, list[Target]]:
     data = run.recipe.data
     dataset = open_dataset(data.root, data.test_split, data.layout, data.classes)
     return dataset, [dataset.target(index) for index in range(len(dataset))]
-
-
-def _detections_file(run: ReportedRun) -> Path:
-    return run.run.detections / f"{run.recipe.data.test_split}.json"

@@ -15,8 +15,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.recipe import Recipe, dump_recipe
-from afrcnn.robustness.stress_results import Curve as StressCurve
-from afrcnn.robustness.stress_results import StressResults, read_stress
+from afrcnn.robustness.stress_results import Curve, StressResults, read_stress
 from afrcnn.run import Run
 
 
@@ -46,7 +45,7 @@ class ReportedRun:
         return self.run.detections / f"{self.recipe.data.test_split}.json"
 
     @property
-    def curves(self) -> dict[str, StressCurve]:
+    def curves(self) -> dict[str, Curve]:
         """The results of the stress test, by the names of the stresses."""
         return {curve.name: curve for curve in self.stress.curves} if self.stress else {}
 

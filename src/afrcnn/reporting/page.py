@@ -12,12 +12,12 @@ from typing import Any
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import dump_recipe
-from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper, summary
+from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper_table, summary
 from afrcnn.reporting.elements import Picture, Row, Section, Table, render
-from afrcnn.reporting.examples import adversary_examples, false_positives
-from afrcnn.reporting.methods import Method, read_methods, runs_of
-from afrcnn.reporting.stress_section import stress
-from afrcnn.visualize.curves import Curve, mean_curve, thin
+from afrcnn.reporting.examples import adversary_examples, false_positive_examples
+from afrcnn.reporting.methods import Method, read_methods
+from afrcnn.reporting.stress_section import by_stress
+from afrcnn.visualize.curves import Points, mean_curve, thin
 
 _NOT_LEARNED = ("learning_rate", "iterations_per_second")
 """Columns of a log that say nothing of what was learned."""
@@ -28,24 +28,14 @@ def report_page(
 ) -> str:
     """Return the report of runs as HTML; see ``afrcnn.commands.report.report``."""
     methods = read_methods(runs, baseline, overrides)
-    return render(
-        methods=methods,
-        runs=runs_of(methods),
-        results=next((run.results for run in runs_of(methods) if run.results), None),
-        summary=summary(methods),
-        by_class=by_class(methods),
-        changes_by_class=changes_by_class(methods),
-        by_subset=by_subset(methods),
-        stress=stress(methods),
-        adversary_examples=adversary_examples(methods, overrides, trust),
-        false_positives=false_positives(methods),
-        training=_training(methods),
-        recipes=_recipes(methods),
-        paper=paper(),
-    )
+    numbers = (summary, by_class, changes_by_class, by_subset, by_stress)
+    sections = (*numbers, false_positive_examples, training_curves, recipe_fields)
+    content = {section.__name__: section(methods) for section in sections}
+    examples = adversary_examples(methods, overrides, trust)
+    return render(methods=methods, adversary_examples=examples, paper_table=paper_table(), **content)
 
 
-def read_log(file: Path) -> dict[str, Curve]:
+def read_log(file: Path) -> dict[str, Points]:
     """Read the numbers of a training's log by iteration.
 
     Args:
@@ -57,7 +47,7 @@ def read_log(file: Path) -> dict[str, Curve]:
     Raises:
         UserError: the file cannot be read.
     """
-    curves: dict[str, Curve] = {}
+    curves: dict[str, Points] = {}
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
@@ -70,7 +60,7 @@ def read_log(file: Path) -> dict[str, Curve]:
     return curves
 
 
-def _training(methods: Sequence[Method]) -> Section:
+def training_curves(methods: Sequence[Method]) -> Section:
     """Return curves of all that the trainings logged."""
     section = Section(pictures={"": []})
     files = {method.name: [run.run.log_file for run in method.runs] for method in methods}
@@ -84,7 +74,7 @@ def _training(methods: Sequence[Method]) -> Section:
     return section
 
 
-def _recipes(methods: Sequence[Method]) -> Section:
+def recipe_fields(methods: Sequence[Method]) -> Section:
     """Return the fields in which methods differ, and all fields of the first."""
     first = methods[0].runs[0]
     section = Section(listings={f"All fields of {first.run.folder}": dump_recipe(first.recipe)})

@@ -7,13 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-_TABLES = {
-    "table1_voc2007": "VOC2007 test",
-    "table2_voc2007_asdn_ablation": "VOC2007 test",
-    "table3_voc2012": "VOC2012 test",
-}
-"""The test set of each table."""
-
 
 @dataclass(frozen=True)
 class PaperRow:
@@ -40,10 +33,11 @@ def paper_rows() -> list[PaperRow]:
     """Return the rows of Tables 1 to 3, each once, and those of sections 5.2.1, 5.3 (AP at IoU 0.5) and 5.4."""
     facts = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
     rows: dict[tuple[float, ...], PaperRow] = {}
-    for table, dataset in _TABLES.items():
+    for table in (name for name in facts if name.startswith("table")):
+        where, dataset = f"Table {table[5]}", f"{table.split('_')[1].upper()} test"
         for fact in facts[table]:
             ap = {name: value / 100 for name, value in fact["AP"].items()}
-            row = PaperRow(fact["method"], fact["arch"], dataset, f"Table {table[5]}", fact["mAP"] / 100, ap)
+            row = PaperRow(fact["method"], fact["arch"], dataset, where, fact["mAP"] / 100, ap)
             rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two rows of Table 1, one under another name
     text = []
     for fact in facts["text"]:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from afrcnn.visualize.figure import STYLES, add_axes, dress, legend_height
 
-Curve = list[tuple[float, float]]
+Points = list[tuple[float, float]]
 """Points x, y by rising x."""
 
 _WIDTH, _AXES, _LEFT, _RIGHT, _BOTTOM, _TOP = 3.75, 2.0, 0.55, 0.15, 0.55, 0.3
@@ -19,21 +19,21 @@ _POINTS = 150
 """Longer curves are averaged down to about as many points."""
 
 
-def mean_curve(curves: Sequence[Curve]) -> Curve:
+def mean_curve(curves: Sequence[Points]) -> Points:
     """Return the mean of curves at every x that all of them have."""
     by_x = [dict(curve) for curve in curves]
     common = sorted(set.intersection(*map(set, by_x))) if by_x else []
     return [(x, float(np.mean([curve[x] for curve in by_x]))) for x in common]
 
 
-def thin(curve: Curve, points: int = _POINTS) -> Curve:
+def thin(curve: Points, points: int = _POINTS) -> Points:
     """Return a curve in which each point is the mean of as many neighbours as leave at most ``points``."""
     step = max(-(-len(curve) // points), 1)
     means = (np.mean(curve[start : start + step], axis=0) for start in range(0, len(curve), step))
     return [(float(x), float(y)) for x, y in means]
 
 
-def draw_curves(curves: Mapping[str, Curve], order: Sequence[str], x: str, y: str, *, markers: bool = False) -> Figure:
+def draw_curves(curves: Mapping[str, Points], order: Sequence[str], x: str, y: str, *, markers: bool = False) -> Figure:
     """Draw curves of methods over each other.
 
     Args:

@@ -35,19 +35,16 @@ def draw_detections(image: NDArray[np.uint8], detections: Mapping[str, Tensor], 
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 300))
     font = ImageFont.load_default(size=max(11, round(max(picture.size) / 42)))
+    # All labels are as high as the font's tallest letters, so that those side by side are in line.
+    height = sum(font.getmetrics()) + line  # type: ignore[union-attr]
     columns = (detections[name].tolist() for name in ("scores", "labels", "boxes"))
     best_first = sorted(zip(*columns, strict=True), key=lambda detection: -detection[0])
-
-    taken: list[_Rectangle] = []
     labels: list[tuple[_Rectangle, _Colour, str]] = []
     for score, label, box in best_first:
         text = f"{classes[label - 1]} {score:.2f}"
-        # All labels are as high as the font's tallest letters, so that those side by side are in line.
-        height = sum(font.getmetrics()) + line  # type: ignore[union-attr]
-        place = _place((round(draw.textlength(text, font)) + 2 * line + 2, height), box, picture.size, taken)
-        taken.append(place)
+        size = round(draw.textlength(text, font)) + 2 * line + 2, height
+        place = _place(size, box, picture.size, [taken for taken, *_ in labels])
         labels.append((place, _class_colour(label), text))
-
     for _, label, box in reversed(best_first):
         _outline(draw, box, _class_colour(label), line)
     for (x1, y1, x2, y2), colour, text in reversed(labels):
@@ -67,8 +64,7 @@ def _text_colour(background: _Colour) -> _Colour:
     channels = np.array(background) / 255
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
     luminance = linear @ (0.2126, 0.7152, 0.0722)
-    white, black = 1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05
-    return (255, 255, 255) if white > black else (0, 0, 0)
+    return (255, 255, 255) if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else (0, 0, 0)
 
 
 def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: _Colour, line: int) -> None:
@@ -79,9 +75,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: _Colour, l
     draw.rectangle(inside, outline=colour, width=line)
 
 
-def _place(
-    size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int], taken: Sequence[_Rectangle]
-) -> _Rectangle:
+def _place(size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int], taken: list[_Rectangle]) -> _Rectangle:
     """Find a place for a label of a size (width, height) at a box, inside the bounds and on no other if possible."""
     (width, height), (x1, y1, x2, y2) = size, map(round, box)
     rows = (y1 - height, y1, y2 - height, y2)  # above and below the box, and inside it at both sides

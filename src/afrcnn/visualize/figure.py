@@ -16,7 +16,7 @@ from PIL import Image
 SIZE = 9
 """Of letters, in points."""
 
-LEGEND_LINE, LEGEND_GAP = 0.19, 0.1
+_LEGEND_LINE, _LEGEND_GAP = 0.19, 0.1
 """Inches: a line of a legend, and the space above a legend."""
 
 INK = "#808080"
@@ -70,7 +70,7 @@ def dress(axes: Axes, x: str, title: str, *, legend: int = 0, title_x: float = 0
 
 def legend_height(lines: int) -> float:
     """Return the inches that a legend takes above axes."""
-    return LEGEND_LINE * lines + LEGEND_GAP if lines else 0.0
+    return _LEGEND_LINE * lines + _LEGEND_GAP if lines else 0.0
 
 
 def svg(figure: Figure) -> bytes:
@@ -108,13 +108,9 @@ def view(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, 
     """
     x1, y1, x2, y2 = box
     side = ceil(_CONTEXT * max(x2 - x1, y2 - y1)) + 2
-
-    def along(low: float, high: float, size: int) -> tuple[int, int]:
-        first = max(0, min(round((low + high - side) / 2), size - side))
-        return first, min(first + side, size)
-
-    (left, right), (top, bottom) = along(x1, x2, width), along(y1, y2, height)
-    return left, top, right, bottom
+    left = max(0, min(round((x1 + x2 - side) / 2), width - side))
+    top = max(0, min(round((y1 + y2 - side) / 2), height - side))
+    return left, top, min(left + side, width), min(top + side, height)
 
 
 def percent(fraction: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from math import ceil, radians, sqrt
 
@@ -15,7 +15,7 @@ from matplotlib.patches import Polygon, Rectangle
 from numpy.typing import NDArray
 from PIL import Image
 
-from afrcnn.adversaries.trace import ObjectTrace, TraceStep
+from afrcnn.adversaries.trace import Box, ObjectTrace, TraceStep
 from afrcnn.visualize.figure import DOTS_PER_INCH, SIZE, add_axes, view
 
 _PANEL, _GAP, _HEAD, _FOOT = 1.6, 0.24, 0.42, 0.6
@@ -27,11 +27,13 @@ _SMALL = 7.5
 _HEATMAP_OPACITY, _MASK_OPACITY = 0.7, 0.85
 """Over the image."""
 
+_Image = NDArray[np.uint8]
+_Cells = NDArray[np.float64]
 _Panel = tuple[str, str | ScalarMappable, Callable[[Axes], None]]
 """What stands above a column, what stands below it (a text, or a scale for a colour bar), and what draws a panel."""
 
 
-def draw_masks(image: NDArray[np.uint8], objects: Sequence[ObjectTrace], left_out: int = 0) -> Figure:
+def draw_masks(image: _Image, objects: Sequence[ObjectTrace], left_out: int = 0) -> Figure:
     """Draw a row for each object: the image, a panel for each thing that an adversary did, and the scores.
 
     Readable without colour: heatmaps rise evenly in lightness (viridis), occluded cells are black, and every angle and
@@ -70,7 +72,7 @@ def draw_masks(image: NDArray[np.uint8], objects: Sequence[ObjectTrace], left_ou
     return figure
 
 
-def _panels(image: NDArray[np.uint8], traced: ObjectTrace, scale: ScalarMappable, left_out: int) -> Iterator[_Panel]:
+def _panels(image: _Image, traced: ObjectTrace, scale: ScalarMappable, left_out: int) -> Iterator[_Panel]:
     """Yield the panels of an object, from left to right."""
     grey = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
     further = f"{left_out} more detected,\nnot shown (--boxes)" if left_out else ""
@@ -86,7 +88,7 @@ def _panels(image: NDArray[np.uint8], traced: ObjectTrace, scale: ScalarMappable
         if step.angles is not None:
             note = "one for each block of\nchannels; + is clockwise"
             yield f"{title}: rotations", note, partial(_draw_angles, step.angles)
-    scores = {"before": traced.score} | {f"after {_title(step)}": step.score for step in traced.steps}
+    scores = [("before", traced.score), *((f"after {_title(step)}", step.score) for step in traced.steps)]
     yield "score of the class", "of the box as it is drawn", partial(_draw_scores, scores)
 
 
@@ -107,9 +109,9 @@ def _draw_angles(angles: Sequence[float], axes: Axes) -> None:
     axes.set(xlim=(0, columns), ylim=(columns, 0))
 
 
-def _draw_scores(scores: Mapping[str, float], axes: Axes) -> None:
+def _draw_scores(scores: Sequence[tuple[str, float]], axes: Axes) -> None:
     """Draw a bar for each score, with its name."""
-    for row, (name, score) in enumerate(scores.items()):
+    for row, (name, score) in enumerate(scores):
         for length, colour in ((1, "0.9"), (score, "0.3")):
             axes.add_patch(Rectangle((0, row + 0.55), length, 0.25, color=colour, linewidth=0))
         axes.text(0, row + 0.45, name, size=_SMALL, va="bottom", parse_math=False)
@@ -117,7 +119,7 @@ def _draw_scores(scores: Mapping[str, float], axes: Axes) -> None:
     axes.set(xlim=(0, 1), ylim=(max(len(scores), 3), 0))
 
 
-def _draw_nothing(image: NDArray[np.uint8]) -> Figure:
+def _draw_nothing(image: _Image) -> Figure:
     """Draw an image in which nothing was detected."""
     figure = Figure((2 * _PANEL, 2 * _PANEL), dpi=DOTS_PER_INCH)
     axes = figure.add_axes((0.05, 0.05, 0.9, 0.85))
@@ -127,14 +129,7 @@ def _draw_nothing(image: NDArray[np.uint8]) -> Figure:
     return figure
 
 
-def _show(
-    image: NDArray[np.uint8],
-    box: Sequence[float],
-    axes: Axes,
-    *,
-    name: str = "",
-    cells: NDArray[np.float64] | None = None,
-) -> None:
+def _show(image: _Image, box: Box, axes: Axes, *, name: str = "", cells: _Cells | None = None) -> None:
     """Show a box and what is around it; axes are in pixels of the image.
 
     Args:

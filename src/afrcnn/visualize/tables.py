@@ -29,7 +29,7 @@ def ap_table(results: Results) -> Table:
         (name, str(objects[name]), *(results.ap[metric][name] for metric in metrics)) for name in objects
     ]
     footer: _Row = ("mean", str(sum(objects.values())), *results.mean_ap.values())
-    return _table(title, ("class", "objects", *metrics), rows, footer, caption=f"COCO  {coco}")
+    return _table(title, ("class", "objects", *metrics), rows, footer, f"COCO  {coco}")
 
 
 def subset_table(subsets: Mapping[str, SubsetResult]) -> Table:
@@ -84,14 +84,7 @@ def split_table(parts: Sequence[Part]) -> Table:
     return _table("objects, those that others overlap in brackets", heading, rows, footer)
 
 
-def _table(
-    title: str,
-    heading: Sequence[str],
-    rows: Iterable[_Row],
-    footer: _Row = (),
-    *,
-    caption: str | None = None,
-) -> Table:
+def _table(title: str, heading: Sequence[str], rows: Iterable[_Row], footer: _Row = (), caption: str = "") -> Table:
     """Return a table of names and, to the right, numbers; what is too wide for the terminal is folded.
 
     Texts stand as they are, brackets included; numbers are fractions, shown in percent.
