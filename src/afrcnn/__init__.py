@@ -9,9 +9,9 @@ Each command of the command line is a function of the library:
 ``afrcnn train``      ``afrcnn.recipe.load_recipe``, ``afrcnn.training.train.train``
 ``afrcnn evaluate``   ``afrcnn.evaluation.detect.evaluate_run``
 ``afrcnn predict``    ``afrcnn.commands.predict.predict``; for one array ``afrcnn.commands.predict.detect_image``
-``afrcnn masks``      ``afrcnn.commands.masks.masks``; for one image ``afrcnn.commands.masks.mask_objects``
+``afrcnn masks``      ``afrcnn.commands.masks.masks``; for one image ``afrcnn.adversaries.trace.trace_objects``
 ``afrcnn stress``     ``afrcnn.robustness.stress_run``; for any detector ``stress_test``
-``afrcnn report``     ``afrcnn.reporting.page.report``
+``afrcnn report``     ``afrcnn.commands.report.report``
 ====================  ========================================================================
 
 Importing this package imports none of them, so that the command line answers at once.

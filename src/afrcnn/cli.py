@@ -382,9 +382,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.evaluation.detect import evaluate_run
-    from afrcnn.reporting.subset_table import subset_table
-    from afrcnn.reporting.table import ap_table
     from afrcnn.run import Run
+    from afrcnn.visualize.tables import ap_table, subset_table
 
     svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
     results = evaluate_run(
@@ -575,7 +574,7 @@ def _stress(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
     from afrcnn.robustness import Bending, Occlusion, stress_run
-    from afrcnn.visualize.robustness import stress_table
+    from afrcnn.visualize.tables import stress_table
 
     hiding = {"placement": arguments.placement} | ({"levels": tuple(arguments.levels)} if arguments.levels else {})
     strengths = {"rotation": tuple(arguments.degrees or ()), "elastic": tuple(arguments.warps or ())}
@@ -625,9 +624,9 @@ FIELD is any field of the runs' recipes; `afrcnn train --help` lists them.""",
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from afrcnn.reporting.page import report
+    from afrcnn.commands.report import report
 
-    file = report(arguments.runs, arguments.out, baseline=arguments.baseline, overrides=arguments.fields)
+    file = report(arguments.runs, baseline=arguments.baseline, out=arguments.out, overrides=arguments.fields)
     print(f"report: {file}")
 
 

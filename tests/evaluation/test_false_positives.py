@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from afrcnn.evaluation.false_positives import SIDE, draw_false_positive, new_false_positives
+from afrcnn.evaluation.false_positives import new_false_positives
 
 CLASSES = ["a", "b"]
 
@@ -70,13 +70,3 @@ def test_what_a_detector_shares_with_itself_is_not_new():
     own = [image_of(rng) for _ in range(6)]
     nothing = [{"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}] * 6
     assert new_false_positives(own, own, nothing, CLASSES) == []
-
-
-def test_pictures_show_the_box_and_what_is_around_it():
-    image = np.full((50, 80, 3), 90, np.uint8)
-    image[10:30, 40:60] = (250, 0, 0)
-    picture = np.asarray(draw_false_positive(image, (40, 10, 60, 30)))
-    assert max(picture.shape[:2]) == SIDE
-    assert picture[SIDE // 2, SIDE // 2].tolist() == [250, 0, 0]
-    assert picture[3, 3].tolist() == [90, 90, 90]
-    assert draw_false_positive(image, (79.2, 0, 80, 0.4)).size[0] > 10  # a sliver in a corner

@@ -1,18 +1,21 @@
 """The report as a browser and a reader see it."""
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
 
 from afrcnn.cli import main
+from afrcnn.commands.report import report
 from afrcnn.core.errors import UserError
-from afrcnn.reporting.page import report
+from afrcnn.reporting.page import read_log
 
 
 @pytest.fixture(scope="module")
 def page(runs, tmp_path_factory):
-    return report(list(runs.values()), tmp_path_factory.mktemp("report") / "report.html")
+    return report(list(runs.values()), out=tmp_path_factory.mktemp("report") / "report.html")
 
 
 class Addresses(HTMLParser):
@@ -138,7 +141,7 @@ def test_without_javascript_everything_is_there_but_the_buttons(page, browser):
 
 
 def test_the_same_runs_give_the_same_bytes(page, runs, tmp_path):
-    assert report(list(runs.values()), tmp_path / "again.html").read_bytes() == page.read_bytes()
+    assert report(list(runs.values()), out=tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
 def test_it_says_what_was_measured_and_what_differs(page):
@@ -155,14 +158,14 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(runs, tmp_path,
     lone = tmp_path / "a run"
     lone.mkdir()
     (lone / "recipe.yaml").write_bytes((runs["frcn-seed0"] / "recipe.yaml").read_bytes())
-    text = report([lone, runs["full-seed0"]], tmp_path / "report.html").read_text(encoding="utf-8")
+    text = report([lone, runs["full-seed0"]], out=tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<code>afrcnn evaluate &#39;" in text
     assert "log.csv is missing" in text
-    text = report([lone], tmp_path / "report.html").read_text(encoding="utf-8")
+    text = report([lone], out=tmp_path / "report.html").read_text(encoding="utf-8")
     assert "no run has an adversary" in text
-    assert "there is one method alone" in text
+    assert "there is only one method" in text
     gone = ["--data.root", str(tmp_path / "nowhere")]
-    text = report([runs["full-seed0"]], tmp_path / "report.html", overrides=gone).read_text(encoding="utf-8")
+    text = report([runs["full-seed0"]], out=tmp_path / "report.html", overrides=gone).read_text(encoding="utf-8")
     assert "no such folder" in text
 
 
@@ -182,4 +185,41 @@ def test_a_damaged_file_of_results_is_refused_by_name(runs, tmp_path):
     (tmp_path / "recipe.yaml").write_bytes((runs["frcn-seed0"] / "recipe.yaml").read_bytes())
     (tmp_path / "results.json").write_text("{")
     with pytest.raises(UserError, match=r"results\.json"):
-        report([tmp_path], tmp_path / "report.html")
+        report([tmp_path], out=tmp_path / "report.html")
+
+
+def test_numbers_are_read_by_iteration_and_gaps_texts_and_broken_rows_left_out(tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("iteration,stage,loss,adversary/asdn\n20,joint,1.5,\n40,joint,nan,2\n60,joint,0.5,3\n80,jo")
+    assert read_log(log) == {"loss": [(20, 1.5), (60, 0.5)], "adversary/asdn": [(40, 2), (60, 3)]}
+    log.write_text("")
+    assert read_log(log) == {}
+    with pytest.raises(UserError, match="cannot be read"):
+        read_log(tmp_path / "none.csv")
+
+
+def test_a_strangers_adversary_is_refused_and_none_of_its_code_runs(runs, tmp_path, monkeypatch):
+    (tmp_path / "stranger.py").write_text(
+        "import pathlib\n"
+        f"pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "from afrcnn.adversaries import HardDropout\n"
+        "class Mine(HardDropout):\n"
+        "    def __init__(self, head):\n"
+        "        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    fields = ["--adversary.chain", "[stranger.Mine]"]
+    file = report([runs["frcn-seed0"]], out=tmp_path / "report.html", overrides=fields)
+    text = file.read_text(encoding="utf-8")
+    assert "Not shown: " in text
+    assert "module stranger" in text
+    assert not (tmp_path / "ran").exists()
+    text = report([runs["frcn-seed0"]], out=file, overrides=fields, trust=["stranger"]).read_text(encoding="utf-8")
+    assert "module stranger" not in text
+    assert (tmp_path / "ran").exists()
+    assert "Mine occludes" in text
+
+
+def test_the_command_is_imported_without_torch():
+    code = "import sys, afrcnn.commands.report; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,7 +6,7 @@ import pytest
 from afrcnn.evaluation.results import Results
 from afrcnn.recipe import Recipe
 from afrcnn.reporting.methods import Method, ReportedRun
-from afrcnn.reporting.stress_section import stress
+from afrcnn.reporting.stress_section import by_stress
 from afrcnn.robustness.stress_results import Curve, LevelResults, StressResults
 from afrcnn.run import Run
 
@@ -19,31 +19,31 @@ def level(at, ap, recall):
 
 
 def run(name, seed, aps, recalls):
-    curve = Curve("grey", "share hidden", tuple(map(level, LEVELS, aps, recalls)))
+    curve = Curve("grey", "fraction occluded", tuple(map(level, LEVELS, aps, recalls)))
     return ReportedRun(Run(name), Recipe(seed=seed), None, StressResults(0, (curve,)))
 
 
-def test_means_over_the_levels_and_shares_kept_are_those_of_the_runs():
+def test_mpc_and_rpc_are_those_of_the_runs():
     rng = np.random.default_rng(0)
     aps = rng.uniform(0.2, 0.9, (2, 2, 3))
     methods = [
-        Method(name, tuple(run(f"{name}-{seed}", seed, own[seed], own[seed]) for seed in (0, 1)))
-        for name, own in zip(("base", "full"), aps, strict=True)
+        Method(name, tuple(run(f"{name}-{seed}", seed, values[seed], values[seed]) for seed in (0, 1)))
+        for name, values in zip(("base", "full"), aps, strict=True)
     ]
-    section = stress(methods)
+    section = by_stress(methods)
     (table,) = section.tables
     assert table.caption == "grey"
     columns = {head: [row.cells[index].value for row in table.rows] for index, head in enumerate(table.heads[1:])}
     hard = aps[:, :, 1:].mean(axis=2)
-    assert columns["mean AP"] == pytest.approx(100 * hard.mean(axis=1))
-    assert columns["kept"] == pytest.approx(100 * (hard / aps[:, :, 0]).mean(axis=1))
-    assert columns["change (mean AP)"] == [None, pytest.approx(100 * (hard[1] - hard[0]).mean())]
+    assert columns["mPC"] == pytest.approx(100 * hard.mean(axis=1))
+    assert columns["rPC"] == pytest.approx(100 * (hard / aps[:, :, 0]).mean(axis=1))
+    assert columns["change (mPC)"] == [None, pytest.approx(100 * (hard[1] - hard[0]).mean())]
     assert section.commands == []
 
 
 def test_figures_tell_every_level_in_words():
     base = Method("base", (run("base", 0, [0.9, 0.5, 0.25], [0.95, 0.75, 0.5]),))
-    pictures = stress([base]).pictures
+    pictures = by_stress([base]).pictures
     (ap,), (recall,) = pictures["Mean AP in %"], pictures["Mean recall in %"]
     assert "base: 90 at 0, 50 at 0.2, 25 at 0.4" in ap.alternative
     assert "base: 95 at 0, 75 at 0.2, 50 at 0.4" in recall.alternative
@@ -52,14 +52,14 @@ def test_figures_tell_every_level_in_words():
 def test_runs_without_a_stress_test_are_named_with_the_command_and_leave_no_trace():
     tested = Method("base", (run("base", 0, [0.9, 0.5, 0.25], [1, 1, 1]),))
     missing = Method("other", (ReportedRun(Run("runs/the other"), Recipe()),))
-    section = stress([tested, missing])
+    section = by_stress([tested, missing])
     assert section.commands == ["afrcnn stress 'runs/the other'"]
     assert [row.cells[0].value for row in section.tables[0].rows] == [pytest.approx(37.5), None]
     assert "other" not in section.pictures["Mean AP in %"][0].alternative
-    nothing = stress([missing])
+    nothing = by_stress([missing])
     assert (nothing.tables, nothing.pictures) == ([], {})
 
 
 def test_levels_without_objects_have_no_point():
     base = Method("base", (run("base", 0, [0.9, float("nan"), 0.25], [1, 1, 1]),))
-    assert "base: 90 at 0, 25 at 0.4" in stress([base]).pictures["Mean AP in %"][0].alternative
+    assert "base: 90 at 0, 25 at 0.4" in by_stress([base]).pictures["Mean AP in %"][0].alternative

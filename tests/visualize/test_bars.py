@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from afrcnn.visualize.bars import draw_changes, signed
+from afrcnn.visualize.bars import draw_changes
+from afrcnn.visualize.figure import signed
 
 
 def test_bars_are_as_long_as_the_changes_and_say_them():
@@ -19,7 +20,3 @@ def test_bars_are_as_long_as_the_changes_and_say_them():
 def test_figures_of_one_limit_have_one_scale():
     one, two = (draw_changes({"a": change}, "x", 7.5).axes[0] for change in (-7.5, 0.1))
     assert one.get_xlim() == two.get_xlim()
-
-
-def test_changes_have_a_sign_and_no_negative_zero():
-    assert [signed(value) for value in (1.25, -3, -0.04)] == ["+1.2", "\N{MINUS SIGN}3.0", "+0.0"]

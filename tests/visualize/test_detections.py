@@ -1,10 +1,10 @@
-"""Detections drawn over photographs."""
+"""Detections drawn over images."""
 
 import numpy as np
 import pytest
 import torch
 
-from afrcnn.visualize.detections import _overlap, _place, class_colour, draw_detections, text_colour
+from afrcnn.visualize.detections import _class_colour, _overlap, _place, _text_colour, draw_detections
 
 
 def detections(boxes: list[list[float]], labels: list[int], scores: list[float]) -> dict[str, torch.Tensor]:
@@ -29,17 +29,17 @@ def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_every_side_of_a_box_is_drawn_inside_it_in_its_class_colour() -> None:
+def test_every_side_of_a_box_is_drawn_inside_it_in_its__class_colour() -> None:
     image = np.full((200, 300, 3), 128, np.uint8)
     picture = np.asarray(draw_detections(image, detections([[40, 60, 240, 160]], [2], [0.9]), ["cat", "dog"]))
-    colour = class_colour(2)
+    colour = _class_colour(2)
     for y, x in ((60, 200), (159, 100), (120, 40), (120, 239)):
         assert tuple(picture[y, x]) == colour
     for y, x in ((160, 100), (120, 39), (120, 240), (110, 140)):
         assert tuple(picture[y, x]) == (128, 128, 128)
 
 
-def test_the_photograph_itself_is_left_as_it_is() -> None:
+def test_the_image_itself_is_left_as_it_is() -> None:
     image = np.full((100, 100, 3), 7, np.uint8)
     picture = draw_detections(image, detections([[10, 30, 80, 90]], [1], [0.9]), ["cat"])
     assert (image == 7).all()
@@ -47,7 +47,7 @@ def test_the_photograph_itself_is_left_as_it_is() -> None:
     assert not (np.asarray(picture) == 7).all()
 
 
-def test_without_detections_the_picture_is_the_photograph() -> None:
+def test_without_detections_the_picture_is_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     assert (np.asarray(draw_detections(image, detections([], [], []), ["cat"])) == image).all()
 
@@ -59,18 +59,18 @@ def test_images_smaller_than_their_label_are_drawn_too(size: tuple[int, int]) ->
     assert draw_detections(image, detections([box], [1], [1.0]), ["a rather long name"]).size == size[::-1]
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_labels_lie_inside_the_picture(seed: int) -> None:
-    draw = np.random.default_rng(seed)
-    width, height = draw.integers(100, 400, 2)
-    x1, y1 = draw.uniform(0, width - 1), draw.uniform(0, height - 1)
-    box = (x1, y1, draw.uniform(x1, width), draw.uniform(y1, height))
-    left, top, right, bottom = _place((80, 14), box, (width, height), [])
-    assert (right - left, bottom - top) == (80, 14)
-    assert left >= 0
-    assert top >= 0
-    assert right <= width
-    assert bottom <= height
+def test_labels_lie_inside_the_picture() -> None:
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        width, height = draw.integers(100, 400, 2)
+        x1, y1 = draw.uniform(0, width - 1), draw.uniform(0, height - 1)
+        box = (x1, y1, draw.uniform(x1, width), draw.uniform(y1, height))
+        left, top, right, bottom = _place((80, 14), box, (width, height), [])
+        assert (right - left, bottom - top) == (80, 14), seed
+        assert left >= 0, seed
+        assert top >= 0, seed
+        assert right <= width, seed
+        assert bottom <= height, seed
 
 
 def test_labels_of_the_same_box_do_not_cover_each_other() -> None:
@@ -96,12 +96,12 @@ def test_overlap_is_the_number_of_shared_pixels() -> None:
 
 def test_text_contrasts_with_the_colour_of_every_class() -> None:
     for label in range(1, 81):
-        colour = class_colour(label)
-        assert contrast(colour, text_colour(colour)) >= 4.5  # WCAG 2.2, level AA
-        assert contrast(colour, text_colour(colour)) == max(contrast(colour, t) for t in ((0,) * 3, (255,) * 3))
+        colour = _class_colour(label)
+        assert contrast(colour, _text_colour(colour)) >= 4.5  # WCAG 2.2, level AA
+        assert contrast(colour, _text_colour(colour)) == max(contrast(colour, t) for t in ((0,) * 3, (255,) * 3))
 
 
 def test_the_first_twenty_classes_have_colours_of_their_own() -> None:
-    colours = np.array([class_colour(label) for label in range(1, 21)])
+    colours = np.array([_class_colour(label) for label in range(1, 21)])
     distance = np.abs(colours[:, None] - colours[None]).sum(axis=2) + 1000 * np.eye(20, dtype=int)
     assert distance.min() > 20

@@ -51,7 +51,7 @@ def split(
         raise UserError("no such folder", file=dataset, fix="give the folder of a dataset")
 
     from afrcnn.data.splits import split_by_occlusion
-    from afrcnn.reporting.split_table import split_table
+    from afrcnn.visualize.tables import split_table
 
     splits = split_by_occlusion(dataset, split, names=names, overlap=overlap, layout=layout, out=out)
     Console().print(split_table(splits))

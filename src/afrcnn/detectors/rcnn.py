@@ -15,6 +15,7 @@ from afrcnn.adversaries.base import BoxHeadSpec
 from afrcnn.data.target import Target
 from afrcnn.detectors.backbones import Backbone
 from afrcnn.detectors.box_coding import offsets
+from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.roi_heads import RoIHeads
 from afrcnn.detectors.roi_pooling import Features, RoIPooling
 from afrcnn.detectors.sampling import RoIs
@@ -102,6 +103,10 @@ class FastRCNN(nn.Module):
         image = torch.cat([torch.full_like(box[:, 0], i, dtype=torch.int64) for i, box in enumerate(boxes)])
         pooled: Tensor = self.roi_heads.roi_pool(self.features(images), torch.cat(list(boxes)), image)
         return pooled
+
+    def frozen_head(self) -> FrozenHead:
+        """Return the classifier as an adversary sees it."""
+        return self.roi_heads.frozen_head()
 
     def measure_box_targets(self, targets: Sequence[Target]) -> None:
         """Normalise box targets by their mean and deviation over the foreground ``proposals`` of targets."""

@@ -1,5 +1,1 @@
-"""What is shown of results: tables on the screen."""
-
-from afrcnn.reporting.table import ap_table
-
-__all__ = ["ap_table"]
+"""The HTML page of runs and its sections."""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from io import BytesIO
+from math import isnan, nan
+from typing import Self
 
-import matplotlib as mpl
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
 from afrcnn import __version__
+from afrcnn.visualize.curves import Points, draw_curves
+from afrcnn.visualize.figure import svg, webp
 
-PIXELS_PER_INCH = 96
+_PIXELS_PER_INCH = 96
 """CSS pixels, whatever the screen has."""
 
-DARK = "<style>@media screen and (prefers-color-scheme: dark) {text {fill: #ddd}}</style>"
-"""Letters of a drawing on a dark page; its lines are of colours that are seen on any."""
+_WORDY = 10
+"""Points of a curve that are all put into words."""
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,48 @@ class Picture:
     alternative: str
     caption: str = ""
 
+    @classmethod
+    def of_figure(cls, figure: Figure, alternative: str, caption: str = "") -> Self:
+        """Return a figure of lines and letters."""
+        width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
+        return cls(_address(svg(figure), "svg+xml"), width, height, alternative, caption)
+
+    @classmethod
+    def of_image(cls, image: Image.Image, alternative: str, caption: str = "") -> Self:
+        """Return an image."""
+        return cls(_address(webp(image), "webp"), image.width, image.height, alternative, caption)
+
+    @classmethod
+    def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, *, markers: bool = False) -> Self:
+        """Return a figure of curves of all methods (see ``draw_curves``), and their numbers in words."""
+        shown = {name: curve for name, curve in curves.items() if curve}
+        words = "; ".join(f"{name}: {_in_words(curve)}" for name, curve in shown.items())
+        return cls.of_figure(draw_curves(shown, list(curves), x, y, markers=markers), f"{y}, by {x}. {words}.")
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table: its text, small print below it, the number that it is sorted by, and whether it is best."""
+    """A number in a table: its text, small print below it, the value that it is sorted by, and whether it is best."""
 
-    text: str
+    text: str = "\N{EN DASH}"
     small: str = ""
     value: float | None = None
     best: bool = False
 
-
-NOTHING = Cell("\N{EN DASH}")
-"""Where a number would stand."""
+    @classmethod
+    def percent(cls, numbers: Sequence[float], written: Callable[[float], str] = "{:.1f}".format) -> Self:
+        """Return the mean of numbers in [-1, 1] in percent, and their standard deviation; a dash for none or NaN."""
+        mean = 100 * float(np.mean(numbers)) if numbers else nan
+        spread = f"± {100 * np.std(numbers, ddof=1):.1f}" if len(numbers) > 1 else ""
+        return cls() if isnan(mean) else cls(written(mean), spread, mean)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: its name, its cells, and whether it is there for reference only."""
+    """A row of a table: its name, its cells (text, or a number's), and whether it is there for reference only."""
 
     name: str
-    cells: Sequence[Cell]
+    cells: Sequence[Cell | str]
     reference: bool = False
 
 
@@ -72,17 +96,15 @@ class Table:
     rows: Sequence[Row]
 
     def is_text(self, column: int) -> bool:
-        """Tell whether a column of cells, counted from 0, holds words."""
-        return any(row.cells[column].value is None and row.cells[column] != NOTHING for row in self.rows)
+        """Tell whether a column of cells, counted from 0, holds text."""
+        return any(isinstance(row.cells[column], str) for row in self.rows)
 
 
 @dataclass
 class Section:
-    """A section of a page.
+    """What a section of the page shows, below its title and text in the page's template.
 
     Attributes:
-        title: its title.
-        text: what its tables and pictures are.
         tables: its tables.
         pictures: its pictures, by what stands above them.
         listings: further text by its title, as it is, folded away.
@@ -90,8 +112,6 @@ class Section:
         missing: what else is missing here, and why.
     """
 
-    title: str
-    text: str = ""
     tables: list[Table] = field(default_factory=list)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
     listings: dict[str, str] = field(default_factory=dict)
@@ -99,41 +119,25 @@ class Section:
     missing: list[str] = field(default_factory=list)
 
 
-def drawing(figure: Figure, alternative: str, caption: str = "") -> Picture:
-    """Return a figure of lines and letters as SVG: sharp at any size, its letters light where the page is dark."""
-    width, height = figure.get_size_inches() * PIXELS_PER_INCH
-    # The same figure gives the same bytes: no date, and no names that are drawn at random.
-    with BytesIO() as file, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "afrcnn"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        svg = file.getvalue().decode().replace("<defs>", DARK + "<defs>", 1)
-    return Picture(_address(svg.encode(), "svg+xml"), round(width), round(height), alternative, caption)
-
-
-def photograph(image: Image.Image, alternative: str, caption: str = "") -> Picture:
-    """Return an image as WebP, which takes a tenth of what PNG takes for photographs."""
-    with BytesIO() as file:
-        image.save(file, "WEBP", quality=80, method=6)
-        return Picture(_address(file.getvalue(), "webp"), image.width, image.height, alternative, caption)
-
-
-def render(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Return a page as HTML. Everything in it is text: markup in a name is shown, not followed.
+def render(**content: object) -> str:
+    """Return the page as HTML. Everything in it is text: markup in a name is shown, not followed.
 
     Args:
-        title: its title.
-        lead: what stands below it.
-        sections: its sections, in order.
+        content: what ``page.html.jinja`` shows: the methods, and each section by its name there.
     """
-    templates = Environment(
-        loader=PackageLoader("afrcnn.reporting", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = templates.get_template("page.html.jinja")
-    return page.render(title=title, lead=lead, sections=sections, version=__version__)
+    templates = Environment(loader=PackageLoader("afrcnn.reporting", "."), autoescape=True, undefined=StrictUndefined)
+    templates.trim_blocks = templates.lstrip_blocks = True
+    return templates.get_template("page.html.jinja").render(content, version=__version__)
 
 
 def _address(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{b64encode(data).decode()}"
+
+
+def _in_words(curve: Points) -> str:
+    """Return the numbers of a curve, or of a long one its ends and extremes."""
+    points = [("", point) for point in curve]
+    if len(curve) > _WORDY:
+        low, *_, high = sorted(curve, key=lambda point: point[::-1])
+        points = [points[0], points[-1], ("lowest ", low), ("highest ", high)]
+    return ", ".join(f"{name}{y:.3g} at {x:g}" for name, (x, y) in points)

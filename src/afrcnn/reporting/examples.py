@@ -1,115 +1,98 @@
-"""Photographs of the test split: what adversaries make of their objects, and where detectors see what is not there."""
+"""Images of the test split: what adversaries make of their objects, and where detectors see what is not there."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
-from shlex import quote
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from afrcnn.commands.masks import MaskedObject, mask_objects
+from afrcnn.adversaries.trace import ObjectTrace, trace_objects
+from afrcnn.build import load_adversary, load_detector
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.evaluation.false_positives import FalsePositive, draw_false_positive, new_false_positives
-from afrcnn.evaluation.formats import Detection, read_coco_results
+from afrcnn.evaluation.false_positives import FalsePositive, new_false_positives
+from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.voc_ap import ignored_by_default
-from afrcnn.reporting.comparison import ONE_METHOD
-from afrcnn.reporting.elements import Picture, Section, photograph
+from afrcnn.reporting.elements import Picture, Section
 from afrcnn.reporting.methods import Method, ReportedRun
+from afrcnn.visualize.false_positives import draw_false_positive
+from afrcnn.visualize.figure import pixels
 from afrcnn.visualize.masks import draw_masks
 
-MASKED_IMAGES, MASKED_OBJECTS = 3, 2
-"""Photographs in which masks are shown, and objects of each."""
+_MASKED_IMAGES, _MASKED_OBJECTS = 3, 2
+"""Images in which masks are shown, and objects of each."""
 
-DOTS_PER_INCH = 100
+_DOTS_PER_INCH = 100
 """Of the figures of masks."""
 
-FALSE_POSITIVES = 8
+_FALSE_POSITIVES = 8
 """How many are shown of a method."""
 
 
-def masks(methods: Sequence[Method], overrides: Sequence[str] = ()) -> Section:
+def adversary_examples(methods: Sequence[Method], trust: Sequence[str] = ()) -> Section:
     """Return figures of what the adversaries of each method's first run do to objects.
 
     Args:
         methods: the methods.
-        overrides: fields of their recipes to set differently.
+        trust: modules whose adversaries may be imported.
     """
-    section = Section(
-        "What the adversaries do",
-        f"The {MASKED_OBJECTS} largest objects of {MASKED_IMAGES} photographs, spread evenly over the test split, as "
-        "the adversaries make them harder in training, and the score of the object's class before and after.",
-    )
-    adversarial = [method for method in methods if method.runs[0].recipe.adversary.chain]
-    if not adversarial:
-        section.missing.append("no run has an adversary; train one with --adversary.chain [asdn,astn].")
-    for method in adversarial:
+    section = Section()
+    for method in methods:
         run = method.runs[0]
-        try:
-            section.pictures[f"{method.name}, seed {run.recipe.seed}"] = _masks(run, overrides)
-        except UserError as error:  # the rest of the report is worth having
-            section.missing.append(f"{error}.")
+        if run.recipe.adversaries:
+            try:
+                section.pictures[f"{method.name}, seed {run.recipe.seed}"] = _draw_traces(run, trust)
+            except UserError as error:  # the rest of the report is worth having
+                section.missing.append(f"{error}.")
+    if not section.pictures and not section.missing:
+        section.missing.append("no run has an adversary; train one with --adversaries [asdn,astn].")
     return section
 
 
-def false_positives(methods: Sequence[Method]) -> Section:
+def false_positive_examples(methods: Sequence[Method]) -> Section:
     """Return the most confident false positives that a method has and the first has not (the paper's Figure 6)."""
-    baseline = methods[0]
-    section = Section(
-        "New false positives",
-        f"The most confident detections of each method's first run that overlap no object of their class, and where "
-        f"{baseline.name} detects none of that class. Detected is what has a score of 0.5 or more, and boxes overlap "
-        "above an IoU of 0.5. The paper's Figure 6, but nothing is picked by hand.",
-    )
-    if len(methods) == 1:
-        section.missing.append(ONE_METHOD)
+    section, baseline = Section(), methods[0]
     for method in methods[1:]:
         run = method.runs[0]
         other = baseline.of_seed(run.recipe.seed)
-        if lacking := [each for each in (other, run) if not each.detections_file.is_file()]:
-            section.commands += [f"afrcnn evaluate {quote(str(each.run.folder))}" for each in lacking]
+        if unevaluated := [one for one in (other, run) if not one.detections_file.is_file()]:
+            section.commands += [one.command("evaluate") for one in unevaluated]
             continue
         try:
-            dataset = _test_split(run)
-            targets = [dataset.target(index) for index in range(len(dataset))]
-            own, others = (_detections(each, dataset) for each in (run, other))
-            found = new_false_positives(own, others, targets, dataset.classes)
-            title = f"{method.name}, seed {run.recipe.seed}, against {baseline.name}, seed {other.recipe.seed}"
-            shown = [_picture(each, dataset) for each in found[:FALSE_POSITIVES]]
+            dataset, targets = _test_split(run)
+            files = (run.detections_file, other.detections_file)
+            new, old = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
+            errors = new_false_positives(new, old, targets, dataset.classes)
+            pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
         except UserError as error:
             section.missing.append(f"{error}.")
         else:
-            section.pictures[f"{title}: {len(shown)} of {len(found)}"] = shown
-    section.commands = list(dict.fromkeys(section.commands))
+            title = f"{method.name}, seed {run.recipe.seed}, against {baseline.name}, seed {other.recipe.seed}"
+            section.pictures[f"{title}: {len(pictures)} of {len(errors)}"] = pictures
     return section
 
 
-def _masks(run: ReportedRun, overrides: Sequence[str]) -> list[Picture]:
-    detector = run.run.detector(overrides)
-    chain = run.run.adversary(detector, overrides)
-    dataset = _test_split(run)
+def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
+    detector = load_detector(run.run, trust)
+    chain = load_adversary(run.run, detector, trust)
+    dataset, targets = _test_split(run)
     pictures = []
-    for index in _spread([dataset.target(index) for index in range(len(dataset))]):
-        image, target = dataset[index]
-        pixels = image.as_subclass(Tensor)
-        masked = mask_objects(detector, chain, pixels, _largest(target), run.classes, run.recipe.seed)
-        with BytesIO() as file:
-            draw_masks(pixels.permute(1, 2, 0).numpy(), masked).savefig(file, format="png", dpi=DOTS_PER_INCH)
-            figure = Image.open(file).convert("RGB")
+    for index in _spread(targets):
+        image = dataset[index][0].as_subclass(Tensor)  # 3 x H x W
+        traces = trace_objects(detector, chain, image, _largest(targets[index]), run.classes, run.recipe.seed)
+        figure = pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces), _DOTS_PER_INCH)
         name = f"image {dataset.ids[index]}"
-        pictures.append(photograph(figure, f"{name}: {' '.join(map(_in_words, masked))}", name))
+        pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))
     return pictures
 
 
 def _spread(targets: Sequence[Target]) -> list[int]:
     """Return the indices of a few images that have objects, spread evenly."""
     filled = [index for index, target in enumerate(targets) if not ignored_by_default(target).all()]
-    places = np.linspace(0, len(filled) - 1, min(MASKED_IMAGES, len(filled)))
+    places = np.linspace(0, len(filled) - 1, min(_MASKED_IMAGES, len(filled)))
     return [filled[round(place)] for place in places]
 
 
@@ -118,36 +101,33 @@ def _largest(target: Target) -> dict[str, Tensor]:
     counted = ~ignored_by_default(target).bool()
     boxes, labels = target["boxes"].as_subclass(Tensor)[counted], target["labels"][counted]
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    first = torch.argsort(areas, descending=True, stable=True)[:MASKED_OBJECTS]
+    first = torch.argsort(areas, descending=True, stable=True)[:_MASKED_OBJECTS]
     return {"boxes": boxes[first], "labels": labels[first]}
 
 
-def _in_words(masked: MaskedObject) -> str:
+def _in_words(traced: ObjectTrace) -> str:
     """Say what was done to an object."""
-    parts = [f"{masked.name}, score {masked.score:.2f}"]
-    for step in masked.steps:
+    words = [f"{traced.name}, score {traced.score:.2f}"]
+    for step in traced.steps:
         done = []
         if step.mask is not None:
-            done.append(f"hides {np.sum(step.mask)} of {np.size(step.mask)} cells")
+            done.append(f"occludes {np.sum(step.mask)} of {np.size(step.mask)} cells")
         if step.angles is not None:
-            done.append(f"turns by {', '.join(f'{angle:+z.1f}' for angle in step.angles)} degrees")
-        parts.append(f"{step.adversary} {' and '.join(done) or 'changes it'}, score {step.score:.2f}")
-    return f"{'; '.join(parts)}."
+            done.append(f"rotates by {', '.join(f'{angle:+z.1f}' for angle in step.angles)} degrees")
+        words.append(f"{step.adversary} {' and '.join(done) or 'changes it'}, score {step.score:.2f}")
+    return f"{'; '.join(words)}."
 
 
-def _picture(found: FalsePositive, dataset: DetectionDataset) -> Picture:
-    image, _ = dataset[found.image]
-    on = f"on {found.object_name} (IoU {found.iou:.2f})" if found.object_name else "on background"
-    baseline = f"{found.baseline_score:.2f}" if found.baseline_score else "none"
-    caption = f"{found.name} {found.score:.2f} (baseline: {baseline}), {on}; image {dataset.ids[found.image]}"
-    drawn = draw_false_positive(image.permute(1, 2, 0).numpy(), found.box)
-    return photograph(drawn, f"Falsely detected: {caption}.", caption)
+def _draw_error(error: FalsePositive, dataset: DetectionDataset) -> Picture:
+    image, _ = dataset[error.image]
+    on = f"on {error.object_name} (IoU {error.iou:.2f})" if error.object_name else "on background"
+    baseline = f"{error.baseline_score:.2f}" if error.baseline_score else "none"
+    caption = f"{error.name} {error.score:.2f} (baseline: {baseline}), {on}; image {dataset.ids[error.image]}"
+    drawn = draw_false_positive(image.permute(1, 2, 0).numpy(), error.box)
+    return Picture.of_image(drawn, f"False positive: {caption}.", caption)
 
 
-def _test_split(run: ReportedRun) -> DetectionDataset:
+def _test_split(run: ReportedRun) -> tuple[DetectionDataset, list[Target]]:
     data = run.recipe.data
-    return open_dataset(data.root, data.test_split, data.layout, data.classes)
-
-
-def _detections(run: ReportedRun, dataset: DetectionDataset) -> list[Detection]:
-    return read_coco_results(run.detections_file, dataset.ids, dataset.category_ids)
+    dataset = open_dataset(data.root, data.test_split, data.layout, data.classes)
+    return dataset, [dataset.target(index) for index in range(len(dataset))]

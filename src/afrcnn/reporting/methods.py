@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from pathlib import Path
+from shlex import quote
+
+import numpy as np
 
 from afrcnn.core.errors import UserError
 from afrcnn.evaluation.results import Results, read_results
+from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.recipe import Recipe, dump_recipe
-from afrcnn.robustness.stress_results import StressResults, read_stress
+from afrcnn.robustness.stress_results import Curve, StressResults, read_stress
 from afrcnn.run import Run
 
 
@@ -26,8 +31,7 @@ class ReportedRun:
     @property
     def classes(self) -> list[str]:
         """The classes 1..K."""
-        assert self.recipe.data.classes is not None  # a resolved recipe names its classes
-        return self.recipe.data.classes
+        return self.run.classes
 
     @property
     def dataset(self) -> str:
@@ -36,8 +40,26 @@ class ReportedRun:
 
     @property
     def detections_file(self) -> Path:
-        """What was found on the test split, in COCO's format."""
-        return self.run.detections / f"{self.recipe.data.test_split}.json"
+        """The detections on the test split, in COCO's format."""
+        return self.run.detections_file(self.recipe.data.test_split)
+
+    @property
+    def curves(self) -> dict[str, Curve]:
+        """The results of the stress test, by the names of the stresses."""
+        return {curve.name: curve for curve in self.stress.curves} if self.stress else {}
+
+    @property
+    def subsets(self) -> dict[str, SubsetResult]:
+        """The results of the evaluation on subsets, by their names."""
+        return self.results.subsets if self.results else {}
+
+    def command(self, name: str, *options: str) -> str:
+        """Return a command of the command line for this run, as a shell takes it."""
+        return " ".join(["afrcnn", name, quote(str(self.run.folder)), *options])
+
+
+Number = Callable[[ReportedRun], float]
+"""A number of a run, in [0, 1]; NaN where it has none."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +71,21 @@ class Method:
 
     def of_seed(self, seed: int) -> ReportedRun:
         """Return the run of a seed, or where there is none the first."""
-        return next((each for each in self.runs if each.recipe.seed == seed), self.runs[0])
+        return next((run for run in self.runs if run.recipe.seed == seed), self.runs[0])
+
+    def by_seed(self, number: Number) -> dict[int, float]:
+        """Return a number of those runs that have it, by their seeds."""
+        return {run.recipe.seed: value for run in self.runs if not isnan(value := number(run))}
+
+    def mean(self, number: Number) -> float:
+        """Return the mean of a number over those runs that have it; NaN if none has."""
+        values = list(self.by_seed(number).values())
+        return float(np.mean(values)) if values else nan
+
+
+def runs_of(methods: Sequence[Method]) -> list[ReportedRun]:
+    """Return all runs of methods."""
+    return [run for method in methods for run in method.runs]
 
 
 def read_methods(
@@ -67,8 +103,8 @@ def read_methods(
         of its runs without their seed, or as much of their path as tells it from the others.
 
     Raises:
-        UserError: a folder is no run, is given twice, or was tested on other data, or its results are of another split
-            than the recipe's ``data.test_split``; the baseline is none of them.
+        UserError: a folder is not a run folder, is given twice, or was tested on other data, or its results are of
+            another split than the recipe's ``data.test_split``; the baseline is none of them.
     """
     paths = [Path(folder) for folder in folders]
     resolved = [path.resolve() for path in paths]
@@ -79,47 +115,40 @@ def read_methods(
         raise UserError("is not among the runs", file=first, field="baseline", fix="name it among them, too")
     paths.sort(key=lambda path: path.resolve() != first.resolve())
 
+    runs = [_read(path, overrides) for path in paths]
     groups: dict[str, list[ReportedRun]] = {}
-    for path in paths:
-        each = _read(path, overrides)
-        groups.setdefault(_without_seed(each.recipe), []).append(each)
-    runs = [each for group in groups.values() for each in group]
-    for each in runs[1:]:
-        _refuse_other_data(runs[0], each)
-    names = _names(list(groups.values()))
-    by_seed = (sorted(group, key=lambda each: each.recipe.seed) for group in groups.values())
+    for run in runs:
+        _refuse_other_data(runs[0], run)
+        groups.setdefault(_without_seed(run.recipe), []).append(run)
+    names = _names([group[0] for group in groups.values()])
+    by_seed = (sorted(group, key=lambda run: run.recipe.seed) for group in groups.values())
     return [Method(name, tuple(group)) for name, group in zip(names, by_seed, strict=True)]
 
 
 def _read(path: Path, overrides: Sequence[str]) -> ReportedRun:
-    run = Run(path)
-    recipe = run.recipe(overrides)
-    if recipe.data.classes is None:
-        raise UserError("names no classes", file=run.recipe_file, field="data.classes", fix="name a run, not a recipe")
-    stress_file = run.folder / "stress.json"
+    run = Run(path, overrides)
+    recipe, stress_file = run.recipe, run.stress_file
     results = read_results(run.results_file) if run.results_file.is_file() else None
     stress = read_stress(stress_file) if stress_file.is_file() else None
-    for file, found in ((run.results_file, results), (stress_file, stress)):
-        if found is not None and found.split not in ("", recipe.data.test_split):
-            raise UserError(
-                f"is of the split {found.split}, not {recipe.data.test_split}",
-                file=file,
-                fix=f"report that split by --data.test_split {found.split}, or make the file anew",
-            )
+    for file, content in ((run.results_file, results), (stress_file, stress)):
+        if content is not None and content.split not in ("", recipe.data.test_split):
+            problem = f"is of the split {content.split}, not {recipe.data.test_split}"
+            fix = f"report that split by --data.test_split {content.split}, or make the file anew"
+            raise UserError(problem, file=file, fix=fix)
     return ReportedRun(run, recipe, results, stress)
 
 
 def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:
     """Refuse runs whose numbers cannot stand in one table."""
-    fix = "make a report for each dataset"
-    if one.classes != other.classes:
-        problem = f"knows other classes than {one.run.folder}"
-        raise UserError(problem, file=other.run.folder, field="data.classes", fix=fix)
-    same = one.recipe.data.test_split == other.recipe.data.test_split
-    if one.results is not None and other.results is not None:
-        same = same and (one.results.images, one.results.objects) == (other.results.images, other.results.objects)
-    if not same:
-        raise UserError(f"was tested on other images than {one.run.folder}", file=other.run.folder, fix=fix)
+    tested = [(run.results.images, run.results.objects) for run in (one, other) if run.results]
+    same_images = tested == tested[::-1] and one.recipe.data.test_split == other.recipe.data.test_split
+    for same, problem, field in (
+        (one.classes == other.classes, "knows other classes than", "data.classes"),
+        (same_images, "was tested on other images than", None),
+    ):
+        if not same:
+            fix = "make a report for each dataset"
+            raise UserError(f"{problem} {one.run.folder}", file=other.run.folder, field=field, fix=fix)
 
 
 def _without_seed(recipe: Recipe) -> str:
@@ -128,17 +157,14 @@ def _without_seed(recipe: Recipe) -> str:
     return dump_recipe(replace(recipe, seed=0, init_from=start))
 
 
-def _names(groups: Sequence[Sequence[ReportedRun]]) -> list[str]:
-    """Name each group by the shortest end of its first run's path, if possible without the seed, that no other has."""
-    firsts = [group[0] for group in groups]
-    paths = [each.run.folder.resolve() for each in firsts]
-    for candidates in ([_without_seed_of(path, each) for path, each in zip(paths, firsts, strict=True)], paths):
+def _names(runs: Sequence[ReportedRun]) -> list[str]:
+    """Name each run by the shortest end of its path, if possible without the seed, that no other has."""
+    paths = [run.run.folder.resolve() for run in runs]
+    seeds = [rf"[-_.]?seed{run.recipe.seed}(?!\d)" for run in runs]
+    plain = [path.with_name(re.sub(seed, "", path.name) or path.name) for path, seed in zip(paths, seeds, strict=True)]
+    for candidates in (plain, paths):
         for depth in range(1, 4):
             names = ["/".join(path.parts[-depth:]) for path in candidates]
             if len(set(names)) == len(names):
                 return names
     return [str(path) for path in paths]
-
-
-def _without_seed_of(path: Path, each: ReportedRun) -> Path:
-    return path.with_name(re.sub(rf"[-_.]?seed{each.recipe.seed}(?!\d)", "", path.name) or path.name)

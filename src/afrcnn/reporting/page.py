@@ -1,126 +1,100 @@
-"""A report of runs: one HTML file that says what their detectors are worth, and shows why."""
+"""A report of runs: one HTML page of what their detectors achieve, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
-from afrcnn.core.atomic import atomic_write
+from afrcnn.core.errors import UserError
 from afrcnn.recipe import dump_recipe
-from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper, rows, summary
-from afrcnn.reporting.elements import Cell, Section, Table, render
-from afrcnn.reporting.examples import false_positives, masks
+from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper_table, summary
+from afrcnn.reporting.elements import Picture, Row, Section, Table, render
+from afrcnn.reporting.examples import adversary_examples, false_positive_examples
 from afrcnn.reporting.methods import Method, read_methods
-from afrcnn.reporting.stress_section import stress
-from afrcnn.visualize.curves import curves_picture, mean_curve, read_log, thin
+from afrcnn.reporting.stress_section import by_stress
+from afrcnn.visualize.curves import Points, mean_curve, thin
 
-NOT_LEARNED = ("learning_rate", "iterations_per_second")
+_NOT_LEARNED = ("learning_rate", "iterations_per_second")
 """Columns of a log that say nothing of what was learned."""
 
 
-def report(
-    runs: Sequence[Path | str],
-    out: Path | str = "report.html",
-    *,
-    baseline: Path | str | None = None,
-    overrides: Sequence[str] = (),
-) -> Path:
-    """Write a report of runs: tables, figures, photographs and recipes in one HTML file that needs no other.
+def report_page(
+    runs: Sequence[Path | str], baseline: Path | str | None, overrides: Sequence[str], trust: Sequence[str]
+) -> str:
+    """Return the report of runs as HTML; see ``afrcnn.commands.report.report``."""
+    methods = read_methods(runs, baseline, overrides)
+    numbers = (summary, by_class, changes_by_class, by_subset, by_stress)
+    sections = (*numbers, false_positive_examples, training_curves, recipe_fields)
+    content = {section.__name__: section(methods) for section in sections}
+    examples = adversary_examples(methods, trust)
+    return render(methods=methods, adversary_examples=examples, paper_table=paper_table(), **content)
 
-    Runs whose recipes differ in the seed alone are one method, of which mean and standard deviation are given. What a
-    run has not got is left out, and the report says what makes it. The same runs give the same bytes.
+
+def read_log(file: Path) -> dict[str, Points]:
+    """Read the numbers of a training's log by iteration.
 
     Args:
-        runs: folders of runs, of one set of classes and one test split.
-        out: the file to write.
-        baseline: the run that the others are compared with; the first when None.
-        overrides: fields of the runs' recipes to set differently, as ``["--data.root", "elsewhere"]``.
+        file: ``log.csv`` of a run.
 
     Returns:
-        The file.
+        A curve for each column of numbers; where a row says nothing of it, it has no point.
 
     Raises:
-        UserError: a run is missing, damaged or of other data than the first, or the file cannot be written.
+        UserError: the file cannot be read.
     """
-    methods = read_methods(runs, baseline, overrides)
-    sections = [
-        summary(methods),
-        by_class(methods),
-        changes_by_class(methods),
-        by_subset(methods),
-        stress(methods),
-        masks(methods, overrides),
-        false_positives(methods),
-        training(methods),
-        recipes(methods),
-        paper(),
-    ]
-    page = render(f"Detectors of {methods[0].runs[0].dataset}", _lead(methods), sections)
-    with atomic_write(out) as file:
-        file.write(page)
-    return Path(out)
+    curves: dict[str, Points] = {}
+    try:
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                numbers = {name: value for name, text in row.items() if isfinite(value := _number(text))}
+                iteration = numbers.pop("iteration", nan)
+                for name, value in numbers.items() if isfinite(iteration) else ():
+                    curves.setdefault(name, []).append((iteration, value))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"cannot be read ({error})", file=file, fix="name a run whose log.csv is whole") from error
+    return curves
 
 
-def training(methods: Sequence[Method]) -> Section:
+def training_curves(methods: Sequence[Method]) -> Section:
     """Return curves of all that the trainings logged."""
-    section = Section(
-        "Training", "Losses and what else was logged, each point the mean of some neighbours and of the method's runs."
-    )
-    logs = {}
-    for method in methods:
-        files = [run.run.log_file for run in method.runs]
-        section.missing += [f"{file} is missing; without it, its curves are." for file in files if not file.is_file()]
-        logs[method.name] = [read_log(file) for file in files if file.is_file()]
-    columns = dict.fromkeys(name for each in logs.values() for log in each for name in log)
+    section = Section(pictures={"": []})
+    files = {method.name: [run.run.log_file for run in method.runs] for method in methods}
+    section.missing = [f"{file} is missing." for file in chain(*files.values()) if not file.is_file()]
+    logs = {name: [read_log(file) for file in of_method if file.is_file()] for name, of_method in files.items()}
+    columns = dict.fromkeys(column for log in chain(*logs.values()) for column in log if column not in _NOT_LEARNED)
     for column in columns:
-        if column not in NOT_LEARNED:
-            curves = {name: mean_curve([log[column] for log in each if column in log]) for name, each in logs.items()}
-            thinned = {name: thin(curve) for name, curve in curves.items()}
-            picture = curves_picture(thinned, [method.name for method in methods], "iteration", column)
-            section.pictures.setdefault("", []).append(picture)
+        runs = {name: [log[column] for log in of_method if column in log] for name, of_method in logs.items()}
+        curves = {name: thin(mean_curve(of_method)) for name, of_method in runs.items()}
+        section.pictures[""].append(Picture.of_curves(curves, "iteration", column))
     return section
 
 
-def recipes(methods: Sequence[Method]) -> Section:
+def recipe_fields(methods: Sequence[Method]) -> Section:
     """Return the fields in which methods differ, and all fields of the first."""
-    fields = [_fields(asdict(method.runs[0].recipe)) for method in methods]
-    section = Section("Recipes")
-    if len(methods) > 1:
-        differing = [name for name in fields[0] if len({each[name] for each in fields}) > 1 and name != "seed"]
-        columns = {
-            method.name: [Cell(each[name]) for name in differing] for method, each in zip(methods, fields, strict=True)
-        }
-        section.text = "The fields in which the first runs of methods differ, but for their seeds."
-        section.tables = [Table("Differences", ["field", *columns], rows(differing, columns))]
     first = methods[0].runs[0]
-    section.listings[f"All fields of {first.run.folder}"] = dump_recipe(first.recipe)
+    section = Section(listings={f"All fields of {first.run.folder}": dump_recipe(first.recipe)})
+    if len(methods) > 1:
+        recipes = [_fields(asdict(method.runs[0].recipe)) for method in methods]
+        rows = [Row(name, [recipe[name] for recipe in recipes]) for name in recipes[0] if name != "seed"]
+        differing = [row for row in rows if len(set(row.cells)) > 1]
+        section.tables.append(Table("Differences", ["field", *(method.name for method in methods)], differing))
     return section
 
 
-def _lead(methods: Sequence[Method]) -> str:
-    """Say what was measured."""
-    runs = [run for method in methods for run in method.runs]
-    first = runs[0]
-    tested = f"the split {first.recipe.data.test_split}"
-    if measured := [run.results for run in runs if run.results is not None]:
-        objects = sum(measured[0].objects.values())
-        tested += f" ({measured[0].images} images, {objects} objects of {len(first.classes)} classes)"
-    compared = f", compared with {methods[0].name}" if len(methods) > 1 else ""
-    return f"{_count(len(methods), 'method')} in {_count(len(runs), 'run')}, tested on {tested}{compared}."
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _fields(recipe: Mapping[str, Any], above: str = "") -> dict[str, str]:
+def _fields(value: Any, name: str = "") -> dict[str, str]:
     """Return the fields of a recipe by their full names, as text."""
-    named: dict[str, str] = {}
-    for name, value in recipe.items():
-        if isinstance(value, dict) and value:
-            named |= _fields(value, f"{above}{name}.")
-        else:
-            named[f"{above}{name}"] = "null" if value is None else str(value)
-    return named
+    if isinstance(value, dict) and value:
+        return {full: text for key, field in value.items() for full, text in _fields(field, f"{name}.{key}").items()}
+    return {name[1:]: "null" if value is None else str(value)}
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        return nan

@@ -5,12 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.resources import files
-from typing import Any
-
-VOC_TABLES = {"VOC2007": ("table1_voc2007", "table2_voc2007_asdn_ablation"), "VOC2012": ("table3_voc2012",)}
-"""The tables of each test set."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +31,19 @@ class PaperRow:
 
 def paper_rows() -> list[PaperRow]:
     """Return the rows of Tables 1 to 3, each once, and those of sections 5.2.1, 5.3 (AP at IoU 0.5) and 5.4."""
-    facts = _facts()
-    rows: list[PaperRow] = []
-    for dataset, tables in VOC_TABLES.items():
-        for table in tables:
-            for fact in facts[table]:
-                ap = {name: value / 100 for name, value in fact["AP"].items()}
-                if all(ap != row.ap for row in rows):  # Table 2 repeats two rows of Table 1, one under another name
-                    where = f"Table {table.removeprefix('table')[0]}"
-                    rows.append(PaperRow(fact["method"], fact["arch"], f"{dataset} test", where, fact["mAP"] / 100, ap))
+    facts = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
+    rows: dict[tuple[float, ...], PaperRow] = {}
+    for table in (name for name in facts if name.startswith("table")):
+        where, dataset = f"Table {table[5]}", f"{table.split('_')[1].upper()} test"
+        for fact in facts[table]:
+            ap = {name: value / 100 for name, value in fact["AP"].items()}
+            row = PaperRow(fact["method"], fact["arch"], dataset, where, fact["mAP"] / 100, ap)
+            rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two rows of Table 1, one under another name
+    text = []
     for fact in facts["text"]:
-        mean = fact["mAP"] if "mAP" in fact else fact["AP50_voc_metric"]
-        dataset = fact["dataset"].replace("VOC ", "VOC")
-        rows.append(PaperRow(fact["method"], fact["arch"], dataset, f"section {fact['where']}", mean / 100, {}))
-    return rows
+        mean, dataset = fact.get("mAP") or fact["AP50_voc_metric"], fact["dataset"].replace("VOC ", "VOC")
+        text.append(PaperRow(fact["method"], fact["arch"], dataset, f"section {fact['where']}", mean / 100, {}))
+    return [*rows.values(), *text]
 
 
 def rows_beside(classes: Sequence[str], dataset: str) -> list[PaperRow]:
@@ -60,9 +54,3 @@ def rows_beside(classes: Sequence[str], dataset: str) -> list[PaperRow]:
         dataset: the name of their dataset's folder: the paper tells VOC2007 from VOC2012, which have the same classes.
     """
     return [row for row in paper_rows() if set(row.ap) == set(classes) and row.dataset.split()[0] == dataset]
-
-
-@cache
-def _facts() -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
-    return facts

@@ -4,56 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import isnan, nan
-from shlex import quote
 
-from afrcnn.reporting.comparison import Number, comparison
-from afrcnn.reporting.elements import Section
-from afrcnn.reporting.methods import Method, ReportedRun
-from afrcnn.robustness.stress_results import Curve as Stressed
-from afrcnn.robustness.stress_results import LevelResults
-from afrcnn.visualize.curves import Curve, curves_picture, mean_curve
+from afrcnn.reporting.comparison import compare
+from afrcnn.reporting.elements import Picture, Section
+from afrcnn.reporting.methods import Method, Number, ReportedRun, runs_of
+from afrcnn.robustness.stress_results import Curve, LevelResults
+from afrcnn.visualize.curves import Points, mean_curve
+from afrcnn.visualize.robustness import METRIC
 
-QUANTITIES: dict[str, Callable[[LevelResults], float]] = {
-    "Mean AP": lambda level: level.results.mean_ap["11-point"],
-    "Mean recall": lambda level: level.mean_recall,
+_QUANTITIES: dict[str, Callable[[LevelResults], float]] = {
+    "Mean AP in %": lambda level: level.results.mean_ap[METRIC],
+    "Mean recall in %": lambda level: level.mean_recall,
 }
 """What is drawn by level, in [0, 1]; NaN where there are no objects."""
 
 
-def stress(methods: Sequence[Method]) -> Section:
+def by_stress(methods: Sequence[Method]) -> Section:
     """Return the summary of each stress, and curves of AP and recall over its levels."""
-    runs = [run for method in methods for run in method.runs]
-    section = Section(
-        "Under stress",
-        "In percent: VOC's mean AP by 11 points over all levels but the clean one, and the share that this is of the "
-        "clean AP. Curves are means over the runs of a method.",
-        commands=[f"afrcnn stress {quote(str(run.run.folder))}" for run in runs if run.stress is None],
-    )
-    units = {each.name: each.unit for run in runs if run.stress is not None for each in run.stress.curves}
+    runs = runs_of(methods)
+    section = Section(commands=[run.command("stress") for run in runs if run.stress is None])
+    units = {name: curve.unit for run in runs for name, curve in run.curves.items()}
     for name in units:
-        numbers = {"mean AP": _of(name, Stressed.mean_ap), "kept": _of(name, Stressed.kept)}
-        section.tables.append(comparison(name, methods, numbers, changes=numbers))
-    for quantity, value in QUANTITIES.items():
+        numbers = {"mPC": _of(name, Curve.mean_ap), "rPC": _of(name, Curve.kept)}
+        section.tables.append(compare(name, methods, numbers, changes=numbers))
+    for title, quantity in _QUANTITIES.items() if units else ():
+        section.pictures[title] = []
         for name, unit in units.items():
-            curves = {
-                method.name: mean_curve([_curve(run, name, value) for run in method.runs if run.stress])
+            means = {
+                method.name: mean_curve([_curve(run, name, quantity) for run in method.runs if run.stress])
                 for method in methods
             }
-            picture = curves_picture(curves, [method.name for method in methods], unit, name, markers=True)
-            section.pictures.setdefault(f"{quantity} in %", []).append(picture)
+            section.pictures[title].append(Picture.of_curves(means, unit, name, markers=True))
     return section
 
 
-def _find(run: ReportedRun, name: str) -> Stressed | None:
-    return next((each for each in (run.stress.curves if run.stress else ()) if each.name == name), None)
-
-
-def _of(name: str, number: Callable[[Stressed], float]) -> Number:
+def _of(name: str, summary: Callable[[Curve], float]) -> Number:
     """Return what sums up a stress of a run."""
-    return lambda run: nan if (found := _find(run, name)) is None else number(found)
+    return lambda run: summary(run.curves[name]) if name in run.curves else nan
 
 
-def _curve(run: ReportedRun, name: str, value: Callable[[LevelResults], float]) -> Curve:
-    found = _find(run, name)
-    points = [(float(each.level), 100 * value(each)) for each in found.levels] if found else []
-    return [(level, percent) for level, percent in points if not isnan(percent)]
+def _curve(run: ReportedRun, name: str, quantity: Callable[[LevelResults], float]) -> Points:
+    levels = run.curves[name].levels if name in run.curves else ()
+    return [(float(level.level), 100 * quantity(level)) for level in levels if not isnan(quantity(level))]

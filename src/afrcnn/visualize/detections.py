@@ -1,4 +1,4 @@
-"""Detections drawn over their photograph."""
+"""Detections drawn over their image."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-Colour = tuple[int, int, int]
-Rectangle = tuple[int, int, int, int]
+_Colour = tuple[int, int, int]
+_Rectangle = tuple[int, int, int, int]
 
-GOLDEN_ANGLE = 0.381966
+_GOLDEN_ANGLE = 0.381966
 """Steps of this part of the circle of hues keep any number of classes apart (1 minus the golden section)."""
 
 
@@ -35,66 +35,57 @@ def draw_detections(image: NDArray[np.uint8], detections: Mapping[str, Tensor], 
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 300))
     font = ImageFont.load_default(size=max(11, round(max(picture.size) / 42)))
+    # All labels are as high as the font's tallest letters, so that those side by side are in line.
+    height = sum(font.getmetrics()) + line  # type: ignore[union-attr]
     columns = (detections[name].tolist() for name in ("scores", "labels", "boxes"))
     best_first = sorted(zip(*columns, strict=True), key=lambda detection: -detection[0])
-
-    taken: list[Rectangle] = []
-    labels: list[tuple[Rectangle, Colour, str]] = []
+    labels: list[tuple[_Rectangle, _Colour, str]] = []
     for score, label, box in best_first:
         text = f"{classes[label - 1]} {score:.2f}"
-        # All labels are as high as the font's tallest letters, so that those side by side are in line.
-        height = sum(font.getmetrics()) + line  # type: ignore[union-attr]
-        place = _place((round(draw.textlength(text, font)) + 2 * line + 2, height), box, picture.size, taken)
-        taken.append(place)
-        labels.append((place, class_colour(label), text))
-
+        size = round(draw.textlength(text, font)) + 2 * line + 2, height
+        place = _place(size, box, picture.size, [taken for taken, *_ in labels])
+        labels.append((place, _class_colour(label), text))
     for _, label, box in reversed(best_first):
-        _outline(draw, box, class_colour(label), line)
+        _outline(draw, box, _class_colour(label), line)
     for (x1, y1, x2, y2), colour, text in reversed(labels):
         draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colour)
-        draw.text((x1 + line + 1, (y1 + y2) / 2), text, font=font, fill=text_colour(colour), anchor="lm")
+        draw.text((x1 + line + 1, (y1 + y2) / 2), text, font=font, fill=_text_colour(colour), anchor="lm")
     return picture
 
 
-def class_colour(label: int) -> Colour:
+def _class_colour(label: int) -> _Colour:
     """Return the colour (8-bit RGB) of a class: saturated, and far from those of the classes before and after it."""
-    red, green, blue = colorsys.hsv_to_rgb((0.58 + label * GOLDEN_ANGLE) % 1, 0.85, 0.95)
+    red, green, blue = colorsys.hsv_to_rgb((0.58 + label * _GOLDEN_ANGLE) % 1, 0.85, 0.95)
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def text_colour(background: Colour) -> Colour:
+def _text_colour(background: _Colour) -> _Colour:
     """Return black or white, whichever has the larger contrast with a background (WCAG 2.2, relative luminance)."""
-    linear = [(c / 255 / 12.92) if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in background]
-    luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-    white, black = 1.05 / (luminance + 0.05), (luminance + 0.05) / 0.05
-    return (255, 255, 255) if white > black else (0, 0, 0)
+    channels = np.array(background) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ (0.2126, 0.7152, 0.0722)
+    return (255, 255, 255) if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else (0, 0, 0)
 
 
-def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: Colour, line: int) -> None:
+def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: _Colour, line: int) -> None:
     """Draw a box's border inside the box, with a dark rim that sets it off from grounds of its own colour."""
-    x1, y1, x2, y2 = (round(side) for side in box)
-    x2, y2 = max(x2 - 1, x1), max(y2 - 1, y1)
-    draw.rectangle((x1, y1, x2, y2), outline=(0, 0, 0), width=line + 1)
-    draw.rectangle((x1, y1, x2, y2), outline=colour, width=line)
+    x1, y1, x2, y2 = map(round, box)
+    inside = (x1, y1, max(x2 - 1, x1), max(y2 - 1, y1))
+    draw.rectangle(inside, outline=(0, 0, 0), width=line + 1)
+    draw.rectangle(inside, outline=colour, width=line)
 
 
-def _place(
-    size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int], taken: Sequence[Rectangle]
-) -> Rectangle:
+def _place(size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int], taken: list[_Rectangle]) -> _Rectangle:
     """Find a place for a label of a size (width, height) at a box, inside the bounds and on no other if possible."""
-    (width, height), (x1, y1, x2, y2) = size, [round(side) for side in box]
+    (width, height), (x1, y1, x2, y2) = size, map(round, box)
     rows = (y1 - height, y1, y2 - height, y2)  # above and below the box, and inside it at both sides
-    columns = (x1, x2 - width)
-
-    def inside(x: int, y: int) -> Rectangle:
-        x, y = max(0, min(x, bounds[0] - width)), max(0, min(y, bounds[1] - height))
-        return x, y, x + width, y + height
-
-    places = [inside(x, y) for y in rows for x in columns]
-    return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
+    corners = np.array([(x, y) for y in rows for x in (x1, x2 - width)])
+    corners = corners.clip(0, np.maximum(np.subtract(bounds, size), 0))
+    places = [(x, y, x + width, y + height) for x, y in corners.tolist()]
+    return min(places, key=lambda place: sum(_overlap(place, label) for label in taken))
 
 
-def _overlap(one: Rectangle, other: Rectangle) -> int:
+def _overlap(one: _Rectangle, other: _Rectangle) -> int:
     """Return the area that two rectangles share."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])

@@ -1,0 +1,101 @@
+"""Tables for a terminal of 80 columns: average precision, subsets, stress tests, proposals and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+
+from rich.markup import escape
+from rich.table import Table
+
+from afrcnn.data.splits import OcclusionSplit
+from afrcnn.evaluation.results import Results
+from afrcnn.evaluation.subsets import SubsetResult
+from afrcnn.proposals.recall import Recall
+from afrcnn.robustness.stress_results import Curve
+from afrcnn.visualize.figure import percent
+from afrcnn.visualize.robustness import METRIC
+
+_Row = tuple[str | float, ...]
+"""Texts, and fractions that are shown in percent."""
+
+
+def ap_table(results: Results) -> Table:
+    """Return a table of AP in percent: one class a row, then the mean, with COCO's numbers below."""
+    title = f"{results.images} images, {results.detections} detections, AP in %"
+    coco = "  ".join(f"{name} {percent(results.coco[name])}" for name in ("AP", "AP50", "AP75"))
+    metrics, objects = list(results.mean_ap), results.objects
+    rows: list[_Row] = [
+        (name, str(objects[name]), *(results.ap[metric][name] for metric in metrics)) for name in objects
+    ]
+    footer: _Row = ("mean", str(sum(objects.values())), *results.mean_ap.values())
+    return _table(title, ("class", "objects", *metrics), rows, footer, f"COCO  {coco}")
+
+
+def subset_table(subsets: Mapping[str, SubsetResult]) -> Table:
+    """Return a table in percent: a subset of the objects a row, with its mean AP and its recall.
+
+    Args:
+        subsets: the results by the subsets' names; at least one.
+    """
+    heading = ("objects that are", "objects", *next(iter(subsets.values())).mean_ap, "recall", "confident")
+    rows: list[_Row] = [
+        (name, str(sum(result.objects.values())), *result.mean_ap.values(), result.recall, result.confident_recall)
+        for name, result in subsets.items()
+    ]
+    caption = "recall: at any score; confident: detected with a score of 0.3 and an IoU of 0.75"
+    return _table("subsets of the objects, mean AP and recall in %", heading, rows, caption=caption)
+
+
+def stress_table(curve: Curve) -> Table:
+    """Return a table of AP, recall and what was occluded, in percent: a row for each level, the summary below.
+
+    Args:
+        curve: the results of one stress.
+    """
+    heading, rows = (curve.unit, "AP", "recall", "occluded, least to most"), []
+    columns = len(heading) if any(level.hidden for level in curve.levels) else len(heading) - 1
+    for level in curve.levels:
+        occluded = f"{percent(level.hidden.lowest)} to {percent(level.hidden.highest)}" if level.hidden else ""
+        row = (f"{level.level:g}", level.results.mean_ap[METRIC], level.mean_recall, occluded)
+        rows.append(row[:columns])
+    mpc, rpc = percent(curve.mean_ap(METRIC)), percent(curve.kept(METRIC))
+    caption = f"mPC {mpc}: the mean AP over levels above 0; rPC {rpc}% of the clean AP"
+    return _table(curve.name, heading[:columns], rows, caption=caption)
+
+
+def recall_table(recall: Recall) -> Table:
+    """Return a table of recall in percent: a row for each IoU, a column for each number of proposals."""
+    rows = [(f"IoU >= {iou:g}", *row) for iou, row in zip(recall.ious, recall.overall.tolist(), strict=True)]
+    title, caption = f"recall in %, {recall.objects.sum()} objects", f"{recall.proposals:.0f} proposals an image"
+    return _table(title, ("proposals", *map(str, recall.counts)), rows, caption=caption)
+
+
+def split_table(splits: Sequence[OcclusionSplit]) -> Table:
+    """Return a table of the objects of each class in each split, and of how many of them others overlap.
+
+    Args:
+        splits: the splits of one dataset.
+    """
+    heading = ("class", *(f"{split.name}\n{len(split.ids)} images" for split in splits))
+    names = splits[0].objects
+    rows = [(name, *(f"{split.objects[name]} ({split.overlapped[name]})" for split in splits)) for name in names]
+    footer = ("all", *(f"{sum(split.objects.values())} ({sum(split.overlapped.values())})" for split in splits))
+    return _table("objects, those that others overlap in brackets", heading, rows, footer)
+
+
+def _table(title: str, heading: Sequence[str], rows: Iterable[_Row], footer: _Row = (), caption: str = "") -> Table:
+    """Return a table of names and, to the right, numbers; what is too wide for the terminal is folded.
+
+    Texts stand as they are, brackets included; numbers are fractions, shown in percent.
+    """
+    table = Table(title=escape(title), caption=caption, show_footer=bool(footer))
+    for index, (head, foot) in enumerate(zip_longest(heading, footer, fillvalue="")):
+        table.add_column(escape(str(head)), _cell(foot), justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: str | float) -> str:
+    return escape(value) if isinstance(value, str) else percent(value)
