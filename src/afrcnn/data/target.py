@@ -25,6 +25,7 @@ Target = dict[str, Any]
 ``iscrowd``        M, bool: COCO's crowd regions, never trained on (COCO layout only)
 ``area``           M, float32: the area of COCO's segmentation in pixels (COCO layout only)
 ``annotation_id``  M, int64: COCO's id of each annotation (COCO layout only)
+``adversarial``    bool: whether the features of the image's objects may be perturbed; in training alone
 ``proposals``      ``tv_tensors.BoundingBoxes`` P x 4, float32, as ``boxes``; added by ``WithProposals``
 =================  ============================================================================================
 """

@@ -116,7 +116,7 @@ def pretraining_loss(
 
     Args:
         detector: one of torchvision's, trained; the adversary may be attached to it or not.
-        adversary: on the detector's device; of a chain, each adversary on its own.
+        adversary: on the detector's device; a chain learns as in joint training.
         images: as of ``detector(images, targets)``.
         targets: likewise.
 

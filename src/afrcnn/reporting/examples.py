@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from afrcnn.build import load_adversary, load_detector
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.false_positives import FalsePositive, new_false_positives
 from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.voc_ap import ignored_by_default
@@ -82,7 +84,9 @@ def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
     pictures = []
     for index in _spread(targets):
         image = dataset[index][0].as_subclass(Tensor)  # 3 x H x W
-        traces = trace_objects(detector, chain, image, _largest(targets[index]), run.classes, run.recipe.seed)
+        traces = trace_objects(
+            cast(FastRCNN, detector), chain, image, _largest(targets[index]), run.classes, run.recipe.seed
+        )
         figure = pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces), _DOTS_PER_INCH)
         name = f"image {dataset.ids[index]}"
         pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))
