@@ -1,9 +1,12 @@
 """Tiny detectors' second halves, and every adversary in a size that they fit."""
 
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FrozenBatchNorm2d
@@ -22,6 +25,7 @@ from afrcnn.adversaries import (
     RoIHead,
     WindowSampling,
 )
+from afrcnn.data.scene import draw_scene
 from afrcnn.detectors.backbones import FullyConnectedHead
 
 WIDTH, CLASSES = 12, 3
@@ -91,3 +95,10 @@ def build_objects(n=5, channels=8, size=6, dtype=torch.float32):
 
 def build_chain(*names, kind="fully connected"):
     return Chain(**{f"{i}_{name}": build_adversary(name, kind) for i, name in enumerate(names)})
+
+
+def write_scene(path: Path, seed: int = 0) -> Path:
+    """Write a generated image, 80 x 96."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_scene(np.random.default_rng(seed), size=(80, 96)).image).save(path)
+    return path

@@ -7,7 +7,7 @@ to them, those of Fast R-CNN. A run folder holds the resolved recipe with every 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -23,11 +23,6 @@ from jsonargparse.typing import (
 )
 
 from afrcnn.core.errors import UserError
-from afrcnn.detectors import backbones
-from afrcnn.detectors.backbones import Network
-from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
-from afrcnn.detectors.sampling import RoISampler
 
 T = TypeVar("T")
 
@@ -372,54 +367,25 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def field_names(section: Any = Recipe, above: str = "") -> list[str]:
+    """Return the full names of all sections and fields of a recipe, as ``data`` and ``data.root``."""
+    names: list[str] = []
+    for item in fields(section):
+        names.append(f"{above}{item.name}")
+        factory: Any = item.default_factory
+        if is_dataclass(factory):
+            names += field_names(factory, f"{names[-1]}.")
+    return names
+
+
+def is_field(name: str) -> bool:
+    """Tell whether a name, as ``data.root``, is that of a recipe's section or field, or lies in a field's mapping."""
+    return name in field_names() or name.startswith("adversary.own.")
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML with every field."""
     return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
-
-
-def build_detector(recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True) -> FastRCNN:
-    """Build the detector that a recipe describes.
-
-    Args:
-        recipe: its fields.
-        num_classes: K, without background.
-        pretrained: whether the backbone is filled with ``recipe.weights``; not needed when trained weights follow.
-
-    Raises:
-        UserError: the backbone has no ImageNet weights or no dropout, or the weights cannot be loaded.
-    """
-    network = build_network(recipe, pretrained=pretrained)
-    pooling = RoIPool if recipe.pooling == "roi_pool" else RoIAlign
-    return FastRCNN(
-        network,
-        pooling(network.pool_size, network.stride),
-        num_classes,
-        sampler=RoISampler(
-            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
-        ),
-        frozen_stages=recipe.frozen_stages,
-        short_side=recipe.short_side,
-        long_side=recipe.long_side,
-        score_threshold=recipe.score_threshold,
-        nms_iou=recipe.nms_iou,
-        detections_per_image=recipe.detections_per_image,
-    )
-
-
-def build_network(recipe: DetectorRecipe, *, pretrained: bool = True) -> Network:
-    """Build the backbone that a recipe describes; see :func:`build_detector`."""
-    build: Callable[..., Network] = getattr(backbones, recipe.backbone)
-    options = {"dropout": recipe.dropout, "weights": recipe.weights}
-    options = {name: value for name, value in options.items() if value is not None}
-    if "dropout" in options and recipe.backbone.startswith("resnet"):
-        raise UserError(
-            f"{recipe.backbone} has no fully connected layers", field="detector.dropout", fix="set it to null"
-        )
-    if "weights" in options and recipe.backbone == "small":
-        raise UserError("there are none for the small network", field="detector.weights", fix="set it to null")
-    if not pretrained:
-        options.pop("weights", None)
-    return build(**options)
 
 
 def _plain_numbers(value: T) -> T:

@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
-from afrcnn.adversaries import Chain
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
-from afrcnn.detectors.attach import roi_head_of
-from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.detectors.weights import read_state_dict
-from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
-from afrcnn.recipe import Recipe, build_detector, dump_recipe, load_recipe
-from afrcnn.training.checkpoint import fill
-from afrcnn.training.pretraining import build_adversary
+from afrcnn.recipe import Recipe, dump_recipe, load_recipe
 
 
 class Run:
@@ -30,13 +23,19 @@ class Run:
     ``weights.safetensors``  the trained detector; there when the training is finished
     ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
-    ``results.json``      what they were worth
-    ``stress.json``, ``stress.png``  what they are worth when objects are hidden or bent
+    ``results.json``      their evaluation
+    ``stress.json``, ``stress.png``  evaluation where objects are occluded or bent, and its curves
+    ``predictions/``      pictures and detections of images that belong to no dataset
+    ``masks/``            what the adversaries do to objects of such images
     ====================  =====================================================================
+
+    Args:
+        folder: the folder.
+        overrides: fields of its recipe to set differently, as ``["--data.root", "elsewhere"]``.
     """
 
-    def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: Path | str, overrides: Sequence[str] = ()) -> None:
+        self.folder, self.overrides = Path(folder), overrides
         self.recipe_file = self.folder / "recipe.yaml"
         self.log_file = self.folder / "log.csv"
         self.tensorboard = self.folder / "tensorboard"
@@ -46,11 +45,27 @@ class Run:
         self.adversary_file = self.folder / "adversary.safetensors"
         self.detections = self.folder / "detections"
         self.results_file = self.folder / "results.json"
+        self.stress_file = self.folder / "stress.json"
+        self.stress_figure = self.folder / "stress.png"
+        self.predictions = self.folder / "predictions"
+        self.masks = self.folder / "masks"
 
     @property
     def weights_files(self) -> tuple[Path, Path, Path]:
         """The files that stages end with."""
         return self.stage_one_file, self.weights_file, self.adversary_file
+
+    def detections_file(self, split: str) -> Path:
+        """Return the file of the detections on a split, in COCO's format."""
+        return self.detections / f"{split}.json"
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes 1..K."""
+        if self.recipe.data.classes is None:
+            fix = "name a run folder, not a recipe"
+            raise UserError("names no classes", file=self.recipe_file, field="data.classes", fix=fix)
+        return self.recipe.data.classes
 
     def begin(self, recipe: Recipe) -> None:
         """Write the recipe, or find that the folder holds an earlier part of the same run.
@@ -75,62 +90,16 @@ class Run:
             with atomic_write(self.recipe_file) as file:
                 file.write(text)
 
-    def recipe(self, overrides: Sequence[str] = ()) -> Recipe:
-        """Return the recipe of the run, with fields set differently (see ``load_recipe``).
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the run, overrides applied, read once.
 
         Raises:
             UserError: there is no run here, or an override is wrong.
         """
         if not self.recipe_file.is_file():
             raise UserError("is no run", file=self.folder, fix="name a folder that `afrcnn train` made")
-        return load_recipe(self.recipe_file, overrides)
-
-    def detector(self, overrides: Sequence[str] = ()) -> FastRCNN:
-        """Return the trained detector, in evaluation mode, on the CPU, with fields of the recipe set differently.
-
-        Raises:
-            UserError: there is no run, or its training is not finished.
-        """
-        recipe = self.recipe(overrides)
-        if not self.weights_file.is_file():
-            raise UserError(
-                "has no trained weights yet", file=self.folder, fix="finish the training with the same `afrcnn train`"
-            )
-        assert recipe.data.classes is not None  # a resolved recipe names its classes
-        detector = build_detector(recipe.detector, len(recipe.data.classes), pretrained=False)
-        fill(detector, read_state_dict(self.weights_file), self.weights_file)
-        return detector.eval()
-
-    def adversary(self, detector: FastRCNN, overrides: Sequence[str] = ()) -> Chain:
-        """Return the trained adversaries, in evaluation mode, on the CPU, with fields of the recipe set differently.
-
-        Those without parameters, as random dropout, need no training: an override can name them for any run.
-
-        Args:
-            detector: the run's, which says what the adversaries' layers are like.
-            overrides: as of ``recipe``.
-
-        Raises:
-            UserError: there is no run, its recipe names no adversary, or the adversaries are not trained.
-        """
-        recipe = self.recipe(overrides)
-        if not recipe.adversary.chain:
-            raise UserError(
-                "has no adversary",
-                file=self.folder,
-                field="adversary.chain",
-                fix="train with one, as by --adversary.chain [asdn,astn], or name [hard_dropout], which learns nothing",
-            )
-        chain = build_adversary(recipe.adversary, roi_head_of(detector))
-        if chain.state_dict():
-            if not self.adversary_file.is_file():
-                raise UserError(
-                    f"has no trained {' and '.join(chain)}",
-                    file=self.folder,
-                    fix="train them: --pretraining.iterations or --joint.iterations above 0",
-                )
-            fill(chain, read_state_dict(self.adversary_file), self.adversary_file)
-        return chain.eval()
+        return load_recipe(self.recipe_file, self.overrides)
 
 
 def initial_weights(source: str) -> Path:
@@ -149,24 +118,6 @@ def initial_weights(source: str) -> Path:
     if not found.is_file():
         raise UserError("has no trained weights yet", file=source, field="init_from", fix="finish its training first")
     return found
-
-
-def open_split(recipe: Recipe, split: str) -> WithProposals:
-    """Open a split of a recipe's dataset together with its proposals.
-
-    Raises:
-        UserError: the dataset or its proposals are missing or wrong.
-    """
-    data = recipe.data
-    if not data.root:
-        raise UserError("is not set", field="data.root", fix="name the dataset's folder: --data.root FOLDER")
-    dataset = open_dataset(data.root, split, data.layout, data.classes)
-    folder = (
-        default_folder(dataset.root, split, data.proposal_method)
-        if data.proposals is None
-        else Path(data.proposals) / f"{split}-{data.proposal_method}"
-    )
-    return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)
 
 
 def _first_difference(old: Recipe, new: Recipe) -> str | None:

@@ -66,6 +66,11 @@ class ASDN(nn.Module):
         if self.occluder is not None:
             self.occluder.observe(features, labels)
 
+    @torch.no_grad()
+    def explain(self, features: Tensor) -> dict[str, Tensor]:
+        """Return ``heatmap``, n x d x d in [0, 1]: where occlusion of features (n x C x d x d) is expected to hurt."""
+        return {"heatmap": self.network(features).sigmoid()}
+
     def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> Hardened:
         """Learn to predict the hardest window of features (n x C x d x d), which stay as they are."""
         logits = self.network(features.detach())

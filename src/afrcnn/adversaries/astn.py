@@ -75,6 +75,10 @@ class ASTN(nn.Module):
         numbers = self.localisation(features).float()
         return degrees_of(self.transformation(numbers.view(-1, self.blocks, 4)))
 
+    def explain(self, features: Tensor) -> dict[str, Tensor]:
+        """Return ``angles``, n x blocks, of features n x C x d x d; see ``angles``."""
+        return {"angles": self.angles(features)}
+
     @torch.no_grad()
     def measure(self, theta: Tensor, features: Tensor, logits: Tensor, labels: Tensor, head: Head) -> dict[str, Tensor]:
         """Return how hard it is: score drop, mean absolute angle (degrees), share of angles at the limit."""

@@ -1,49 +1,56 @@
 """Proposals for the splits of a dataset, made or imported, with a report of their recall."""
 
+# ruff: noqa: PLC0415
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from afrcnn.core.errors import UserError
-from afrcnn.core.progress import progress
-from afrcnn.data import open_dataset
-from afrcnn.proposals.published import import_published, read_deepmask_json, read_selective_search_mat
-from afrcnn.proposals.recall import Recall, recall
-from afrcnn.proposals.selective_search import Backend, Mode, compute
-from afrcnn.proposals.store import ProposalStore, default_folder
+
+if TYPE_CHECKING:
+    from afrcnn.proposals.recall import Recall
+    from afrcnn.proposals.store import ProposalStore
 
 Layout = Literal["auto", "voc", "coco"]
 
 
-def prepare(
-    root: Path | str,
-    splits: Sequence[str] | None = None,
+def proposals(
+    dataset: Path | str,
     *,
+    split: Sequence[str] = (),
     layout: Layout = "auto",
     out: Path | str | None = None,
-    mode: Mode = "fast",
+    mode: Literal["fast", "quality"] = "fast",
     jobs: int = -1,
-    backend: Backend = "loky",
+    backend: Literal["loky", "dask", "ray"] = "loky",
     published: Sequence[Path | str] = (),
     method: str | None = None,
     allow_missing: bool = False,
 ) -> Iterator[tuple[str, ProposalStore, Recall]]:
-    """Store the proposals of splits of a dataset where recipes look for them, and measure their recall.
+    """Propose boxes by selective search, or import published ones.
+
+    Proposes boxes for the images of a dataset, and reports how many of its objects they cover. Interrupted, the same
+    command goes on with the images that are left. A recipe finds them by data.proposals, the folder given by --out,
+    and data.proposal_method: the mode, or the name of what was imported.
 
     Args:
-        root: the dataset.
-        splits: its splits; see ``list_splits`` for those taken when None.
-        layout: the layout of its folder.
-        out: what recipes name ``data.proposals``: the folder that holds a store ``<split>-<method>`` for each split;
-            ``proposals`` in the dataset's when None.
-        mode: of selective search; also the name of the method.
-        jobs: how many images to search at a time; -1 is one for every core.
-        backend: see ``compute``.
-        published: files to import instead of searching, all ``.mat`` or all JSON.
-        method: what to call imported proposals; ``selective_search`` or ``deepmask`` by the kind of file when None.
-        allow_missing: let images for which the files hold no proposals have none.
+        dataset: folder in PASCAL VOC or COCO layout.
+        split: splits to work on (default: all, but no image twice).
+        layout: layout of DATASET (default: what is found).
+        out: folder that gets a store for each split (default: DATASET/proposals).
+        mode: of selective search; quality finds more, more slowly.
+        jobs: images searched at a time (default: one for each core).
+        backend: this machine (loky), or the cluster of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS.
+        published: import selective search's .mat files or DeepMask's JSON files instead of searching.
+        method: name for what is imported (default: selective_search or deepmask).
+        allow_missing: accept that the files lack some of the images.
+
+    Examples:
+        afrcnn proposals VOCdevkit/VOC2007
+        afrcnn proposals photos --split test --mode quality --out proposals
+        afrcnn proposals VOCdevkit/VOC2007 --split test --import voc_2007_test.mat
 
     Yields:
         Each split, its store and its recall, as soon as they are there.
@@ -51,6 +58,17 @@ def prepare(
     Raises:
         UserError: the dataset, a file or the folder is at fault.
     """
+    root = dataset
+    if not Path(root).is_dir():
+        raise UserError("no such folder", file=root, fix="give the folder of a dataset")
+
+    from afrcnn.core.progress import progress
+    from afrcnn.data import open_dataset
+    from afrcnn.proposals.published import import_published, read_deepmask_json, read_selective_search_mat
+    from afrcnn.proposals.recall import recall
+    from afrcnn.proposals.selective_search import compute
+    from afrcnn.proposals.store import default_folder
+
     matlab = all(Path(file).suffix == ".mat" for file in published)
     if published and matlab:
         imported = {
@@ -62,20 +80,31 @@ def prepare(
         raise UserError("holds no proposals", file=published[0], fix="take the file of this dataset and split")
     method = (method or ("selective_search" if matlab else "deepmask")) if published else mode
     # Without any split, opening one says what is missing.
-    for split in splits or list_splits(root, layout) or ["trainval"]:
-        dataset = open_dataset(root, split, layout)
-        folder = default_folder(root, split, method) if out is None else Path(out) / f"{split}-{method}"
+    for name in split or list_splits(root, layout) or ["trainval"]:
+        images = open_dataset(root, name, layout)
+        folder = default_folder(root, name, method) if out is None else Path(out) / f"{name}-{method}"
         if published:
             source = ", ".join(str(file) for file in published)
             store = import_published(
-                dataset, folder, imported, method=method, source=source, allow_missing=allow_missing
+                images, folder, imported, method=method, source=source, allow_missing=allow_missing
             )
         else:
-            with progress(f"searching {split}", len(dataset), "image") as report:
+            with progress(f"searching {name}", len(images), "image") as report:
                 store = compute(
-                    dataset, folder, mode=mode, jobs=jobs, backend=backend, progress=lambda done, _: report(done, "")
+                    images, folder, mode=mode, jobs=jobs, backend=backend, progress=lambda done, _: report(done, "")
                 )
-        yield split, store, recall(dataset, store)
+        yield name, store, recall(images, store)
+
+
+def show(stores: Iterable[tuple[str, ProposalStore, Recall]]) -> None:
+    """Print the recall of each split, and where its proposals are."""
+    for split, store, recall in stores:
+        from rich.console import Console
+
+        from afrcnn.reporting.recall_table import recall_table  # after the first, so that mistakes answer at once
+
+        Console().print(recall_table(recall))
+        print(f"proposals of {split}: {store.folder}", flush=True)
 
 
 def list_splits(root: Path | str, layout: Layout = "auto") -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 
@@ -28,3 +30,9 @@ class UserError(Exception):
         where = [str(part) for part in (file, field) if part is not None]
         message = ": ".join([*where, problem]) + (f"; {fix}" if fix else "")
         super().__init__(" ".join(message.split()))
+
+
+def suggest(name: str, choices: Sequence[str], otherwise: str = "") -> str:
+    """Return the question whether the nearest of some names was meant, or what to say where none is near."""
+    nearest = get_close_matches(name, choices, n=1)
+    return f"did you mean {nearest[0]}?" if nearest else otherwise

@@ -1,0 +1,48 @@
+"""The report of runs, one HTML page."""
+
+# ruff: noqa: PLC0415
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from afrcnn.run import Run
+
+
+def report(
+    runs: Sequence[Path | str],
+    out: Path | str = "report.html",
+    *,
+    baseline: Path | str | None = None,
+    trust: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+) -> Path:
+    """Compare runs on one HTML page.
+
+    Writes one HTML file that needs no other and no network: AP of all runs and by class beside the paper's, what
+    changes by class, stress tests, what adversaries occlude and bend, new false positives, training curves, and
+    recipes. Runs whose recipes differ in the seed alone are shown as one method, with mean and standard deviation.
+    What a run lacks is omitted, and the page says which command makes it.
+
+    Args:
+        runs: folder that `afrcnn train` made.
+        out: file to write.
+        baseline: run that the others are compared with (default: the first).
+        trust: modules that adversaries of your own may be imported from.
+        overrides: fields of the runs' recipes to set differently, as ``["--data.root", "elsewhere"]``.
+
+    Examples:
+        afrcnn report runs/VOC2007/vgg16_*-seed0
+        afrcnn report runs/cards/* --baseline runs/cards/frcn-seed0 --out cards.html
+    """
+    for run in runs:
+        _ = Run(run, overrides).recipe  # refused before anything slow
+
+    from afrcnn.reporting.page import report as write_report
+
+    return write_report(runs, out, baseline=baseline, overrides=overrides)
+
+
+def show(file: Path) -> None:
+    """Print where the page is."""
+    print(f"report: {file}")

@@ -1,0 +1,59 @@
+"""A generated dataset to try things on."""
+
+# ruff: noqa: PLC0415
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def shapes(
+    folder: Path | str,
+    *,
+    trainval: int = 400,
+    test: int = 100,
+    size: int = 256,
+    occlusion: float = 0.5,
+    deformation: float = 0.5,
+    seed: int = 0,
+    jobs: int = 1,
+) -> None:
+    """Draw a dataset to try things on.
+
+    It has jointed figures on textured grounds, in PASCAL VOC layout, with the occluded fraction and the bend of each
+    object in its annotation. The same numbers draw the same set.
+
+    Args:
+        folder: folder to write.
+        trainval: images to train on.
+        test: images to test on.
+        size: side of an image in pixels.
+        occlusion: how much is occluded, from 0 to 1.
+        deformation: how far joints bend, from 0 to 1.
+        seed: another seed, another set.
+        jobs: processes that draw; -1 for all cores.
+
+    Examples:
+        afrcnn shapes shapes --trainval 400 --test 100
+    """
+    from afrcnn.core.progress import progress
+    from afrcnn.data.shapes import generate
+
+    with progress("drawing", trainval + test, "image") as report:
+        generate(
+            folder,
+            trainval=trainval,
+            test=test,
+            size=size,
+            occlusion=occlusion,
+            deformation=deformation,
+            seed=seed,
+            jobs=jobs,
+            progress=lambda done, _: report(done, ""),
+        )
+
+
+def show(_: None, *, folder: Path) -> None:
+    """Print where the dataset is, and what comes next."""
+    print(f"dataset: {folder}")
+    print(f"next:    afrcnn proposals {shlex.quote(str(folder))}")
