@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.data.splits import split_open_hidden
 from afrcnn.detectors.jitter import Pool
 from afrcnn.detectors.rcnn import FastRCNN
@@ -32,7 +33,7 @@ from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.robustness import Occlusion, write_stress
 from afrcnn.robustness.benchmark import StressedImages, measure
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.training.train import train
 from real_photographs import propose
 from validation_split import divide, link_proposals
@@ -223,10 +224,10 @@ def prepare(name: str, recipe: Recipe) -> None:
 def examine(folder: Path) -> None:
     """Write detections at all levels of occlusion, and what they are worth, as `evaluate` and `stress` write it."""
     run = Run(folder)
-    recipe = run.recipe()
+    recipe = run.recipe
     split = recipe.data.test_split
     dataset = open_split(recipe, split)
-    detector = run.detector()
+    detector = load_detector(run)
     detector.head.to(torch.bfloat16)  # as autocast has it, which would cast fc6 again for each photograph
     find = partial(detect, detector, engine=recipe.engine, workers=0)
     found: list[Detection] = []

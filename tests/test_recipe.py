@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from afrcnn.build import build_detector
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
-from afrcnn.recipe import DetectorRecipe, Recipe, build_detector, dump_recipe, load_recipe
+from afrcnn.recipe import DetectorRecipe, Recipe, dump_recipe, load_recipe
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

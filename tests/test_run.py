@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import pytest
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import DataRecipe, Recipe, load_recipe
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 
 
 def test_the_recipe_is_written_with_every_field_and_read_again(tmp_path):
     recipe = Recipe(data=DataRecipe(root="somewhere", classes=["a"]), seed=4)
     run = Run(tmp_path / "new" / "run")
     run.begin(recipe)
-    assert run.recipe() == load_recipe(tmp_path / "new" / "run" / "recipe.yaml") == recipe
-    assert run.recipe(["--seed=5"]) == replace(recipe, seed=5)
+    assert run.recipe == load_recipe(tmp_path / "new" / "run" / "recipe.yaml") == recipe
+    assert Run(run.folder, ["--seed=5"]).recipe == replace(recipe, seed=5)
     run.begin(recipe)  # the same run, begun again
 
 
@@ -24,7 +25,7 @@ def test_a_run_with_another_recipe_is_refused_by_folder_and_field(tmp_path):
     with pytest.raises(UserError, match="seed: 1") as caught:
         run.begin(Recipe(seed=2))
     assert str(tmp_path) in str(caught.value)
-    assert run.recipe().seed == 1
+    assert run.recipe.seed == 1
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
@@ -48,10 +49,10 @@ def test_what_killed_processes_left_is_removed_and_nothing_else(tmp_path):
 def test_no_run_and_an_unfinished_one_are_named(tmp_path):
     run = Run(tmp_path / "run")
     with pytest.raises(UserError, match="is no run"):
-        run.recipe()
+        _ = run.recipe
     run.begin(Recipe(data=DataRecipe(classes=["a"])))
     with pytest.raises(UserError, match="has no trained weights"):
-        run.detector()
+        load_detector(run)
 
 
 @pytest.mark.parametrize(

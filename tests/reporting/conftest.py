@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from afrcnn.build import build_detector
 from afrcnn.data import VOCDataset
 from afrcnn.detectors.attach import roi_head_of
 from afrcnn.evaluation.formats import write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
-from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe, build_detector
+from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
 from afrcnn.training.pretraining import build_adversary

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from afrcnn.adversaries import ConvolutionalASDN, FullyConnectedASDN, Occluder
+from afrcnn.build import build_detector
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.attach import roi_head_of
 from afrcnn.recipe import (
@@ -21,7 +22,6 @@ from afrcnn.recipe import (
     JointRecipe,
     PretrainingRecipe,
     RandomDropoutRecipe,
-    build_detector,
 )
 from afrcnn.training.pretraining import build_adversary, build_jitter, freeze
 from afrcnn.training.train import train
@@ -150,7 +150,7 @@ def test_one_s_own_adversary_trains_from_the_current_folder_and_from_a_package(
     trained = load_file(run.adversary_file)
     assert trained[f"{key}.weight"] < 1 and torch.equal(trained[f"{key}.constant"], torch.ones(2))
     assert f"{key}/strength" in run.log_file.read_text().splitlines()[0]
-    assert run.recipe().adversary == adversary
+    assert run.recipe.adversary == adversary
 
 
 PACKAGE = {

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from afrcnn.build import build_detector, load_detector, open_split
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.jitter import ProposalJitter
@@ -31,10 +32,9 @@ from afrcnn.recipe import (
     RandomDropoutRecipe,
     Recipe,
     ScheduleRecipe,
-    build_detector,
     dump_recipe,
 )
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.training.checkpoint import fill, load_checkpoint
 from afrcnn.training.samples import order, seed_of
 from afrcnn.training.stages import stages
@@ -335,7 +335,7 @@ def test_jitter_is_used_in_the_joint_stage_alone_and_leaves_no_trace_in_the_weig
     assert calls == [2] * staged.joint.iterations
     assert run.stage_one_file.read_bytes() == plain.weights_file.read_bytes()
     assert load_file(run.weights_file).keys() == load_file(plain.weights_file).keys()
-    run.detector()
+    load_detector(run)
 
     only = replace(staged, adversary=JITTER, pretraining=PretrainingRecipe(), init_from=str(plain.folder))
     run = train(only, tmp_path / "jitter")

@@ -11,21 +11,15 @@ from torch import nn
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from afrcnn.build import build_detector, load_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.data.augmentation import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.backbones import small
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.roi_pooling import RoIAlign
-from afrcnn.recipe import (
-    AugmentationRecipe,
-    DataRecipe,
-    EngineRecipe,
-    JointRecipe,
-    ScheduleRecipe,
-    build_detector,
-)
-from afrcnn.run import Run, open_split
+from afrcnn.recipe import AugmentationRecipe, DataRecipe, EngineRecipe, JointRecipe, ScheduleRecipe
+from afrcnn.run import Run
 from afrcnn.training.checkpoint import load_checkpoint
 from afrcnn.training.samples import order, seed_of
 from afrcnn.training.train import (
@@ -83,8 +77,8 @@ def test_a_finished_run_is_left_as_it_is(recipe, tmp_path):
 
 def test_the_run_holds_the_resolved_recipe_and_the_trained_detector(recipe, tmp_path):
     run = train(recipe, tmp_path / "run")
-    assert run.recipe() == with_data(recipe, classes=["blue", "red"])
-    detector = run.detector()
+    assert run.recipe == with_data(recipe, classes=["blue", "red"])
+    detector = load_detector(run)
     assert not detector.training
     saved = weights(tmp_path / "run")
     assert all(torch.equal(value, saved[name]) for name, value in detector.state_dict().items())

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from afrcnn.commands.masks import MaskedObject, Step
+from afrcnn.adversaries.trace import ObjectTrace, TraceStep
 from afrcnn.visualize.masks import CONTEXT, draw_masks, rotation, view
 
 WHITE = np.full((90, 120, 3), 255, np.uint8)
@@ -16,7 +16,7 @@ BOX = (30.5, 20.0, 72.5, 62.0)
 
 def masked(heatmap=None, mask=None, angles=None, *, name="dog", box=BOX, score=0.9, after=0.25):
     heatmap, mask = (None if cells is None else np.asarray(cells).tolist() for cells in (heatmap, mask))
-    return MaskedObject(name, box, score, (Step("asdn", after, heatmap, mask, angles),))
+    return ObjectTrace(name, box, score, (TraceStep("asdn", after, heatmap, mask, angles),))
 
 
 def pixels_of(figure: Figure) -> np.ndarray:
@@ -76,8 +76,8 @@ def test_heatmaps_stand_over_the_photograph_in_grey():
 
 
 def test_names_scores_and_angles_are_written_out():
-    steps = (Step("asdn", 0.5, None, None, None), Step("my_own", 0.25, None, None, [7.25, -9.96, 0.0, -0.01]))
-    shown = texts_of(draw_masks(WHITE, [MaskedObject("$x$ & späte Häsin", BOX, 0.875, steps)], left_out=3))
+    steps = (TraceStep("asdn", 0.5, None, None, None), TraceStep("my_own", 0.25, None, None, [7.25, -9.96, 0.0, -0.01]))
+    shown = texts_of(draw_masks(WHITE, [ObjectTrace("$x$ & späte Häsin", BOX, 0.875, steps)], left_out=3))
     for text in ("$x$ & späte Häsin", "before", "0.88", "after ASDN", "0.50", "after my own", "0.25"):
         assert text in shown
     assert [text for text in shown if text.endswith("°")] == ["+7.2°", "-10.0°", "+0.0°", "+0.0°"]

@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from afrcnn.commands.masks import MaskedObject, mask_objects
+from afrcnn.adversaries.trace import ObjectTrace, trace_objects
+from afrcnn.build import load_adversary, load_detector
 from afrcnn.core.errors import UserError
 from afrcnn.data import DetectionDataset, Target, open_dataset
 from afrcnn.evaluation.false_positives import FalsePositive, draw_false_positive, new_false_positives
@@ -89,14 +90,14 @@ def false_positives(methods: Sequence[Method]) -> Section:
 
 
 def _masks(run: ReportedRun, overrides: Sequence[str]) -> list[Picture]:
-    detector = run.run.detector(overrides)
-    chain = run.run.adversary(detector, overrides)
+    detector = load_detector(run.run)
+    chain = load_adversary(run.run, detector)
     dataset = _test_split(run)
     pictures = []
     for index in _spread([dataset.target(index) for index in range(len(dataset))]):
         image, target = dataset[index]
         pixels = image.as_subclass(Tensor)
-        masked = mask_objects(detector, chain, pixels, _largest(target), run.classes, run.recipe.seed)
+        masked = trace_objects(detector, chain, pixels, _largest(target), run.classes, run.recipe.seed)
         with BytesIO() as file:
             draw_masks(pixels.permute(1, 2, 0).numpy(), masked).savefig(file, format="png", dpi=DOTS_PER_INCH)
             figure = Image.open(file).convert("RGB")
@@ -121,7 +122,7 @@ def _largest(target: Target) -> dict[str, Tensor]:
     return {"boxes": boxes[first], "labels": labels[first]}
 
 
-def _in_words(masked: MaskedObject) -> str:
+def _in_words(masked: ObjectTrace) -> str:
     """Say what was done to an object."""
     parts = [f"{masked.name}, score {masked.score:.2f}"]
     for step in masked.steps:

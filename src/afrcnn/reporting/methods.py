@@ -92,8 +92,8 @@ def read_methods(
 
 
 def _read(path: Path, overrides: Sequence[str]) -> ReportedRun:
-    run = Run(path)
-    recipe = run.recipe(overrides)
+    run = Run(path, overrides)
+    recipe = run.recipe
     if recipe.data.classes is None:
         raise UserError("names no classes", file=run.recipe_file, field="data.classes", fix="name a run, not a recipe")
     stress_file = run.folder / "stress.json"

@@ -27,6 +27,7 @@ from afrcnn.adversaries import (
     WindowSampling,
 )
 from afrcnn.adversaries.base import Hardened
+from afrcnn.build import build_network
 from afrcnn.core.distributed import mean_count
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import Target
@@ -34,14 +35,7 @@ from afrcnn.detectors.attach import roi_head_of
 from afrcnn.detectors.jitter import ProposalJitter
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.sampling import RoISampler
-from afrcnn.recipe import (
-    AdversaryRecipe,
-    ASDNRecipe,
-    ASTNRecipe,
-    DetectorRecipe,
-    RandomDropoutRecipe,
-    build_network,
-)
+from afrcnn.recipe import AdversaryRecipe, ASDNRecipe, ASTNRecipe, DetectorRecipe, RandomDropoutRecipe
 
 ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""

@@ -24,6 +24,7 @@ from torchvision.transforms import v2
 
 from afrcnn.adversaries import Chain
 from afrcnn.adversaries.window_search import stored_by_input
+from afrcnn.build import build_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
@@ -33,8 +34,8 @@ from afrcnn.detectors.attach import attach, detach, roi_head_of
 from afrcnn.detectors.box_coding import offsets
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import read_state_dict
-from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe, build_detector
-from afrcnn.run import Run, initial_weights, open_split
+from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe
+from afrcnn.run import Run, initial_weights
 from afrcnn.training.checkpoint import fill, load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.log import Log
 from afrcnn.training.pretraining import Pretraining, build_adversary, build_jitter, freeze, initial_head, learners
@@ -68,7 +69,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
         transform: a further transform of each training sample (image, target), drawn from the sample's own seed.
 
     Returns:
-        The run; its trained detector is ``run.detector()``.
+        The run; its trained detector is ``load_detector(run)``.
 
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 if TYPE_CHECKING:
-    from afrcnn.commands.masks import Box, MaskedObject, Step
+    from afrcnn.adversaries.trace import Box, ObjectTrace, TraceStep
 
 CONTEXT = 1.4
 """Side of the part of the photograph that is shown around a box, as a multiple of the box's longer side."""
@@ -34,11 +34,11 @@ HEATMAP_OPACITY, MASK_OPACITY = 0.7, 0.85
 
 TITLES = {"asdn": "ASDN", "astn": "ASTN"}
 
-Column = tuple[str, str | ScalarMappable, Callable[[Axes, NDArray[np.uint8], "MaskedObject"], None]]
+Column = tuple[str, str | ScalarMappable, Callable[[Axes, NDArray[np.uint8], "ObjectTrace"], None]]
 """What stands above a column, what stands below it (a text, or a scale for a colour bar), and what draws a panel."""
 
 
-def draw_masks(image: NDArray[np.uint8], objects: Sequence[MaskedObject], left_out: int = 0) -> Figure:
+def draw_masks(image: NDArray[np.uint8], objects: Sequence[ObjectTrace], left_out: int = 0) -> Figure:
     """Draw a row for each object: the photograph, a panel for each thing that an adversary did, and the scores.
 
     Readable without colour: heatmaps rise evenly in lightness (viridis), hidden cells are black, and every angle and
@@ -106,7 +106,7 @@ def rotation(degrees: float) -> NDArray[np.float64]:
     return np.array([(cos, -sin), (sin, cos)])
 
 
-def _panels(steps: Sequence[Step], scale: ScalarMappable, left_out: int) -> list[Column]:
+def _panels(steps: Sequence[TraceStep], scale: ScalarMappable, left_out: int) -> list[Column]:
     """Return the columns of a figure."""
     further = f"{left_out} more detected,\nnot shown (--boxes)" if left_out else ""
     panels: list[Column] = [("photograph", further, _draw_photograph)]
@@ -122,23 +122,23 @@ def _panels(steps: Sequence[Step], scale: ScalarMappable, left_out: int) -> list
     return [*panels, ("score of the class", "of the box as it is drawn", _draw_scores)]
 
 
-def _draw_photograph(axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
+def _draw_photograph(axes: Axes, image: NDArray[np.uint8], each: ObjectTrace) -> None:
     _show(axes, image, each.box)
     axes.set_title(each.name, size=TEXT, loc="left", pad=2, weight="bold", parse_math=False)
 
 
-def _draw_heatmap(index: int, scale: ScalarMappable, axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
+def _draw_heatmap(index: int, scale: ScalarMappable, axes: Axes, image: NDArray[np.uint8], each: ObjectTrace) -> None:
     _show(axes, image, each.box, grey=True)
     _cover(axes, scale.to_rgba(np.array(each.steps[index].heatmap), alpha=HEATMAP_OPACITY), each.box)
 
 
-def _draw_mask(index: int, axes: Axes, image: NDArray[np.uint8], each: MaskedObject) -> None:
+def _draw_mask(index: int, axes: Axes, image: NDArray[np.uint8], each: ObjectTrace) -> None:
     _show(axes, image, each.box)
     hidden = np.array(each.steps[index].mask)[..., None]
     _cover(axes, hidden * np.array([0, 0, 0, MASK_OPACITY]), each.box)
 
 
-def _draw_angles(index: int, axes: Axes, _: NDArray[np.uint8], each: MaskedObject) -> None:
+def _draw_angles(index: int, axes: Axes, _: NDArray[np.uint8], each: ObjectTrace) -> None:
     """Draw for each block of channels a square as it was (dashed) and turned, with an arrow that was upright."""
     angles = each.steps[index].angles or []
     columns = ceil(sqrt(len(angles)))
@@ -155,7 +155,7 @@ def _draw_angles(index: int, axes: Axes, _: NDArray[np.uint8], each: MaskedObjec
     axes.set(xlim=(0, columns), ylim=(columns, 0))
 
 
-def _draw_scores(axes: Axes, _: NDArray[np.uint8], each: MaskedObject) -> None:
+def _draw_scores(axes: Axes, _: NDArray[np.uint8], each: ObjectTrace) -> None:
     """Draw a bar for the score before any adversary, and one after each."""
     rows = [("before", each.score), *((f"after {_title(step)}", step.score) for step in each.steps)]
     for row, (name, score) in enumerate(rows):
@@ -199,5 +199,5 @@ def _cover(axes: Axes, cells: NDArray[np.float64], box: Box) -> None:
     axes.set(xlim=limits[0], ylim=limits[1])
 
 
-def _title(step: Step) -> str:
+def _title(step: TraceStep) -> str:
     return TITLES.get(step.adversary, step.adversary.replace("_", " "))
