@@ -105,10 +105,8 @@ class FunctionParser(Parser):
             elif self.takes_fields and is_field(option.removeprefix("--").removesuffix("+")):
                 overrides += [word] if equals else [word, *islice(following, 1)]
             else:
-                choices = [*self.options, *(f"--{field}" for field in field_names() if self.takes_fields)]
-                raise UserError(
-                    "unknown option", field=option, fix=suggest(option, choices, f"see `{self.prog} --help`")
-                )
+                known = [*self.options, *(f"--{field}" for field in field_names() if self.takes_fields)]
+                raise UserError("unknown option", field=option, fix=suggest(option, known, f"see `{self.prog} --help`"))
         return vars(self.parse_args(own)) | ({"overrides": overrides} if self.takes_fields else {})
 
 
