@@ -147,6 +147,16 @@ def test_a_function_without_overrides_takes_no_fields() -> None:
         parser.parse_words(["a", "--seed", "3"])
 
 
+def test_a_first_parameter_with_a_default_is_an_optional_positional() -> None:
+    def serve(cake: Path | str | None = None, *, slices: int = 8) -> None:
+        """Serve."""
+
+    parser = FunctionParser(serve, {})
+    assert parser.parse_words(["--slices", "4"]) == {"cake": None, "slices": 4}
+    assert parser.parse_words(["tart"]) == {"cake": Path("tart"), "slices": 8}
+    assert "afrcnn serve [CAKE] [OPTIONS]" in parser.format_help()
+
+
 def test_help_is_the_docstring_in_80_columns(parser: FunctionParser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert parser.format_help().replace("positional arguments", "arguments") == (

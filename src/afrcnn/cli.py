@@ -34,7 +34,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
-    "stress": {"seed": "--stress-seed N"},
+    "stress": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
 }
 """The commands, each a function ``afrcnn.commands.<name>.<name>``, with the options whose names or values are not those

@@ -31,8 +31,9 @@ class Parser(argparse.ArgumentParser):
 class FunctionParser(Parser):
     """The parser of a command that calls a function.
 
-    Parameters without a default are positional, others options: ``bool`` a switch, ``Literal`` a choice, ``tuple`` as
-    many words as it has items, ``Sequence`` one word or more, or an option that is repeated where its items are tuples.
+    Parameters without a default are positional, and the first one always; others are options: ``bool`` a switch,
+    ``Literal`` a choice, ``tuple`` as many words as it has items, ``Sequence`` one word or more, or an option that is
+    repeated where its items are tuples.
     A parameter ``overrides`` takes fields of a recipe, as ``--data.root X`` and ``--seed=1``, as they are.
 
     Of a Google docstring, help shows the first line and the paragraphs, ``Args``, and ``Examples``.
@@ -65,6 +66,9 @@ class FunctionParser(Parser):
                 metavar = name.removesuffix("s" if "nargs" in keywords else "").upper()
                 self.usage += f" {metavar}" + f" [{metavar} ...]" * ("nargs" in keywords)
                 self.add_argument(name, **keywords | {"metavar": metavar})
+            elif name == next(iter(parameters)):
+                self.usage += f" [{name.upper()}]"
+                self.add_argument(name, nargs="?", default=parameter.default, **keywords | {"metavar": name.upper()})
             else:
                 option, *metavars = flags.get(name, f"--{name.replace('_', '-')}").split()
                 self._add_option(option, metavars, dest=name, default=parameter.default, **keywords)

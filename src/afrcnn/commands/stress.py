@@ -23,7 +23,7 @@ def stress(
     degrees: Sequence[float] = (),
     warps: Sequence[float] = (),
     split: str | None = None,
-    seed: int = 0,
+    stress_seed: int = 0,
     out: Path | str | None = None,
     overrides: Sequence[str] = (),
 ) -> StressResults:
@@ -45,7 +45,7 @@ def stress(
         degrees: angles of parts (default: 0 15 30 45 60).
         warps: largest displacements, as fractions of a box's shorter side (default: 0 0.03 0.06 0.09 0.12).
         split: split to test on (default: the recipe's data.test_split).
-        seed: of places, pieces, noise and bends.
+        stress_seed: of places, pieces, noise and bends.
         out: folder to write to (default: RUN).
         overrides: fields of the run's recipe to set differently, as ``["--data.root", "elsewhere"]``.
 
@@ -68,7 +68,7 @@ def stress(
             *(Bending(kind, strengths.get(kind, ())) for kind in bend),
         ],
         split=split,
-        seed=seed,
+        seed=stress_seed,
         out=out,
     )
 
