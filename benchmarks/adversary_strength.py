@@ -22,8 +22,9 @@ from torch import Tensor
 from afrcnn.adversaries import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
 from afrcnn.adversaries.astn import affine, warp
 from afrcnn.adversaries.base import Head, score_drop, true_class_score
+from afrcnn.build import load_adversary, load_detector, open_split
 from afrcnn.recipe import Recipe, load_recipe
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.train import train
 
@@ -71,8 +72,8 @@ def drops(asdn: ASDN, astn: ASTN, features: Tensor, labels: Tensor, head: Head) 
 def measure(run: Run, recipe: Recipe) -> list[np.ndarray]:
     """Return the numbers of ``drops`` for the foreground RoIs of each test image."""
     torch.manual_seed(0)
-    detector = run.detector()
-    chain = run.adversary(detector)
+    detector = load_detector(run)
+    chain = load_adversary(run, detector)
     asdn, astn = chain["asdn"], chain["astn"]
     assert isinstance(asdn, ASDN) and isinstance(astn, ASTN)
     sampler, head = Pretraining({}, detector, foreground_per_image=32), detector.detached_head()

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from afrcnn.build import open_split
 from afrcnn.evaluation.bootstrap import interval
 from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.training.train import train
 from experiment import METHODS, RUNS, SETS, Photographs, claim, recipe_of, stage_one
 from experiment_tables import Floats, drawn
@@ -99,7 +100,7 @@ def join(name: str, pair: Pair, wait: bool) -> None:
 def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
     """Return by kind the mean over pairs of the mean AP in percent, on all images and then on drawings of them."""
     (member, _), *_ = chain.from_iterable(pairs.values())
-    recipe = Run(weights_of(name, *member)).recipe()
+    recipe = Run(weights_of(name, *member)).recipe
     split = recipe.data.test_split
     dataset = open_split(recipe, split).dataset
     found: dict[str, Floats] = {}

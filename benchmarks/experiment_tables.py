@@ -21,11 +21,12 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import t
 
+from afrcnn.build import open_split
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
 from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.results import read_results
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, is_done
 
 DRAWINGS = 1000
@@ -131,7 +132,7 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
         if not is_done(folder) or method not in METHODS | TRIALS:
             continue
         run = Run(folder)
-        recipe = run.recipe()
+        recipe = run.recipe
         split = recipe.data.test_split
         dataset = datasets.setdefault(split, open_split(recipe, split).dataset)
         clean = drawn(run.detections / f"{split}.json", dataset, seed=list(SETS).index(name))

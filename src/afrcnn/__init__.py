@@ -1,24 +1,75 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function of the library:
-
-====================  ========================================================================
-``afrcnn shapes``     ``afrcnn.commands.shapes.shapes``
-``afrcnn split``      ``afrcnn.commands.split.split``
-``afrcnn proposals``  ``afrcnn.commands.proposals.proposals``
-``afrcnn train``      ``afrcnn.recipe.load_recipe``, ``afrcnn.training.train.train``
-``afrcnn evaluate``   ``afrcnn.evaluation.detect.evaluate_run``
-``afrcnn predict``    ``afrcnn.commands.predict.predict``; for one array ``afrcnn.commands.predict.detect_image``
-``afrcnn masks``      ``afrcnn.commands.masks.masks``; for one image ``afrcnn.adversaries.trace.trace_objects``
-``afrcnn stress``     ``afrcnn.robustness.stress_run``; for any detector ``stress_test``
-``afrcnn report``     ``afrcnn.commands.report.report``
-====================  ========================================================================
-
-Importing this package imports none of them, so that the command line answers at once.
+Each command of the command line is a function here: ``shapes``, ``split``, ``propose`` (``afrcnn proposals``),
+``train``, ``evaluate``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when they are first
+used: importing the package itself imports no PyTorch.
 """
 
-from afrcnn.core.errors import UserError
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["UserError", "__version__"]
+_MODULES = {
+    # name: its module, and its name there where that is another
+    "ASDN": "adversaries.asdn",
+    "ASTN": "adversaries.astn",
+    "Adversary": "adversaries.base",
+    "AdversaryOutput": "adversaries.base",
+    "Bending": "robustness.stresses",
+    "BoxHeadSpec": "adversaries.base",
+    "Chain": "adversaries.chain",
+    "Context": "adversaries.base",
+    "ConvolutionalASDN": "adversaries.asdn",
+    "DropBlock": "adversaries.dropout",
+    "Ensemble": "detectors.ensemble",
+    "FastRCNN": "detectors.rcnn",
+    "FrozenHead": "detectors.frozen_head",
+    "FullyConnectedASDN": "adversaries.asdn",
+    "HardDropout": "adversaries.dropout",
+    "LocalisationNetwork": "adversaries.astn",
+    "MaskSampling": "adversaries.mask_sampling",
+    "Occlusion": "robustness.stresses",
+    "RandomDropout": "adversaries.dropout",
+    "Recipe": "recipe",
+    "Run": "run",
+    "UserError": "core.errors",
+    "WindowSampling": "adversaries.mask_sampling",
+    "attach": "detectors.attach",
+    "box_head_spec": "detectors.attach",
+    "coco_ap": "evaluation.coco_ap",
+    "detach": "detectors.attach",
+    "detect_image": "commands.predict",
+    "evaluate": "commands.evaluate",
+    "load_adversary": "build",
+    "load_detector": "build",
+    "load_recipe": "recipe",
+    "masks": "commands.masks",
+    "open_dataset": "data.layouts",
+    "open_split": "build",
+    "predict": "commands.predict",
+    "pretraining_loss": "detectors.attach",
+    "propose": "commands.proposals:proposals",  # afrcnn.proposals is a package
+    "report": "commands.report",
+    "shapes": "commands.shapes",
+    "small": "detectors.backbones",
+    "split": "commands.split",
+    "stress": "commands.stress",
+    "stress_test": "robustness.benchmark",
+    "train": "commands.train",
+    "voc_ap": "evaluation.voc_ap",
+}
+
+__all__ = sorted([*_MODULES, "__version__"])  # noqa: PLE0605  from the one list
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, original = _MODULES[name].partition(":")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), original or name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

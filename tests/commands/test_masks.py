@@ -1,4 +1,4 @@
-"""What adversaries do to the objects of photographs, and the figures and JSON that show it."""
+"""What adversaries do to the objects of images, and the figures and JSON that show it."""
 
 import json
 import math
@@ -14,16 +14,18 @@ from torch import nn
 
 from afrcnn.adversaries import Hardened
 from afrcnn.adversaries.astn import affine, warp
+from afrcnn.build import build_detector, load_adversary, load_detector
 from afrcnn.commands.masks import masks
 from afrcnn.commands.predict import predict
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.scene import draw_scene
 from afrcnn.detectors.attach import roi_head_of
-from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe, build_detector
+from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
 from afrcnn.training.pretraining import build_adversary
+from tiny import write_scene
 
 CLASSES = ["cat", "dog", "späte Häsin"]
 BOX, WIDE = (10.0, 20.5, 60.0, 70.0), (0.0, 0.0, 96.0, 12.0)
@@ -62,21 +64,15 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def photo(tmp_path: Path) -> Path:
-    return photograph(tmp_path / "in/photo.png")
-
-
-def photograph(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_scene(np.random.default_rng(seed), size=(80, 96)).image).save(path)
-    return path
+def scene(tmp_path: Path) -> Path:
+    return write_scene(tmp_path / "in/photo.png")
 
 
 @torch.no_grad()
-def pooled(run: Path, photo: Path, *boxes):
+def pooled(run: Path, scene: Path, *boxes):
     """The RoI features of boxes, and a plain way to a class's score."""
-    detector = Run(run).detector()
-    features = detector.pool([read_image(photo)], [torch.tensor(boxes)])
+    detector = load_detector(Run(run))
+    features = detector.pool([read_image(scene)], [torch.tensor(boxes)])
 
     @torch.no_grad()
     def scores(features, labels):
@@ -107,7 +103,7 @@ def turn(features, steps):
 
 
 def test_json_agrees_with_what_is_returned_and_each_image_has_its_figure(run: Path, tmp_path: Path) -> None:
-    images = [photograph(tmp_path / f"in/{n}.png", n) for n in range(2)]
+    images = [write_scene(tmp_path / f"in/{n}.png", n) for n in range(2)]
     drawn = masks(run, images, tmp_path / "out", score=0.2, limit=2)
     written = json.loads((tmp_path / "out/masks.json").read_text(encoding="utf-8"))
     assert [entry["image"] for entry in written] == [str(image) for image in images]
@@ -128,14 +124,14 @@ def test_json_agrees_with_what_is_returned_and_each_image_has_its_figure(run: Pa
 
 @pytest.mark.parametrize("chain", [["asdn", "astn"], ["astn", "asdn"]])
 def test_heatmap_mask_angles_and_scores_are_those_of_a_walk_through_the_chain(
-    chain: list[str], run: Path, photo: Path, tmp_path: Path
+    chain: list[str], run: Path, scene: Path, tmp_path: Path
 ) -> None:
     fields = ["--adversary.chain", f"[{','.join(chain)}]"]
     boxes = [(BOX, "dog"), (WIDE, "späte Häsin")]
-    (image,) = masks(run, [photo], tmp_path / "out", boxes=boxes, overrides=fields)
+    (image,) = masks(run, [scene], tmp_path / "out", boxes=boxes, overrides=fields)
     assert [(each.box, each.name) for each in image.objects] == boxes
-    features, scores = pooled(run, photo, BOX, WIDE)
-    trained = Run(run).adversary(Run(run).detector())
+    features, scores = pooled(run, scene, BOX, WIDE)
+    trained = load_adversary(Run(run), load_detector(Run(run)))
     assert [each.score for each in image.objects] == pytest.approx(scores(features, [2, 3]), abs=1e-5)
     for name, steps in zip(chain, zip(*(each.steps for each in image.objects), strict=True), strict=True):
         assert [step.adversary for step in steps] == [name] * 2
@@ -159,12 +155,12 @@ def test_heatmap_mask_angles_and_scores_are_those_of_a_walk_through_the_chain(
 
 
 def test_hard_dropout_of_any_run_hides_the_window_that_costs_the_class_most(
-    plain: Path, photo: Path, tmp_path: Path
+    plain: Path, scene: Path, tmp_path: Path
 ) -> None:
     fields = ["--adversary.chain", "[hard_dropout]"]
-    (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "cat")], overrides=fields)
+    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat")], overrides=fields)
     (step,) = image.objects[0].steps
-    features, scores = pooled(plain, photo, BOX)
+    features, scores = pooled(plain, scene, BOX)
     left = {}
     for y in range(5):
         for x in range(5):
@@ -176,20 +172,20 @@ def test_hard_dropout_of_any_run_hides_the_window_that_costs_the_class_most(
     assert step.score == pytest.approx(left[y, x], abs=1e-5)
 
 
-def test_random_dropout_shows_its_mask_in_its_place_in_the_chain(plain: Path, photo: Path, tmp_path: Path) -> None:
+def test_random_dropout_shows_its_mask_in_its_place_in_the_chain(plain: Path, scene: Path, tmp_path: Path) -> None:
     fields = ["--adversary.chain", "[random_dropout,hard_dropout]"]
-    (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "cat"), (BOX, "cat")], overrides=fields)
+    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat"), (BOX, "cat")], overrides=fields)
     first, second = (each.steps[0] for each in image.objects)
     assert np.sum(first.mask) == np.sum(second.mask) == 49 // 3
     assert first.mask != second.mask
     assert first.heatmap is first.angles is None
-    features, scores = pooled(plain, photo, BOX, BOX)
+    features, scores = pooled(plain, scene, BOX, BOX)
     assert [first.score, second.score] == pytest.approx(scores(hide(features, [first, second]), [1, 1]), abs=1e-5)
 
 
-def test_occluders_are_cut_from_the_photograph_beside_the_objects(plain: Path, photo: Path, tmp_path: Path) -> None:
+def test_occluders_are_cut_from_the_image_beside_the_objects(plain: Path, scene: Path, tmp_path: Path) -> None:
     fields = ["--adversary.chain=[random_dropout]", "--adversary.random_dropout.occluder=features"]
-    (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "cat"), (WIDE, "cat")], overrides=fields)
+    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat"), (WIDE, "cat")], overrides=fields)
     windows = [
         (x, y, x + 96 / 5, y + 16)
         for y in (0, 16, 32, 48, 64)
@@ -197,7 +193,7 @@ def test_occluders_are_cut_from_the_photograph_beside_the_objects(plain: Path, p
         if all(x >= box[2] or box[0] >= x + 96 / 5 or y >= box[3] or box[1] >= y + 16 for box in (BOX, WIDE))
     ]
     assert 2 < len(windows) < 20
-    features, scores = pooled(plain, photo, BOX, WIDE, *windows)
+    features, scores = pooled(plain, scene, BOX, WIDE, *windows)
     for number, masked in enumerate(image.objects):
         (step,) = masked.steps
         assert np.sum(step.mask) == 49 // 3
@@ -250,13 +246,13 @@ class Detached(Dimmed):
 
 @pytest.mark.parametrize("kind", [Dimmed, Cornered, Overwriting, Centred, Detached])
 def test_of_an_adversary_of_ones_own_scores_are_shown_and_the_cells_that_it_hides(
-    kind: type[nn.Module], plain: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type[nn.Module], plain: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
     fields = ["--adversary.chain", f"[mine.{kind.__name__}]"]
-    (image,) = masks(plain, [photo], tmp_path / "out", boxes=[(BOX, "dog")], overrides=fields)
+    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "dog")], overrides=fields)
     (step,) = image.objects[0].steps
-    features, scores = pooled(plain, photo, BOX)
+    features, scores = pooled(plain, scene, BOX)
     expected = kind(None)(features.clone(), torch.tensor([2]), None).features
     assert step.score == pytest.approx(scores(expected, [2])[0], abs=1e-5)
     assert step.heatmap is step.angles is None
@@ -269,13 +265,13 @@ def test_of_an_adversary_of_ones_own_scores_are_shown_and_the_cells_that_it_hide
 # The same command, the same figure.
 
 
-def test_masks_depend_on_the_seed_and_the_photograph_alone(run: Path, photo: Path, tmp_path: Path) -> None:
-    other = photograph(tmp_path / "in/a.png", 1)
-    (first,) = masks(run, [photo], tmp_path / "1", score=0.2, limit=2)
-    _, second = masks(run, [other, photo], tmp_path / "2", score=0.2, limit=2)
+def test_masks_depend_on_the_seed_and_the_image_alone(run: Path, scene: Path, tmp_path: Path) -> None:
+    other = write_scene(tmp_path / "in/a.png", 1)
+    (first,) = masks(run, [scene], tmp_path / "1", score=0.2, limit=2)
+    _, second = masks(run, [other, scene], tmp_path / "2", score=0.2, limit=2)
     assert first.objects == second.objects
     assert (tmp_path / "1/photo.png").read_bytes() == (tmp_path / "2/photo.png").read_bytes()
-    (third,) = masks(run, [photo], tmp_path / "3", score=0.2, limit=2, overrides=["--seed", "1"])
+    (third,) = masks(run, [scene], tmp_path / "3", score=0.2, limit=2, overrides=["--seed", "1"])
     assert [each.box for each in first.objects] == [each.box for each in third.objects]
     for one, another in zip(first.objects, third.objects, strict=True):
         assert one.steps[0].heatmap == another.steps[0].heatmap
@@ -283,21 +279,21 @@ def test_masks_depend_on_the_seed_and_the_photograph_alone(run: Path, photo: Pat
     assert (tmp_path / "1/photo.png").read_bytes() != (tmp_path / "3/photo.png").read_bytes()
 
 
-def test_an_image_without_detections_gets_a_figure_without_objects(run: Path, photo: Path, tmp_path: Path) -> None:
-    (image,) = masks(run, [photo], tmp_path / "out", score=1)
+def test_an_image_without_detections_gets_a_figure_without_objects(run: Path, scene: Path, tmp_path: Path) -> None:
+    (image,) = masks(run, [scene], tmp_path / "out", score=1)
     assert (image.objects, image.left_out) == ((), 0)
     assert Image.open(image.picture).format == "PNG"
 
 
-def test_figures_lie_in_the_run_when_no_folder_is_named(plain: Path, photo: Path, tmp_path: Path) -> None:
+def test_figures_lie_in_the_run_when_no_folder_is_named(plain: Path, scene: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(plain, tmp_path / "copy")
     fields = ["--adversary.chain", "[hard_dropout]"]
-    (image,) = masks(copy, [photo.parent], boxes=[(BOX, "cat")], overrides=fields)
+    (image,) = masks(copy, [scene.parent], boxes=[(BOX, "cat")], overrides=fields)
     assert image.picture == str(copy / "masks/photo.png")
     assert (copy / "masks/masks.json").is_file()
 
 
-def test_boxes_are_in_pixels_of_the_photograph_as_it_is_seen(plain: Path, tmp_path: Path) -> None:
+def test_boxes_are_in_pixels_of_the_image_as_it_is_seen(plain: Path, tmp_path: Path) -> None:
     upright = Image.fromarray(draw_scene(np.random.default_rng(0), size=(80, 96)).image)
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side
@@ -314,22 +310,22 @@ def test_boxes_are_in_pixels_of_the_photograph_as_it_is_seen(plain: Path, tmp_pa
 # What a person gets wrong.
 
 
-def test_a_run_without_adversaries_is_named_with_the_way_to_some(plain: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_run_without_adversaries_is_named_with_the_way_to_some(plain: Path, scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no adversary.*asdn"):
-        masks(plain, [photo], tmp_path / "out")
+        masks(plain, [scene], tmp_path / "out")
     with pytest.raises(UserError, match="has no trained asdn"):
-        masks(plain, [photo], tmp_path / "out", overrides=["--adversary.chain", "[asdn]"])
+        masks(plain, [scene], tmp_path / "out", overrides=["--adversary.chain", "[asdn]"])
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_file_of_adversaries_is_named(run: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_damaged_file_of_adversaries_is_named(run: Path, scene: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     file = copy / "adversary.safetensors"
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"adversary\.safetensors"):
-        masks(copy, [photo], tmp_path / "out")
+        masks(copy, [scene], tmp_path / "out")
     with pytest.raises(UserError, match=r"adversary\.safetensors.*another model"):
-        masks(run, [photo], tmp_path / "out", overrides=["--adversary.asdn.network", "convolutional"])
+        masks(run, [scene], tmp_path / "out", overrides=["--adversary.asdn.network", "convolutional"])
     assert not (tmp_path / "out").exists()
 
 
@@ -344,16 +340,16 @@ def test_a_damaged_file_of_adversaries_is_named(run: Path, photo: Path, tmp_path
         (((math.nan, 20.0, 60.0, 70.0), "cat"), "nan"),
     ],
 )
-def test_a_wrong_box_is_named_and_nothing_is_written(box, named: str, run: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_wrong_box_is_named_and_nothing_is_written(box, named: str, run: Path, scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=named):
-        masks(run, [photo], tmp_path / "out", boxes=[(BOX, "cat"), box])
+        masks(run, [scene], tmp_path / "out", boxes=[(BOX, "cat"), box])
     assert not (tmp_path / "out").exists()
 
 
-def test_boxes_for_more_than_one_image_are_refused(run: Path, photo: Path, tmp_path: Path) -> None:
-    photograph(tmp_path / "in/second.png")
+def test_boxes_for_more_than_one_image_are_refused(run: Path, scene: Path, tmp_path: Path) -> None:
+    write_scene(tmp_path / "in/second.png")
     with pytest.raises(UserError, match="one image"):
-        masks(run, [photo.parent], tmp_path / "out", boxes=[(BOX, "cat")])
+        masks(run, [scene.parent], tmp_path / "out", boxes=[(BOX, "cat")])
     assert not (tmp_path / "out").exists()
 
 
@@ -361,24 +357,24 @@ def test_boxes_for_more_than_one_image_are_refused(run: Path, photo: Path, tmp_p
     ("fields", "named"),
     [({"limit": 0}, "boxes"), ({"score": 1.5}, "score"), ({"overrides": ["--seed", "odd"]}, "seed")],
 )
-def test_a_wrong_number_is_named_and_nothing_is_written(fields, named, run: Path, photo: Path, tmp_path: Path) -> None:
+def test_a_wrong_number_is_named_and_nothing_is_written(fields, named, run: Path, scene: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=named):
-        masks(run, [photo], tmp_path / "out", **fields)
+        masks(run, [scene], tmp_path / "out", **fields)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_truncated_image_is_named_before_anything_is_written(run: Path, photo: Path, tmp_path: Path) -> None:
-    broken = photograph(tmp_path / "in/z.png")
+def test_a_truncated_image_is_named_before_anything_is_written(run: Path, scene: Path, tmp_path: Path) -> None:
+    broken = write_scene(tmp_path / "in/z.png")
     broken.write_bytes(broken.read_bytes()[:-200])
     with pytest.raises(UserError, match=r"z\.png"):
-        masks(run, [photo, broken], tmp_path / "out", score=1)
+        masks(run, [scene, broken], tmp_path / "out", score=1)
     with pytest.raises(UserError, match=r"z\.png"):
         masks(run, [broken], tmp_path / "out", boxes=[(BOX, "cat")])
     assert not (tmp_path / "out").exists()
 
 
-def test_figures_never_go_where_the_images_lie(run: Path, photo: Path) -> None:
-    before = photo.read_bytes()
+def test_figures_never_go_where_the_images_lie(run: Path, scene: Path) -> None:
+    before = scene.read_bytes()
     with pytest.raises(UserError, match="another folder"):
-        masks(run, [photo], photo.parent)
-    assert photo.read_bytes() == before
+        masks(run, [scene], scene.parent)
+    assert scene.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Detection in photographs that belong to no dataset."""
+"""Detection in images that belong to no dataset."""
 
 import json
 from pathlib import Path
@@ -8,14 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from afrcnn.build import build_detector, load_detector
 from afrcnn.commands.predict import _propose, detect_image, predict
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.scene import draw_scene
-from afrcnn.proposals.selective_search import SelectiveSearch
-from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe, build_detector
+from afrcnn.proposals.selective_search import selective_search
+from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
+from tiny import write_scene
 
 CLASSES = ["cat", "dog", "späte Häsin"]
 
@@ -34,14 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run.folder
 
 
-def photograph(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(draw_scene(np.random.default_rng(seed), size=(80, 96)).image).save(path)
-    return path
-
-
 def test_pictures_and_json_agree_with_what_is_returned(run: Path, tmp_path: Path) -> None:
-    images = [photograph(tmp_path / f"in/{n}.png", n) for n in range(2)]
+    images = [write_scene(tmp_path / f"in/{n}.png", n) for n in range(2)]
     predictions = predict(run, images, tmp_path / "out", score=0.26)
     written = json.loads((tmp_path / "out/predictions.json").read_text(encoding="utf-8"))
     assert [entry["image"] for entry in written] == [str(image) for image in images]
@@ -60,31 +56,31 @@ def test_pictures_and_json_agree_with_what_is_returned(run: Path, tmp_path: Path
 
 
 def test_one_array_gives_the_detections_of_its_file(run: Path, tmp_path: Path) -> None:
-    image = photograph(tmp_path / "in/a.png")
+    image = write_scene(tmp_path / "in/a.png")
     (prediction,) = predict(run, [image], tmp_path / "out", score=0.2)
     array = read_image(image).permute(1, 2, 0).numpy()
-    found = detect_image(Run(run).detector(), array, limit=50)
+    found = detect_image(load_detector(Run(run)), array, limit=50)
     assert [item.name for item in prediction.objects] == [CLASSES[label - 1] for label in found["labels"]]
     assert [item.score for item in prediction.objects] == pytest.approx(found["scores"].tolist())
     np.testing.assert_allclose([item.box for item in prediction.objects], found["boxes"], atol=1e-3)
 
 
 def test_a_score_below_the_threshold_of_the_recipe_shows_more(run: Path, tmp_path: Path) -> None:
-    image = photograph(tmp_path / "in/a.png")
+    image = write_scene(tmp_path / "in/a.png")
     counts = [len(predict(run, [image], tmp_path / "out", score=score)[0].objects) for score in (0.05, 0.25, 1.0)]
     assert counts[0] > counts[1] > counts[2] == 0
 
 
 def test_images_of_the_same_name_get_pictures_of_their_own(run: Path, tmp_path: Path) -> None:
     names = ("a/1.png", "b/1.png", "b/1.bmp", "a/1-2.png", "b/1-2.png")
-    images = [photograph(tmp_path / name, n) for n, name in enumerate(names)]
+    images = [write_scene(tmp_path / name, n) for n, name in enumerate(names)]
     predictions = predict(run, images, tmp_path / "out")
     assert len({prediction.picture for prediction in predictions}) == len(names)
     assert len(list((tmp_path / "out").glob("*.jpg"))) == len(names)
 
 
 def test_folders_stand_for_their_images_and_an_image_named_twice_is_taken_once(run: Path, tmp_path: Path) -> None:
-    images = [photograph(tmp_path / f"in/{name}", 0) for name in ("b.png", "a.JPG", "c.jpeg")]
+    images = [write_scene(tmp_path / f"in/{name}", 0) for name in ("b.png", "a.JPG", "c.jpeg")]
     (tmp_path / "in/notes.txt").write_text("no image")
     predictions = predict(run, [tmp_path / "in", images[0]], tmp_path / "out")
     assert [Path(prediction.image).name for prediction in predictions] == ["a.JPG", "b.png", "c.jpeg"]
@@ -99,20 +95,20 @@ def test_an_image_of_one_colour_has_no_objects(run: Path, tmp_path: Path) -> Non
 
 
 def test_a_large_image_is_searched_in_a_copy_and_its_proposals_cover_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("afrcnn.commands.predict.LARGEST_SEARCHED", 64)
+    monkeypatch.setattr("afrcnn.commands.predict._LARGEST_SEARCHED", 64)
     small = draw_scene(np.random.default_rng(1), size=(64, 64)).image[:40]
     large = small.repeat(3, axis=0).repeat(3, axis=1)  # averaged down by 3, it is the small one again
-    np.testing.assert_allclose(_propose(large, "fast"), 3 * SelectiveSearch()(small))
+    np.testing.assert_allclose(_propose(large, "fast"), 3 * selective_search(small))
 
 
 def test_an_image_of_ordinary_size_is_searched_as_it_is() -> None:
     image = draw_scene(np.random.default_rng(2), size=(64, 80)).image
-    np.testing.assert_array_equal(_propose(image, "fast"), SelectiveSearch()(image))
+    np.testing.assert_array_equal(_propose(image, "fast"), selective_search(image))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_a_truncated_image_is_named_before_anything_is_written(run: Path, tmp_path: Path, workers: str) -> None:
-    images = [photograph(tmp_path / f"in/{n}.png", n) for n in range(3)]
+    images = [write_scene(tmp_path / f"in/{n}.png", n) for n in range(3)]
     images[2].write_bytes(images[2].read_bytes()[:-200])
     with pytest.raises(UserError, match=r"2\.png"):
         predict(run, images, tmp_path / "out", overrides=["--data.workers", workers])
@@ -120,7 +116,7 @@ def test_a_truncated_image_is_named_before_anything_is_written(run: Path, tmp_pa
 
 
 def test_pictures_never_go_where_the_images_lie(run: Path, tmp_path: Path) -> None:
-    image = photograph(tmp_path / "in/a.jpg")
+    image = write_scene(tmp_path / "in/a.jpg")
     before = image.read_bytes()
     with pytest.raises(UserError, match="another folder"):
         predict(run, [image], tmp_path / "in")
@@ -147,7 +143,7 @@ def test_a_mistake_is_named_and_nothing_is_written(
     named: str,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    photograph(tmp_path / "in.png")
+    write_scene(tmp_path / "in.png")
     monkeypatch.chdir(tmp_path / "empty" if images == ["."] else tmp_path)
     with pytest.raises(UserError, match=named):
         predict(run, images, tmp_path / "out", score=score, overrides=overrides)

@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.ensemble import Ensemble
 from afrcnn.evaluation.detect import detect, evaluate_run
 from afrcnn.evaluation.formats import read_coco_results, read_voc_results
 from afrcnn.evaluation.results import evaluate, read_results
 from afrcnn.recipe import EngineRecipe
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.training.train import train
 
 CPU = EngineRecipe(accelerator="cpu")
@@ -26,7 +27,7 @@ def dataset(recipe):
 
 @pytest.fixture(scope="module")
 def detections(run, dataset):
-    return detect(run.detector(), dataset, engine=CPU, workers=0)
+    return detect(load_detector(run), dataset, engine=CPU, workers=0)
 
 
 def assert_same(found, expected, tolerance):
@@ -38,7 +39,7 @@ def assert_same(found, expected, tolerance):
 
 
 def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
-    detector = run.detector()
+    detector = load_detector(run)
     with torch.no_grad():
         for index, found in enumerate(detections):
             image, target = dataset[index]
@@ -47,11 +48,11 @@ def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
 
 
 def test_detections_do_not_depend_on_the_number_of_loaders(run, dataset, detections):
-    assert_same(detect(run.detector(), dataset, engine=CPU, workers=2), detections, 0)
+    assert_same(detect(load_detector(run), dataset, engine=CPU, workers=2), detections, 0)
 
 
 def test_bfloat16_detects_about_the_same(run, dataset, detections):
-    found = detect(run.detector(), dataset, engine=replace(CPU, precision="bf16-mixed"), workers=0)
+    found = detect(load_detector(run), dataset, engine=replace(CPU, precision="bf16-mixed"), workers=0)
     for one, other in zip(found, detections, strict=True):
         assert one["boxes"].dtype == one["scores"].dtype == torch.float32
         torch.testing.assert_close(one["scores"][:1], other["scores"][:1], rtol=0, atol=0.05)
@@ -92,7 +93,7 @@ def test_runs_can_answer_together(run, recipe, dataset, detections, tmp_path):
     other = train(replace(recipe, seed=1), tmp_path / "other")
     evaluate_run(run.folder, ensemble=[other.folder], out=tmp_path / "two")
     found = read_coco_results(Run(tmp_path / "two").detections / "test.json", dataset.ids, [1, 2])
-    expected = detect(Ensemble([run.detector(), other.detector()]), dataset, engine=CPU, workers=0)
+    expected = detect(Ensemble([load_detector(run), load_detector(other)]), dataset, engine=CPU, workers=0)
     assert_same(found, expected, 1e-2)
     assert [len(each["boxes"]) for each in found] != [len(each["boxes"]) for each in detections]
 

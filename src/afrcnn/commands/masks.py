@@ -1,4 +1,4 @@
-"""What a run's adversaries do to the objects of photographs: figure 3b of the paper, for photographs of one's own."""
+"""What a run's adversaries do to the objects of images: figure 3b of the paper, for images of one's own."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from afrcnn.adversaries.trace import Box, ObjectTrace, trace_objects
-from afrcnn.commands.predict import detect_photographs, photograph_files, picture_files
+from afrcnn.commands.predict import count_names, detect_images, image_files, load_detector_at, picture_files
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.data.image import read_image
 from afrcnn.run import Run
-from afrcnn.visualize.masks import draw_masks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from afrcnn.adversaries.trace import ObjectTrace
+
+_GivenBox = tuple[tuple[float, float, float, float], str]
+"""x1, y1, x2, y2 in pixels of an image, half-open, from 0, and the class of the object."""
 
 
 @dataclass(frozen=True)
 class MaskedImage:
-    """What was drawn of one photograph.
+    """What was drawn of one image.
 
     Attributes:
         image: its file.
         picture: the file of the figure.
-        width: the photograph's width in pixels, upright, as its EXIF says.
+        width: the image's width in pixels, upright, as its EXIF says.
         height: its height.
         left_out: how many further objects were detected.
         objects: the objects, best first, or as they were given.
@@ -45,27 +48,39 @@ def masks(
     images: Iterable[Path | str],
     out: Path | str | None = None,
     *,
-    boxes: Sequence[tuple[Box, str]] = (),
+    boxes: Sequence[_GivenBox] = (),
     limit: int = 6,
     score: float = 0.5,
+    trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> list[MaskedImage]:
-    """Draw what the adversaries of a run do to objects: heatmaps, masks, angles, and scores before and after.
+    """Show what adversaries occlude and bend in images.
 
-    Writes a figure of each photograph, and last ``masks.json``, a list with the fields of each ``MaskedImage``.
-    What is random is drawn anew for each photograph from the recipe's seed: the same photograph gives the same figure.
+    Draws a figure of each image: for each detected object ASDN's heatmap and mask, ASTN's angles, and the score of the
+    object's class before and after each adversary of the run. Scores are of the box as it is drawn, classified anew.
+    Writes masks.json with all of it.
+
+    Masks are drawn at random, anew for each image: the same --seed, by default the run's, gives the same figure. A run
+    trained without adversaries can show those that learn nothing, as in the last example.
 
     Args:
-        run: the run's folder.
-        images: photographs, and folders of photographs.
-        out: the folder to write to; ``masks`` in the run's when None.
-        boxes: objects, each with its class, to show in place of detections, if any; for one photograph.
-        limit: how many detections of a photograph are shown, best first.
-        score: the lowest score, in [0, 1], of the detections that are shown.
+        run: folder that `afrcnn train` made.
+        images: image, or folder of images.
+        out: folder to write to (default: RUN/masks).
+        boxes: object to show instead of detections, in pixels of the only IMAGE; once for each object.
+        limit: how many detections an image shows at most, best first.
+        score: lowest score, from 0 to 1, of detections that are shown.
+        trust: modules that adversaries of your own may be imported from.
         overrides: fields of the run's recipe to set differently, as ``["--seed", "1"]``.
 
+    Examples:
+        afrcnn masks run photo.jpg
+        afrcnn masks run photos --boxes 3 --seed 1 --out figures
+        afrcnn masks run photo.jpg --box 40 12 180 300 person --box 200 9 250 80 dog
+        afrcnn masks run photo.jpg --adversaries '[hard_dropout]'
+
     Returns:
-        What was drawn of each photograph, in order.
+        What was drawn of each image, in order.
 
     Raises:
         UserError: the run has no trained adversary, an image is missing or damaged, a box lies outside its image or
@@ -73,42 +88,59 @@ def masks(
     """
     if limit < 1:
         raise UserError(f"{limit} is out of range", field="boxes", fix="choose 1 or more")
-    out = Path(run) / "masks" if out is None else Path(out)
-    paths = photograph_files(images)
+    trained = Run(run, overrides)
+    recipe, classes = trained.recipe, trained.classes
+    out = trained.masks if out is None else Path(out)
+    paths = image_files(images)
     pictures = picture_files(paths, out, ".png")
-    recipe = Run(run).recipe(overrides)
-    classes = recipe.data.classes
-    detector = Run(run).detector(overrides)
-    chain = Run(run).adversary(detector, overrides)
-    assert classes is not None  # a resolved recipe names its classes
-    found = [_given(boxes, paths, classes)] if boxes else detect_photographs(detector, paths, recipe, score)
+    detector = load_detector_at(trained, score)
+
+    from afrcnn.adversaries.trace import trace_objects
+    from afrcnn.build import load_adversary
+    from afrcnn.data.image import read_image
+    from afrcnn.visualize.masks import draw_masks
+
+    chain = load_adversary(trained, detector, trust)
+    objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
     device = next(detector.parameters()).device
     chain.to(device)
-
     drawn = []
-    for path, picture, objects in zip(paths, pictures, found, strict=True):
-        pixels = read_image(path, upright=True)
-        shown = {name: value[: None if boxes else limit] for name, value in objects.items()}
-        masked = trace_objects(detector, chain, pixels.to(device), shown, classes, recipe.seed)
-        height, width = pixels.shape[-2:]
-        left_out = len(objects["labels"]) - len(masked)
+    for path, picture, found in zip(paths, pictures, objects, strict=True):
+        image = read_image(path, upright=True)
+        shown = found if boxes else {name: value[:limit] for name, value in found.items()}
+        traces = trace_objects(detector, chain, image.to(device), shown, classes, recipe.seed)
+        left_out = len(found["labels"]) - len(traces)
         with atomic_write(picture, "wb") as file:
-            draw_masks(pixels.permute(1, 2, 0).numpy(), masked, left_out).savefig(file, format="png")
-        drawn.append(MaskedImage(str(path), str(picture), width, height, left_out, masked))
+            draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
+        height, width = image.shape[-2:]
+        drawn.append(MaskedImage(str(path), str(picture), width, height, left_out, traces))
     with atomic_write(out / "masks.json") as file:
-        json.dump([asdict(each) for each in drawn], file, ensure_ascii=False)
+        json.dump([asdict(image) for image in drawn], file, ensure_ascii=False)
         file.write("\n")
     return drawn
 
 
-def _given(boxes: Sequence[tuple[Box, str]], paths: Sequence[Path], classes: Sequence[str]) -> dict[str, Tensor]:
-    """Return given boxes as a detector returns those that it found, after checking them."""
+def show(images: Sequence[MaskedImage], *, run: Path, out: Path | None = None) -> None:
+    """Print what is shown of each image, and where it is written."""
+    for image in images:
+        left_out = f"; {image.left_out} left out" if image.left_out else ""
+        print(f"{image.picture}: {count_names(item.name for item in image.objects)}{left_out}")
+    print(f"masks: {(out or Run(run).masks) / 'masks.json'}")
+
+
+def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[str]) -> dict[str, Tensor]:
+    """Return given boxes as a detector returns its detections, after checking them."""
+    import torch
+
+    from afrcnn.data.image import read_image
+
     if len(paths) > 1:
         raise UserError(f"boxes are given for one image, not for {len(paths)}", field="box", fix="name one image")
     height, width = read_image(paths[0], upright=True).shape[-2:]
     for (x1, y1, x2, y2), name in boxes:
         if name not in classes:
-            raise UserError(f"{name!r} is no class of the run", field="box", fix=f"choose one of {', '.join(classes)}")
+            problem = f"{name!r} is not a class of the run"
+            raise UserError(problem, field="box", fix=f"choose one of {', '.join(classes)}")
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise UserError(
                 f"the box {x1:g} {y1:g} {x2:g} {y2:g} does not lie in the image of {width} x {height} pixels",

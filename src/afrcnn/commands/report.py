@@ -6,28 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afrcnn.core.atomic import atomic_write
+from afrcnn.run import Run
 
 
 def report(
     runs: Sequence[Path | str],
+    out: Path | str = "report.html",
     *,
     baseline: Path | str | None = None,
-    out: Path | str = "report.html",
-    overrides: Sequence[str] = (),
     trust: Sequence[str] = (),
+    overrides: Sequence[str] = (),
 ) -> Path:
-    """Write a report of runs: tables, figures, images and recipes in one HTML file that needs no other.
+    """Compare runs on one HTML page.
 
-    Runs whose recipes differ in the seed alone are one method, of which mean and standard deviation are given. Results
-    that a run lacks are named in the report, with the command that makes them. The same runs give the same bytes.
+    Writes one HTML file that needs no other and no network: AP of all runs and by class beside the paper's, what
+    changes by class, stress tests, what adversaries occlude and bend, new false positives, training curves, and
+    recipes. Runs whose recipes differ in the seed alone are shown as one method, with mean and standard deviation.
+    What a run lacks is omitted, and the page says which command makes it. The same runs give the same bytes.
 
     Args:
-        runs: folders of runs, of one set of classes and one test split.
-        baseline: the run that the others are compared with; the first when None.
-        out: the file to write.
+        runs: folders that `afrcnn train` made, of one set of classes and one test split.
+        out: file to write.
+        baseline: run that the others are compared with (default: the first).
+        trust: modules that adversaries of your own may be imported from.
         overrides: fields of the runs' recipes to set differently, as ``["--data.root", "elsewhere"]``.
-        trust: modules whose adversaries may be imported, as ``["my_package"]``; a run's recipe names classes, and
-            importing one runs its module's code. Of an adversary of another module, the report says that it is refused.
+
+    Examples:
+        afrcnn report runs/VOC2007/vgg16_*-seed0
+        afrcnn report runs/cards/* --baseline runs/cards/frcn-seed0 --out cards.html
 
     Returns:
         The file.
@@ -35,9 +41,17 @@ def report(
     Raises:
         UserError: a run is missing, damaged or of other data than the first, or the file cannot be written.
     """
+    for run in runs:
+        _ = Run(run, overrides).recipe  # refused before anything slow
+
     from afrcnn.reporting.page import report_page
 
     page = report_page(runs, baseline, overrides, trust)
     with atomic_write(out) as file:
         file.write(page)
     return Path(out)
+
+
+def show(file: Path) -> None:
+    """Print where the page is."""
+    print(f"report: {file}")

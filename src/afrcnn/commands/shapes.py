@@ -5,11 +5,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from afrcnn.core.progress import progress
-
 
 def shapes(
-    folder: Path,
+    folder: Path | str,
     *,
     trainval: int = 400,
     test: int = 100,
@@ -21,9 +19,8 @@ def shapes(
 ) -> None:
     """Draw a dataset to try things on.
 
-    Draw a dataset of jointed figures on textured grounds, in PASCAL VOC layout,
-    with the occluded fraction and the bend of each object in its annotation.
-    The same numbers draw the same set.
+    It has jointed figures on textured grounds, in PASCAL VOC layout, with the occluded fraction and the bend of each
+    object in its annotation. The same numbers draw the same set.
 
     Args:
         folder: folder to write
@@ -35,12 +32,13 @@ def shapes(
         seed: another seed, another set
         jobs: processes that draw; -1 for all cores
 
+    Examples:
+        afrcnn shapes shapes --trainval 400 --test 100
+
     Raises:
         UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
-
-    Example:
-      afrcnn shapes shapes --trainval 400 --test 100
     """
+    from afrcnn.core.progress import progress
     from afrcnn.data.shapes import generate
 
     with progress("drawing", trainval + test, "image") as report:
@@ -55,5 +53,9 @@ def shapes(
             jobs=jobs,
             progress=lambda done, _: report(done, ""),
         )
+
+
+def show(_: None, *, folder: Path) -> None:
+    """Print where the dataset is, and what comes next."""
     print(f"dataset: {folder}")
     print(f"next:    afrcnn proposals {shlex.quote(str(folder))}")

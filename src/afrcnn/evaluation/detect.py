@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
@@ -22,7 +23,7 @@ from afrcnn.evaluation.formats import write_coco_results, write_voc_results
 from afrcnn.evaluation.results import Results, evaluate, write_results
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.recipe import EngineRecipe
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 
 
 class ProposedImages(Protocol):
@@ -99,19 +100,19 @@ def evaluate_run(
     """
     if ensemble and out is None:
         raise UserError("an ensemble is no run", field="out", fix="name a folder for its results")
-    run = Run(folder)
-    recipe = run.recipe(overrides)
+    run = Run(folder, overrides)
+    recipe = run.recipe
     split = split or recipe.data.test_split
     dataset = open_split(recipe, split)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, field=split, fix="name another split")
     parts = all_subsets(dataset.dataset, lists) if subsets or lists else {}
-    members = [run, *(Run(other) for other in ensemble)]
+    members = [run, *(Run(other, overrides) for other in ensemble)]
     for other in members[1:]:
-        if other.recipe(overrides).data.classes != recipe.data.classes:
+        if other.recipe.data.classes != recipe.data.classes:
             problem = f"knows other classes than {run.folder}"
             raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
-    detectors = [member.detector(overrides) for member in members]
+    detectors = [load_detector(member) for member in members]
     if svd is not None:
         for detector in detectors:
             truncate_head(detector.head, *svd)

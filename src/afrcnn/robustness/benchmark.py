@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.ops import box_iou
 from torchvision.transforms.v2 import functional as F
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
@@ -34,7 +35,7 @@ from afrcnn.robustness.image import Photograph, photographs_of
 from afrcnn.robustness.occlusion import NOBODY, hidden_fractions
 from afrcnn.robustness.stress_results import Curve, Hidden, LevelResults, StressResults, write_stress
 from afrcnn.robustness.stresses import Anchors, Bending, Occlusion, Stress
-from afrcnn.run import Run, open_split
+from afrcnn.run import Run
 from afrcnn.visualize.robustness import draw_stress
 
 Detector = Callable[[list[Tensor]], list[dict[str, Tensor]]]
@@ -106,11 +107,11 @@ def stress_run(
     Raises:
         UserError: the run is not finished, its dataset or proposals are missing or wrong, or as of ``stress_test``.
     """
-    run = Run(folder)
-    recipe = run.recipe(overrides)
+    run = Run(folder, overrides)
+    recipe = run.recipe
     split = split or recipe.data.test_split
     dataset = open_split(recipe, split)
-    find = partial(detect, run.detector(overrides), engine=recipe.engine, workers=recipe.data.workers)
+    find = partial(detect, load_detector(run), engine=recipe.engine, workers=recipe.data.workers)
     results = replace(measure(find, dataset, dataset.dataset, stresses, seed), split=split)
     out = run.folder if out is None else Path(out)
     with atomic_write(out / "stress.png", "wb") as file:
