@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
+from afrcnn.build import build_adversary, build_detector
 from afrcnn.data.layouts import open_dataset
-from afrcnn.detectors.attach import roi_head_of
 from afrcnn.evaluation.formats import write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
-from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe, build_detector
+from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
-from afrcnn.training.pretraining import build_adversary
 
 CLASSES = ["blue", "red"]
 
@@ -43,20 +42,22 @@ def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for seed in (0, 1):
         torch.manual_seed(seed)
         detector = build_detector(plain.detector, len(CLASSES))
-        for name, chain in (("frcn", []), ("full", ["asdn", "astn"])):
-            recipe = replace(plain, adversary=AdversaryRecipe(chain=chain), seed=seed)
-            if chain:
+        for name, adversaries in (("frcn", {}), ("full", {"asdn": {}, "astn": {}})):
+            recipe = replace(plain, adversaries=adversaries, seed=seed)
+            if adversaries:
                 recipe = replace(recipe, init_from=f"runs/frcn-seed{seed}")
             run = Run(folder / f"{name}-seed{seed}")
             run.begin(recipe)
             save_weights(run.weights_file, detector, {})
-            if chain:
-                save_weights(run.adversary_file, build_adversary(recipe.adversary, roi_head_of(detector)), {})
+            if adversaries:
+                save_weights(run.adversary_file, build_adversary(recipe, detector.box_head_spec, ()), {})
             run.log_file.write_text(
                 "iteration,stage,loss,classification,learning_rate\n"
                 + "".join(f"{i},joint,{2 / i + seed},{1 / i},0.001\n" for i in range(20, 120, 20))
             )
-            found = [_found(target, 0.9 - image / 10 if chain else None, seed) for image, target in enumerate(targets)]
+            found = [
+                _found(target, 0.9 - image / 10 if adversaries else None, seed) for image, target in enumerate(targets)
+            ]
             write_coco_results(run.detections / "test.json", found, dataset.ids, [1, 2])
             write_results(run.results_file, evaluate(found, dataset))
             made[run.folder.name] = run.folder

@@ -221,14 +221,14 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     import cv2
     import numpy as np
 
-    from afrcnn.proposals.selective_search import selective_search
+    from afrcnn.proposals.selective_search import SelectiveSearch
 
     height, width = image.shape[:2]
     scale = _LARGEST_SEARCHED / max(height, width)
     if scale >= 1:
-        return selective_search(image, mode)
+        return SelectiveSearch(mode)(image)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    boxes = selective_search(cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8), mode)
+    boxes = SelectiveSearch(mode)(cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8))
     x, y = width / size[0], height / size[1]
     return boxes * np.array([x, y, x, y], dtype=np.float32)
 
