@@ -20,7 +20,6 @@ from afrcnn.detectors.roi_pooling import RoIAlign
 from afrcnn.recipe import (
     AugmentationRecipe,
     DataRecipe,
-    EngineRecipe,
     JointRecipe,
     ScheduleRecipe,
     build_detector,
@@ -276,7 +275,7 @@ class Regression(nn.Module):
 @pytest.mark.parametrize(("at_once", "parts"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (None, [[0, 1, 2]])])
 def test_parts_of_an_update_count_by_their_share_of_the_images(at_once, parts):
     """As with Caffe's iter_size: means over the RoIs of a part, whatever their number."""
-    fabric = build_fabric(EngineRecipe(accelerator="cpu"))
+    fabric = build_fabric("cpu")
     model, optimizer = fabric.setup(module := Regression(), torch.optim.SGD(module.parameters(), lr=1.0))
     model.module.weight.grad = torch.tensor(100.0)  # of an update before
     values = [torch.tensor([1.0, 2, 3]), torch.tensor([10.0]), torch.tensor([7.0, 8])]

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -73,7 +73,7 @@ def train(recipe: Recipe, folder: Path | str, *, transform: SampleTransform | No
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
     """
-    fabric = build_fabric(recipe.engine)
+    fabric = build_fabric(**asdict(recipe.engine))
     fabric.launch()
     run, ahead = Run(folder), stages(recipe)
     for stage in ahead:
