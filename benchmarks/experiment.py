@@ -22,6 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from afrcnn.core.engine import build_fabric
 from afrcnn.data.splits import split_open_hidden
 from afrcnn.detectors.jitter import Pool
 from afrcnn.detectors.rcnn import FastRCNN
@@ -30,8 +31,9 @@ from afrcnn.evaluation.formats import Detection, write_coco_results
 from afrcnn.evaluation.results import evaluate, write_results
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.recipe import Recipe, load_recipe
-from afrcnn.robustness import Occlusion, write_stress
 from afrcnn.robustness.benchmark import StressedImages, measure
+from afrcnn.robustness.stress_results import write_stress
+from afrcnn.robustness.stresses import Occlusion
 from afrcnn.run import Run, open_split
 from afrcnn.training.train import train
 from real_photographs import propose
@@ -228,7 +230,8 @@ def examine(folder: Path) -> None:
     dataset = open_split(recipe, split)
     detector = run.detector()
     detector.head.to(torch.bfloat16)  # as autocast has it, which would cast fc6 again for each photograph
-    find = partial(detect, detector, engine=recipe.engine, workers=0)
+    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+    find = partial(detect, detector, fabric=fabric, workers=0)
     found: list[Detection] = []
 
     def keep(images: StressedImages) -> Sequence[Detection]:

@@ -16,8 +16,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from afrcnn.commands.evaluate import evaluate
 from afrcnn.data import open_dataset
-from afrcnn.evaluation.detect import evaluate_run
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.proposals.selective_search import compute
 from afrcnn.recipe import Recipe, load_recipe
@@ -40,7 +40,7 @@ def result(recipe: Recipe, folder: Path) -> Results:
     if not run.results_file.is_file():
         propose(recipe)
         train(recipe, folder)
-        evaluate_run(folder)
+        evaluate(folder)
     return read_results(run.results_file)
 
 

@@ -7,10 +7,10 @@ Each command of the command line is a function of the library:
 ``afrcnn split``      ``afrcnn.data.splits.split_open_hidden``
 ``afrcnn proposals``  ``afrcnn.commands.proposals.prepare``
 ``afrcnn train``      ``afrcnn.recipe.load_recipe``, ``afrcnn.training.train.train``
-``afrcnn evaluate``   ``afrcnn.evaluation.detect.evaluate_run``
+``afrcnn evaluate``   ``afrcnn.commands.evaluate.evaluate``
 ``afrcnn predict``    ``afrcnn.commands.predict.predict``; for one array ``afrcnn.commands.predict.detect_image``
 ``afrcnn masks``      ``afrcnn.commands.masks.masks``; for one image ``afrcnn.commands.masks.mask_objects``
-``afrcnn stress``     ``afrcnn.robustness.stress_run``; for any detector ``stress_test``
+``afrcnn stress``     ``afrcnn.commands.stress.stress``; for any detector ``afrcnn.robustness.benchmark.stress_test``
 ``afrcnn report``     ``afrcnn.reporting.page.report``
 ====================  ========================================================================
 

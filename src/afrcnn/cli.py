@@ -371,9 +371,10 @@ def _train(arguments: argparse.Namespace) -> None:
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
-        help="measure the average precision of a run",
+        help="measure the average precision of a run, or of a file of detections",
         usage="afrcnn evaluate RUN [--ensemble RUN [RUN ...]] [--split SPLIT]\n"
-        "                       [--svd FC6 FC7] [--subsets] [--lists FILE [FILE ...]]\n"
+        "       afrcnn evaluate --detections FILE --data.root DATASET [--split SPLIT]\n"
+        "                       [--svd FC6 FC7] [--iou X] [--subsets] [--lists FILE [FILE ...]]\n"
         "                       [--out FOLDER] [--FIELD VALUE ...]",
         description="Detect objects in a split with the trained detector of a run. Shows VOC's AP\n"
         "by class, by 11 points and by area, and COCO's; writes results.json and the\n"
@@ -382,10 +383,21 @@ def _add_evaluate(commands: Any) -> None:
   afrcnn evaluate runs/VOC2007/vgg16_frcn-seed0
   afrcnn evaluate run --split val --out val --data.root elsewhere/VOC2007
   afrcnn evaluate runs/full --ensemble runs/ohem --out both
+  afrcnn evaluate --detections results.json --data.root DATASET --split val
 
 FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="folder that `afrcnn train` made")
+    parser.add_argument(
+        "--detections",
+        type=Path,
+        metavar="FILE",
+        help="instead of RUN, detections of any detector: a file in COCO's results format, or a folder of the VOC "
+        "server's text files",
+    )
+    parser.add_argument(
+        "--iou", type=float, default=0.5, metavar="X", help="IoU that a hit of VOC's AP exceeds (default: 0.5)"
+    )
     parser.add_argument(
         "--ensemble",
         nargs="+",
@@ -423,28 +435,31 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
 def _evaluate(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from afrcnn.evaluation.detect import evaluate_run
+    from afrcnn.commands.evaluate import evaluate
     from afrcnn.reporting.subset_table import subset_table
     from afrcnn.reporting.table import ap_table
     from afrcnn.run import Run
 
     svd = None if arguments.svd is None else (arguments.svd[0], arguments.svd[1])
-    results = evaluate_run(
+    results = evaluate(
         arguments.run,
-        arguments.fields,
         split=arguments.split,
         ensemble=arguments.ensemble,
         svd=svd,
         out=arguments.out,
         subsets=arguments.subsets,
         lists=arguments.lists,
+        detections=arguments.detections,
+        iou=arguments.iou,
+        overrides=arguments.fields,
     )
     Console().print(ap_table(results))
     if results.subsets:
         Console().print(subset_table(results.subsets))
-    written = Run(arguments.out or arguments.run)
-    print(f"results:    {written.results_file}")
-    print(f"detections: {written.detections}")
+    if folder := arguments.out or arguments.run:
+        print(f"results:    {Run(folder).results_file}")
+        if arguments.run:
+            print(f"detections: {Run(folder).detections}")
 
 
 def _add_predict(commands: Any) -> None:
@@ -585,7 +600,12 @@ run's recipe; `afrcnn train --help` lists them.""",
         "(default: random)",
     )
     hiding.add_argument(
-        "--levels", nargs="+", type=float, metavar="X", help="shares of each box to hide (default: 0 0.1 ... 0.6)"
+        "--levels",
+        nargs="+",
+        type=float,
+        default=[],
+        metavar="X",
+        help="shares of each box to hide (default: 0 0.1 ... 0.6)",
     )
     bending = parser.add_argument_group("bending")
     bending.add_argument(
@@ -596,12 +616,13 @@ run's recipe; `afrcnn train --help` lists them.""",
         help="rotation: parts turn; elastic: all of the object is warped (default: none)",
     )
     bending.add_argument(
-        "--degrees", nargs="+", type=float, metavar="X", help="angles of parts (default: 0 15 30 45 60)"
+        "--degrees", nargs="+", type=float, default=[], metavar="X", help="angles of parts (default: 0 15 30 45 60)"
     )
     bending.add_argument(
         "--warps",
         nargs="+",
         type=float,
+        default=[],
         metavar="X",
         help="largest displacements, as shares of a box's shorter side (default: 0 0.03 0.06 0.09 0.12)",
     )
@@ -616,22 +637,21 @@ run's recipe; `afrcnn train --help` lists them.""",
 def _stress(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from afrcnn.robustness import Bending, Occlusion, stress_run
+    from afrcnn.commands.stress import stress
     from afrcnn.visualize.robustness import stress_table
 
-    hiding = {"placement": arguments.placement} | ({"levels": tuple(arguments.levels)} if arguments.levels else {})
-    strengths = {"rotation": tuple(arguments.degrees or ()), "elastic": tuple(arguments.warps or ())}
-    occluders = arguments.occluder or ([] if arguments.bend else ["photo"])
-    results = stress_run(
+    results = stress(
         arguments.run,
-        arguments.fields,
-        [
-            *(Occlusion(kind, **hiding) for kind in occluders),
-            *(Bending(kind, strengths.get(kind, ())) for kind in arguments.bend),
-        ],
+        occluder=arguments.occluder,
+        placement=arguments.placement,
+        levels=arguments.levels,
+        bend=arguments.bend,
+        degrees=arguments.degrees,
+        warps=arguments.warps,
         split=arguments.split,
-        seed=arguments.stress_seed,
+        stress_seed=arguments.stress_seed,
         out=arguments.out,
+        overrides=arguments.fields,
     )
     for curve in results.curves:
         Console().print(stress_table(curve))

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from afrcnn.evaluation.results import Results
-from afrcnn.robustness.stress_results import Curve, Hidden, LevelResults, StressResults
+from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
 from afrcnn.visualize.robustness import draw_stress, stress_table
 
-HIDDEN = Hidden(0.2, 0.194, 0.206)
+HIDDEN = OccludedFraction(0.2, 0.194, 0.206)
 
 
 def level(value, ap, hidden=None):

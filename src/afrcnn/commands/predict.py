@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from afrcnn.core.atomic import atomic_write
+from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import Target
@@ -169,11 +171,12 @@ def detect_photographs(
     detector.score_threshold = min(score, detector.score_threshold)
     photographs = _Photographs(paths, cast(Mode, mode), recipe.data.proposals_per_image)
     workers = min(recipe.data.workers, len(paths))
-    found = detect(detector, photographs, engine=recipe.engine, workers=workers)
+    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+    found = detect(detector, photographs, fabric=fabric, workers=workers)
     return [{name: value[each["scores"] >= score] for name, value in each.items()} for each in found]
 
 
-class _Photographs:
+class _Photographs(Dataset[tuple[Tensor, Target]]):
     """Photographs with their proposals: as much of a dataset as detection needs."""
 
     def __init__(self, paths: Sequence[Path], mode: Mode, limit: int) -> None:

@@ -14,12 +14,13 @@ from torch import Tensor
 from afrcnn.commands.masks import MaskedObject, mask_objects
 from afrcnn.core.errors import UserError
 from afrcnn.data import DetectionDataset, Target, open_dataset
-from afrcnn.evaluation.false_positives import FalsePositive, draw_false_positive, new_false_positives
+from afrcnn.evaluation.diagnosis import FalsePositive, new_false_positives
 from afrcnn.evaluation.formats import Detection, read_coco_results
-from afrcnn.evaluation.voc_ap import ignored_by_default
+from afrcnn.evaluation.matching import ignored_by_default, match
 from afrcnn.reporting.comparison import ONE_METHOD
 from afrcnn.reporting.elements import Picture, Section, photograph
 from afrcnn.reporting.methods import Method, ReportedRun
+from afrcnn.visualize.false_positives import draw_false_positive
 from afrcnn.visualize.masks import draw_masks
 
 MASKED_IMAGES, MASKED_OBJECTS = 3, 2
@@ -76,8 +77,8 @@ def false_positives(methods: Sequence[Method]) -> Section:
         try:
             dataset = _test_split(run)
             targets = [dataset.target(index) for index in range(len(dataset))]
-            own, others = (_detections(each, dataset) for each in (run, other))
-            found = new_false_positives(own, others, targets, dataset.classes)
+            own, others = (match(_detections(each, dataset), targets, dataset.classes) for each in (run, other))
+            found = new_false_positives(own, others)
             title = f"{method.name}, seed {run.recipe.seed}, against {baseline.name}, seed {other.recipe.seed}"
             shown = [_picture(each, dataset) for each in found[:FALSE_POSITIVES]]
         except UserError as error:

@@ -31,7 +31,7 @@ def stress(methods: Sequence[Method]) -> Section:
     )
     units = {each.name: each.unit for run in runs if run.stress is not None for each in run.stress.curves}
     for name in units:
-        numbers = {"mean AP": _of(name, Stressed.mean_ap), "kept": _of(name, Stressed.kept)}
+        numbers = {"mean AP": _of(name, Stressed.mpc), "kept": _of(name, Stressed.relative_performance)}
         section.tables.append(comparison(name, methods, numbers, changes=numbers))
     for quantity, value in QUANTITIES.items():
         for name, unit in units.items():

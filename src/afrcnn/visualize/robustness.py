@@ -33,15 +33,15 @@ def stress_table(curve: Curve) -> Table:
     Args:
         curve: the results of one stress.
     """
-    mean, kept = percent(curve.mean_ap(METRIC)), percent(curve.kept(METRIC))
+    mean, kept = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
     table = Table(title=curve.name, caption=f"mean AP over levels above 0: {mean}, {kept}% of the clean AP")
-    hides = any(each.hidden for each in curve.levels)
+    hides = any(each.occluded for each in curve.levels)
     for column in (curve.unit, "AP", "recall", *(["hidden, least to most"] if hides else [])):
         table.add_column(column, justify="right")
     for each in curve.levels:
         cells = [f"{each.level:g}", percent(each.results.mean_ap[METRIC]), percent(each.mean_recall)]
-        if each.hidden:
-            cells.append(f"{percent(each.hidden.lowest)} to {percent(each.hidden.highest)}")
+        if each.occluded:
+            cells.append(f"{percent(each.occluded.lowest)} to {percent(each.occluded.highest)}")
         table.add_row(*cells)
     return table
 
@@ -71,7 +71,8 @@ def draw_stress(tests: Mapping[str, StressResults]) -> Figure:
                 levels = [each.level for each in curve.levels]
                 recall = [100 * each.mean_recall for each in curve.levels]
                 ap = [100 * each.results.mean_ap[METRIC] for each in curve.levels]
-                label = f"{detector}: mean AP {percent(curve.mean_ap(METRIC))}, keeps {percent(curve.kept(METRIC))}%"
+                mean, kept = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
+                label = f"{detector}: mean AP {mean}, keeps {kept}%"
                 axes.plot(levels, recall, color=colour, linestyle=":", marker=marker, markersize=2, linewidth=1)
                 axes.plot(levels, ap, color=colour, linestyle=line, marker=marker, markersize=4, label=label)
         axes.plot([], [], color=INK, linestyle=":", linewidth=1, label="recall")
