@@ -17,10 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from afrcnn.build import open_split
+from afrcnn.commands.evaluate import evaluate
 from afrcnn.evaluation.bootstrap import interval
-from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.run import Run
+from afrcnn.run import Run, open_split
 from afrcnn.training.train import train
 from experiment import METHODS, RUNS, SETS, Photographs, claim, recipe_of, stage_one
 from experiment_tables import Floats, drawn
@@ -94,13 +93,13 @@ def join(name: str, pair: Pair, wait: bool) -> None:
     with claim(folder, wait) as mine:
         if mine and not Run(folder).results_file.is_file():
             first, second = (weights_of(name, *member) for member in pair)
-            evaluate_run(first, ["--data.workers=0"], ensemble=[second], out=folder)
+            evaluate(first, overrides=["--data.workers=0"], ensemble=[second], out=folder)
 
 
 def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
     """Return by kind the mean over pairs of the mean AP in percent, on all images and then on drawings of them."""
     (member, _), *_ = chain.from_iterable(pairs.values())
-    recipe = Run(weights_of(name, *member)).recipe
+    recipe = Run(weights_of(name, *member)).recipe()
     split = recipe.data.test_split
     dataset = open_split(recipe, split).dataset
     found: dict[str, Floats] = {}

@@ -25,6 +25,7 @@ from afrcnn.build import open_split
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
 from afrcnn.evaluation.formats import read_coco_results
+from afrcnn.evaluation.matching import match
 from afrcnn.evaluation.results import read_results
 from afrcnn.run import Run
 from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, is_done
@@ -145,7 +146,7 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
             occluded=levels[:, 0].mean(),
             levels=tuple(levels[:, 0]),
             overlapped=100 * results.subsets["overlapped"].mean_ap[METRIC],
-            in_the_open=100 * results.subsets["in the open"].mean_ap[METRIC],
+            in_the_open=100 * results.subsets["unoccluded"].mean_ap[METRIC],
             area=100 * results.mean_ap["area"],
             coco=100 * results.coco["AP"],
             clean_drawn=clean[1:],
@@ -159,7 +160,7 @@ def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
     detections = read_coco_results(file, dataset.ids, range(1, len(dataset.classes) + 1))
     targets = [dataset.target(index) for index in range(len(dataset))]
     draws = np.concatenate([np.ones((1, len(targets)), dtype=np.int64), resample(len(targets), DRAWINGS, seed)])
-    return 100 * resampled_ap(detections, targets, dataset.classes, draws, metric=METRIC)
+    return 100 * resampled_ap(match(detections, targets, dataset.classes), draws, METRIC)
 
 
 def gain(

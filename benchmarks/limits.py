@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from afrcnn.evaluation.detect import evaluate_run
+from afrcnn.commands.evaluate import evaluate
 from afrcnn.evaluation.results import read_results
 from afrcnn.recipe import load_recipe
 from afrcnn.run import Run
@@ -70,7 +70,7 @@ def main() -> None:
                     f"--seed={seed}",
                 ]
                 train(load_recipe(f"configs/{arguments.set}/squeezenet_frcn.yaml", base + fields), folder)
-                evaluate_run(folder)
+                evaluate(folder)
             results = read_results(Run(folder).results_file)
             columns.append((100 * results.mean_ap["11-point"], 100 * results.coco["AP"]))
         table.add_row(change, *(f"{statistics.mean(column):.1f}" for column in zip(*columns, strict=True)))

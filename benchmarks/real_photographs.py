@@ -16,11 +16,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from afrcnn.data.layouts import open_dataset
-from afrcnn.evaluation.detect import evaluate_run
+from afrcnn.commands.evaluate import evaluate
+from afrcnn.data import open_dataset
 from afrcnn.evaluation.results import Results, read_results
-from afrcnn.proposals.propose import propose as propose_boxes
-from afrcnn.proposals.selective_search import SelectiveSearch
+from afrcnn.proposals.selective_search import compute
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run
 from afrcnn.training.train import train
@@ -32,7 +31,7 @@ def propose(recipe: Recipe) -> None:
     for split in (recipe.data.train_split, recipe.data.test_split):
         folder = Path(recipe.data.proposals) / f"{split}-{recipe.data.proposal_method}"
         if not (folder / "proposals.json").is_file():
-            propose_boxes(open_dataset(recipe.data.root, split), folder, SelectiveSearch())
+            compute(open_dataset(recipe.data.root, split), folder)
 
 
 def result(recipe: Recipe, folder: Path) -> Results:
@@ -41,7 +40,7 @@ def result(recipe: Recipe, folder: Path) -> Results:
     if not run.results_file.is_file():
         propose(recipe)
         train(recipe, folder)
-        evaluate_run(folder)
+        evaluate(folder)
     return read_results(run.results_file)
 
 

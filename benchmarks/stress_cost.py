@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from afrcnn.evaluation.detect import evaluate_run
-from afrcnn.robustness import Occlusion, stress_run
+from afrcnn.commands.evaluate import evaluate
+from afrcnn.commands.stress import stress
 
 
 def main() -> None:
@@ -33,10 +33,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as out:
         for _ in range(arguments.rounds):
             began = time.perf_counter()
-            evaluate_run(arguments.run, out=out)
+            evaluate(arguments.run, out=out)
             seconds["evaluation"].append(time.perf_counter() - began)
             began = time.perf_counter()
-            stress_run(arguments.run, stresses=[Occlusion(arguments.occluder)], out=out)
+            stress(arguments.run, occluder=[arguments.occluder], out=out)
             seconds["stress test"].append(time.perf_counter() - began)
     table = Table("what", "seconds", "ratio", title=f"{arguments.run}: {arguments.occluder}, 7 levels")
     plain = statistics.median(seconds["evaluation"])

@@ -304,24 +304,29 @@ def load_adversary(run: Run, detector: nn.Module, trust: Trust = ()) -> Chain:
     return chain
 
 
+def open_images(recipe: Recipe, split: str) -> DetectionDataset:
+    """Open a split of a recipe's dataset, without proposals.
+
+    Raises:
+        UserError: the dataset is missing or wrong.
+    """
+    data, fix = recipe.data, "name the dataset's folder: --data.root FOLDER"
+    if not data.root:
+        raise UserError("is not set", field="data.root", fix=fix)
+    if not Path(data.root).is_dir():
+        raise UserError("there is no such folder", file=data.root, field="data.root", fix=fix)
+    return open_dataset(data.root, split, data.layout, data.classes)
+
+
 def open_split(recipe: Recipe, split: str) -> DetectionDataset:
     """Open a split of a recipe's dataset, together with its proposals where the recipe names some.
 
     Raises:
         UserError: the dataset or its proposals are missing or wrong.
     """
-    data = recipe.data
-    if not data.root:
-        raise UserError("is not set", field="data.root", fix="name the dataset's folder: --data.root FOLDER")
-    if not Path(data.root).is_dir():
-        fix = "name the dataset's folder: --data.root FOLDER"
-        raise UserError("there is no such folder", file=data.root, field="data.root", fix=fix)
-    dataset = open_dataset(data.root, split, data.layout, data.classes)
+    dataset, data = open_images(recipe, split), recipe.data
     if data.proposal_method is None:
         return dataset
-    folder = (
-        default_folder(dataset.root, split, data.proposal_method)
-        if data.proposals is None
-        else Path(data.proposals) / f"{split}-{data.proposal_method}"
-    )
+    beside = default_folder(dataset.root, split, data.proposal_method)
+    folder = beside if data.proposals is None else Path(data.proposals) / beside.name
     return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)

@@ -86,17 +86,23 @@ def test_nothing_is_printed(capfd):
 def test_mismatched_images_are_refused():
     with pytest.raises(ValueError, match="1 images with detections but 0"):
         coco_ap([found([], [])], [], ["cat"])
+    with pytest.raises(ValueError, match="1 images but 2 ids"):
+        coco_ap([found([], [])], [truth([])], ["cat"], ["1", "2"])
 
 
-def test_random_scenes_agree_with_pycocotools():
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_random_scenes_agree_with_pycocotools_however_their_images_are_ordered(shuffled):
+    """Scores have few values: which of two equal ones comes first, the order of the images decides."""
     rng = np.random.default_rng(0)
     classes = ["cat", "dog", "cow"]
+    moved = 0
     for _ in range(10):
         detections, targets = [], []
+        ids = rng.permutation(1000)[:8].tolist() if shuffled else range(1, 9)
         reference = {"images": [], "annotations": [], "info": {}}
         reference["categories"] = [{"id": i, "name": name} for i, name in enumerate(classes, 1)]
         results = []
-        for image in range(1, 9):
+        for image in ids:
             reference["images"].append({"id": image})
             corner = rng.integers(0, 60, (rng.integers(0, 6), 2))
             objects = np.concatenate([corner, corner + rng.integers(5, 130, corner.shape)], axis=1)
@@ -106,16 +112,16 @@ def test_random_scenes_agree_with_pycocotools():
             copies = np.repeat(objects, 3, axis=0)
             boxes = copies + rng.integers(-4, 5, copies.shape)
             boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)
-            own = rng.integers(1, 4, len(boxes)) if rng.uniform() < 0.3 else np.repeat(labels, 3)
-            scores = rng.integers(1, 9, len(boxes)) / 8
-            detections.append(found(boxes.tolist(), scores.tolist(), own.tolist()))
+            kinds = rng.integers(1, 4, len(boxes)) if rng.uniform() < 0.3 else np.repeat(labels, 3)
+            scores = rng.integers(1, 4 if shuffled else 9, len(boxes)) / 8
+            detections.append(found(boxes.tolist(), scores.tolist(), kinds.tolist()))
             targets.append(truth(objects.tolist(), labels.tolist(), iscrowd=crowd, area=area))
             for box, label, flag, size in zip(objects.tolist(), labels.tolist(), crowd, area, strict=True):
                 bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 number = len(reference["annotations"]) + 1
                 common = {"id": number, "image_id": image, "category_id": label, "bbox": bbox}
                 reference["annotations"].append(common | {"iscrowd": int(flag), "area": float(size)})
-            for box, label, score in zip(boxes.tolist(), own.tolist(), scores.tolist(), strict=True):
+            for box, label, score in zip(boxes.tolist(), kinds.tolist(), scores.tolist(), strict=True):
                 bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 results.append({"image_id": image, "category_id": label, "bbox": bbox, "score": score})
         gold = COCO()
@@ -126,8 +132,22 @@ def test_random_scenes_agree_with_pycocotools():
         evaluation.accumulate()
         evaluation.summarize()
         expected = [value if value >= 0 else float("nan") for value in evaluation.stats]
-        ours = list(coco_ap(detections, targets, classes).values())
-        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9, equal_nan=True)
+        numbers = coco_ap(detections, targets, classes, [str(id_) for id_ in ids])
+        np.testing.assert_allclose(list(numbers.values()), expected, rtol=0, atol=1e-9, equal_nan=True)
+        moved += coco_ap(detections, targets, classes)["AP"] != numbers["AP"]
+    assert (moved > 5) == shuffled
+
+
+def test_images_whose_ids_are_not_all_integers_keep_their_order():
+    rng = np.random.default_rng(3)
+    corner = rng.integers(0, 60, (8, 1, 2))
+    boxes = np.concatenate([corner, corner + 30], axis=2)
+    targets = [truth(box.tolist()) for box in boxes]
+    detections = [found((box + np.array([4 * (n % 3), 0, 0, 0])).tolist(), [0.5]) for n, box in enumerate(boxes)]
+    ids = ["9", "8", "7", "6", "5", "4", "3", "000001"]
+    assert coco_ap(detections, targets, ["cat"], ids) == pytest.approx(
+        coco_ap(detections, targets, ["cat"]), nan_ok=True, abs=0
+    )
 
 
 def test_the_annotations_of_real_photographs_as_detections_have_ap_1(shared):

@@ -38,12 +38,12 @@ def random_detections(seed):
 
 def assert_same(read, written, tolerance):
     assert len(read) == len(written)
-    for ours, theirs in zip(read, written, strict=True):
+    for ours, expected in zip(read, written, strict=True):
         assert (ours["boxes"].dtype, ours["labels"].dtype) == (torch.float32, torch.int64)
-        assert torch.equal(ours["scores"], theirs["scores"])
-        assert torch.equal(ours["labels"], theirs["labels"])
-        assert ours["boxes"].shape == theirs["boxes"].shape
-        assert torch.allclose(ours["boxes"], theirs["boxes"], rtol=0, atol=tolerance)
+        assert torch.equal(ours["scores"], expected["scores"])
+        assert torch.equal(ours["labels"], expected["labels"])
+        assert ours["boxes"].shape == expected["boxes"].shape
+        assert torch.allclose(ours["boxes"], expected["boxes"], rtol=0, atol=tolerance)
 
 
 def by_class(detections):
@@ -52,19 +52,33 @@ def by_class(detections):
     return [{key: value[o] for key, value in found.items()} for o, found in zip(order, detections, strict=True)]
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_coco_results_come_back_bit_by_bit(tmp_path, seed):
-    detections = random_detections(seed)
-    write_coco_results(tmp_path / "new/results.json", detections, IDS, CATEGORIES)
-    assert_same(read_coco_results(tmp_path / "new/results.json", IDS, CATEGORIES), detections, 0)
+def test_coco_results_come_back_bit_by_bit(tmp_path):
+    for seed in range(5):
+        detections = random_detections(seed)
+        write_coco_results(tmp_path / "new/results.json", detections, IDS, CATEGORIES)
+        assert_same(read_coco_results(tmp_path / "new/results.json", IDS, CATEGORIES), detections, 0)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_voc_results_come_back_with_the_same_scores_and_boxes(tmp_path, seed):
-    detections = random_detections(seed)
-    write_voc_results(tmp_path / "results/VOC2007/Main", detections, IDS, CLASSES, "test")
-    read = read_voc_results(tmp_path / "results/VOC2007/Main", IDS, CLASSES, "test")
-    assert_same(read, by_class(detections), 1e-5)
+def test_voc_results_come_back_with_the_same_scores_and_boxes(tmp_path):
+    for seed in range(5):
+        detections = random_detections(seed)
+        write_voc_results(tmp_path / "results/VOC2007/Main", detections, IDS, CLASSES, "test")
+        read = read_voc_results(tmp_path / "results/VOC2007/Main", IDS, CLASSES, "test")
+        assert_same(read, by_class(detections), 1e-5)
+
+
+@pytest.mark.parametrize("prefix", ["comp3_", "", "comp10_"])
+def test_files_of_any_competition_are_read_from_their_folder_or_by_one_of_them(tmp_path, prefix):
+    detections = random_detections(0)
+    write_voc_results(tmp_path, detections, IDS, CLASSES, "test")
+    for file in list(tmp_path.iterdir()):
+        file.rename(file.with_name(file.name.replace("comp4_", prefix)))
+    assert_same(read_voc_results(tmp_path, IDS, CLASSES, "test"), by_class(detections), 1e-5)
+    write_voc_results(tmp_path, random_detections(1), IDS, CLASSES, "test")
+    with pytest.raises(UserError, match=r"holds both .*det_test_cat.txt and .*det_test_cat.txt; name a file"):
+        read_voc_results(tmp_path, IDS, CLASSES, "test")
+    file = tmp_path / f"{prefix}det_test_nobody.txt"
+    assert_same(read_voc_results(file, IDS, CLASSES, "test"), by_class(detections), 1e-5)
 
 
 def test_coco_results_hold_the_ids_categories_and_boxes_of_the_format(tmp_path):
@@ -117,11 +131,11 @@ GOOD = {"image_id": "apple_1", "category_id": 17, "bbox": [0, 0, 1, 1], "score":
         ({"image_id": ["apple_1"]}, r"\[1\]\.image_id: "),
         ({"category_id": 1}, r"\[1\]\.category_id: the category 1 "),
         ({"category_id": {}}, r"\[1\]\.category_id: "),
-        ({"bbox": [0, 0, 1]}, r"\[1\]\.bbox: \[0, 0, 1\] is no box"),
+        ({"bbox": [0, 0, 1]}, r"\[1\]\.bbox: \[0, 0, 1\] is not a box"),
         ({"bbox": [0, 0, -1, 1]}, r"\[1\]\.bbox: "),
         ({"bbox": [0, 0, float("nan"), 1]}, r"\[1\]\.bbox: "),
         ({"bbox": ["0", 0, 1, 1]}, r"\[1\]\.bbox: "),
-        ({"score": None}, r"\[1\]\.score: None is no number"),
+        ({"score": None}, r"\[1\]\.score: None is not a finite number"),
         ({"score": float("inf")}, r"\[1\]\.score: "),
         ({"score": 10**400}, r"\[1\]\.score: "),
     ],
@@ -136,11 +150,11 @@ def test_a_wrong_field_of_coco_results_is_named(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[\n{},\n{", "line 3: is no JSON"),
-        ("{}", "is no list"),
-        ("[3]", r"\[0\]: is no record"),
+        ("[\n{},\n{", "line 3: is not valid JSON"),
+        ("{}", "is not a list"),
+        ("[3]", r"\[0\]: is not a record"),
         ("[{}]", r"\[0\]\.image_id: is missing"),
-        (b"\xff\xfe", "is no text"),
+        (b"\xff\xfe", "is not text"),
     ],
 )
 def test_a_malformed_file_of_coco_results_is_named(tmp_path, text, message):
@@ -153,9 +167,9 @@ def test_a_malformed_file_of_coco_results_is_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("", "is no detection"),
-        ("apple_1 0.5 1 1 2", "is no detection"),
-        ("apple_1 0.5 1 1 2 x", "is no detection"),
+        ("", "is not a detection"),
+        ("apple_1 0.5 1 1 2", "is not a detection"),
+        ("apple_1 0.5 1 1 2 x", "is not a detection"),
         ("apple_1 nan 1 1 2 2", "a number is not finite"),
         ("apple_1 0.5 1 1 2 1e300", "a number is not finite"),
         ("apple_1 0.5 5 1 3 2", "the box ends before it begins"),

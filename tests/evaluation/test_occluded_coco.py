@@ -12,8 +12,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.layouts import open_dataset
-from afrcnn.evaluation.occluded_coco import bitten, count_parts, derive_subsets, read_list
+from afrcnn.data.coco import COCODataset
+from afrcnn.evaluation.occluded_coco import count_parts, derive_subsets, occluded_by_hull, read_list
 
 SIDE = 40
 
@@ -59,7 +59,7 @@ def write(root, images):
                 }
             )
     (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
-    return open_dataset(root, "val")
+    return COCODataset(root, "val")
 
 
 def derived(dataset):
@@ -102,8 +102,8 @@ def inside_hull(mask):
     return (equations[:, :2] @ grid + equations[:, 2:] <= 1e-9).all(axis=0).reshape(mask.shape)
 
 
-def test_who_is_bitten_agrees_with_hulls_of_another_library():
-    """Where no bite is within 3% of the limit or of its counterpart: rasters of hulls differ at their rims."""
+def test_who_is_occluded_agrees_with_hulls_of_another_library():
+    """Where no fraction is within 3% of the limit or of its counterpart: rasters of hulls differ at their rims."""
     rng = np.random.default_rng(1)
     decided = hidden = 0
     for _ in range(60):
@@ -117,7 +117,7 @@ def test_who_is_bitten_agrees_with_hulls_of_another_library():
         if masks.reshape(3, -1).sum(axis=1).min() < 30:
             continue
         hulls = [inside_hull(mask) for mask in masks]
-        flags = bitten(masks)
+        flags = occluded_by_hull(masks)
         for a in range(3):
             expected, clear = False, True
             for b in {0, 1, 2} - {a}:
@@ -151,12 +151,12 @@ def test_a_malformed_mask_is_named(tmp_path):
     content = json.loads(dataset.annotation_file.read_text())
     content["annotations"][0]["segmentation"] = {"size": [SIDE, SIDE], "counts": "zzzz~~"}
     dataset.annotation_file.write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"annotations\[id=100\]\.segmentation: is no mask"):
+    with pytest.raises(UserError, match=r"annotations\[id=100\]\.segmentation: is not a valid mask"):
         derive_subsets(dataset)
 
 
 def test_masks_of_real_photographs_fall_into_parts_as_another_library_counts(shared):
-    dataset = open_dataset(shared / "data" / "tiny_coco", "val2017")
+    dataset = COCODataset(shared / "data" / "tiny_coco", "val2017")
     members = derive_subsets(dataset)
     content = json.loads(dataset.annotation_file.read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
@@ -213,7 +213,7 @@ def test_reading_a_list_runs_nothing_that_it_names(dataset, tmp_path):
     path.write_bytes(pickle.dumps([good]))
     assert read_list(path, dataset)[0].tolist() == [False, True, False]
     path.write_bytes(pickle.dumps(Mischief(harm)))
-    with pytest.raises(UserError, match=r"list\.pkl: is no list"):
+    with pytest.raises(UserError, match=r"list\.pkl: is not a list"):
         read_list(path, dataset)
     assert not harm.exists()
     pickle.loads(path.read_bytes())  # the file does do harm where it is trusted
@@ -223,13 +223,13 @@ def test_reading_a_list_runs_nothing_that_it_names(dataset, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no list of objects"),
-        (b"not a pickle", "is no list of objects"),
-        (pickle.dumps(entries())[:-9], "is no list of objects"),
-        (pickle.dumps({"a": 1}), "is no list of objects"),
-        (pickle.dumps([3]), r"\[0\]: is no object"),
-        (pickle.dumps([entries()[0], entries()[0][:4]]), r"\[1\]: is no object"),
-        (pickle.dumps([[*entries()[0][:4], {"size": [SIDE, SIDE], "counts": b"o"}]]), r"\[0\]: is no object"),
+        (b"", "is not a list of objects"),
+        (b"not a pickle", "is not a list of objects"),
+        (pickle.dumps(entries())[:-9], "is not a list of objects"),
+        (pickle.dumps({"a": 1}), "is not a list of objects"),
+        (pickle.dumps([3]), r"\[0\]: is not an object"),
+        (pickle.dumps([entries()[0], entries()[0][:4]]), r"\[1\]: is not an object"),
+        (pickle.dumps([[*entries()[0][:4], {"size": [SIDE, SIDE], "counts": b"o"}]]), r"\[0\]: is not an object"),
         (pickle.dumps([["000000000000.jpg", "other", *entries()[0][2:]]]), "no other of"),
         (pickle.dumps([["000000000001.jpg", *entries()[0][1:]]]), "no thing of"),
         (pickle.dumps(entries()[2:]), "lists no object of the split's images"),

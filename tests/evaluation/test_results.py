@@ -8,15 +8,18 @@ import pytest
 import torch
 
 from afrcnn.core.errors import UserError
+from afrcnn.evaluation import results as module
 from afrcnn.evaluation.coco_ap import coco_ap
+from afrcnn.evaluation.matching import match, overlaps
 from afrcnn.evaluation.results import evaluate, read_results, write_results
 from afrcnn.evaluation.voc_ap import voc_ap
 
 
-class Photographs:
+class TwoImages:
     """A dataset of two images: two cats, one of them found; a dog that is difficult."""
 
     classes = ("cat", "dog")
+    ids = ("1", "2")
 
     def __len__(self):
         return 2
@@ -37,7 +40,7 @@ DETECTIONS = [
 
 
 def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
-    dataset = Photographs()
+    dataset = TwoImages()
     results = evaluate(DETECTIONS, dataset)
     assert (results.images, results.detections, results.iou_threshold) == (2, 1, 0.5)
     assert results.objects == {"cat": 2, "dog": 0}
@@ -45,21 +48,21 @@ def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
     assert results.ap["area"]["cat"] == 0.5
     assert math.isnan(results.ap["area"]["dog"])
     targets = [dataset.target(i) for i in range(2)]
-    assert results.ap["11-point"]["cat"] == voc_ap(DETECTIONS, targets, dataset.classes).ap["cat"]
+    assert results.ap["11-point"]["cat"] == voc_ap(match(DETECTIONS, targets, dataset.classes)).ap["cat"]
     assert results.coco == pytest.approx(coco_ap(DETECTIONS, targets, dataset.classes), nan_ok=True)
 
 
 def test_the_threshold_is_that_of_the_hits():
     shifted = [DETECTIONS[0] | {"boxes": torch.tensor([[0.0, 0, 10, 8]])}, DETECTIONS[1]]
-    assert evaluate(shifted, Photographs(), iou_threshold=0.75).mean_ap["area"] == 0.5
-    assert evaluate(shifted, Photographs(), iou_threshold=0.85).mean_ap["area"] == 0
+    assert evaluate(shifted, TwoImages(), iou_threshold=0.75).mean_ap["area"] == 0.5
+    assert evaluate(shifted, TwoImages(), iou_threshold=0.85).mean_ap["area"] == 0
 
 
 def test_results_json_holds_null_for_nan_and_comes_back(tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    results = evaluate(DETECTIONS, Photographs())
+    results = evaluate(DETECTIONS, TwoImages())
     path = tmp_path / "results.json"
     write_results(path, results)
     content = json.loads(path.read_text(), parse_constant=refuse)
@@ -81,7 +84,7 @@ def test_a_missing_results_json_is_named(tmp_path):
 
 
 def test_subsets_that_are_asked_for_join_the_results_and_come_back(tmp_path):
-    dataset = Photographs()
+    dataset = TwoImages()
     members = {
         "first": [torch.tensor([True, False]), torch.tensor([False])],
         "none": [torch.zeros(2) > 0, torch.zeros(1) > 0],
@@ -97,8 +100,27 @@ def test_subsets_that_are_asked_for_join_the_results_and_come_back(tmp_path):
 
 def test_results_of_before_there_were_subsets_are_read(tmp_path):
     path = tmp_path / "results.json"
-    write_results(path, evaluate(DETECTIONS, Photographs()))
+    write_results(path, evaluate(DETECTIONS, TwoImages()))
     content = json.loads(path.read_text())
     del content["subsets"]
     path.write_text(json.dumps(content))
     assert read_results(path).subsets == {}
+
+
+def test_names_of_subsets_in_files_of_earlier_versions_are_read_as_those_of_today(tmp_path):
+    path = tmp_path / "results.json"
+    members = {"unoccluded": [torch.tensor([True, False]), torch.tensor([False])]}
+    results = evaluate(DETECTIONS, TwoImages(), subsets=members)
+    write_results(path, results)
+    path.write_text(path.read_text().replace('"unoccluded"', '"in the open"'))
+    assert str(read_results(path)) == str(results)
+
+
+def test_detections_are_matched_once_for_both_metrics_and_every_subset(monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "match", lambda *arguments: calls.append(1) or match(*arguments))
+    monkeypatch.setattr("afrcnn.evaluation.matching.overlaps", lambda *a: calls.append(2) or overlaps(*a))
+    members = [torch.tensor([True, False]), torch.tensor([False])]
+    results = evaluate(DETECTIONS, TwoImages(), subsets=dict.fromkeys("abcdef", members))
+    assert len(results.subsets) == 6
+    assert calls == [1, 2]

@@ -4,83 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from afrcnn.evaluation.voc_ap import average_precision, voc_ap
+from afrcnn.evaluation.matching import match
+from afrcnn.evaluation.voc_ap import average_precision, class_recall, voc_ap
+from reference import plain_voc_ap
 
 CLASSES = ("cat", "dog", "cow", "nobody")
-
-
-def plain_loop_ap(detections, targets, classes, threshold, metric, ignored=None):
-    """VOCevaldet.m in its own 1-based inclusive pixels, with the strict threshold; NaN without objects."""
-    result = {}
-    for label, name in enumerate(classes, start=1):
-        # All detections of the class, by falling confidence; a stable sort, as MATLAB's.
-        confident = []
-        for image, detection in enumerate(detections):
-            for box, own, score in zip(
-                *(np.asarray(detection[k]).tolist() for k in ("boxes", "labels", "scores")), strict=True
-            ):
-                if own == label:
-                    confident.append((score, image, (box[0] + 1, box[1] + 1, box[2], box[3])))
-        confident.sort(key=lambda item: -item[0])
-        objects = []
-        for image, target in enumerate(targets):
-            flags = target["difficult"] if ignored is None else ignored[image]
-            rows = zip(
-                np.asarray(target["boxes"]).tolist(),
-                np.asarray(target["labels"]).tolist(),
-                np.asarray(flags).tolist(),
-                strict=True,
-            )
-            objects.append(
-                [
-                    {"box": (box[0] + 1, box[1] + 1, box[2], box[3]), "difficult": flag, "detected": False}
-                    for box, own, flag in rows
-                    if own == label
-                ]
-            )
-        count = sum(not item["difficult"] for image in objects for item in image)
-        if count == 0:
-            result[name] = float("nan")
-            continue
-        tp = fp = 0
-        curve = []
-        for _, image, box in confident:
-            best, overlap = None, -float("inf")
-            for item in objects[image]:
-                other = item["box"]
-                width = min(box[2], other[2]) - max(box[0], other[0]) + 1
-                height = min(box[3], other[3]) - max(box[1], other[1]) + 1
-                if width > 0 and height > 0:
-                    union = (
-                        (box[2] - box[0] + 1) * (box[3] - box[1] + 1)
-                        + (other[2] - other[0] + 1) * (other[3] - other[1] + 1)
-                        - width * height
-                    )
-                    if width * height / union > overlap:
-                        best, overlap = item, width * height / union
-            if overlap > threshold:
-                if not best["difficult"]:
-                    if best["detected"]:
-                        fp += 1
-                    else:
-                        tp += 1
-                        best["detected"] = True
-            else:
-                fp += 1
-            curve.append((tp / count, tp / max(tp + fp, np.finfo(np.float64).eps)))
-        if metric == "11-point":
-            ap = 0.0
-            for recall in np.arange(0.0, 1.1, 0.1):
-                ap += max((p for r, p in curve if r >= recall), default=0.0) / 11
-        else:
-            # VOCap.m: sentinels at both ends, precision made falling from the right, the steps of recall.
-            mrec = [0.0, *(r for r, _ in curve), 1.0]
-            mpre = [0.0, *(p for _, p in curve), 0.0]
-            for i in range(len(mpre) - 2, -1, -1):
-                mpre[i] = max(mpre[i], mpre[i + 1])
-            ap = sum((mrec[i] - mrec[i - 1]) * mpre[i] for i in range(1, len(mrec)))
-        result[name] = ap
-    return result
 
 
 def random_boxes(rng, count, fractional):
@@ -120,27 +48,42 @@ def assert_same(ap, expected):
     np.testing.assert_allclose(list(ap.values()), list(expected.values()), rtol=0, atol=1e-9, equal_nan=True)
 
 
-@pytest.mark.parametrize("metric", ["11-point", "area"])
 @pytest.mark.parametrize("seed", range(4))
-def test_thousands_of_random_cases_agree_with_the_plain_loop_of_the_development_kit(metric, seed):
+def test_thousands_of_random_cases_agree_with_the_plain_loop_of_the_development_kit(seed):
     rng = np.random.default_rng(seed)
     for _ in range(750):
         detections, targets = random_case(rng)
         threshold = float(rng.choice([0.5, 0.5, 0.25, 0.75, 0.0]))
-        result = voc_ap(detections, targets, CLASSES, iou_threshold=threshold, metric=metric)
-        expected = plain_loop_ap(detections, targets, CLASSES, threshold, metric)
-        assert_same(result.ap, expected)
-        defined = [ap for ap in expected.values() if not np.isnan(ap)]
-        assert result.mean_ap == pytest.approx(sum(defined) / len(defined) if defined else float("nan"), nan_ok=True)
+        matches = match(detections, targets, CLASSES, threshold)
+        plain = plain_voc_ap(detections, targets, CLASSES, threshold)
+        for metric in ("11-point", "area"):
+            result = voc_ap(matches, metric)
+            expected = {name: numbers[metric] for name, numbers in plain.items()}
+            assert_same(result.ap, expected)
+            defined = [ap for ap in expected.values() if not np.isnan(ap)]
+            mean = sum(defined) / len(defined) if defined else float("nan")
+            assert result.mean_ap == pytest.approx(mean, nan_ok=True)
+
+
+def test_recall_by_class_is_where_the_curve_ends():
+    rng = np.random.default_rng(5)
+    for _ in range(200):
+        detections, targets = random_case(rng)
+        recall = class_recall(match(detections, targets, CLASSES))
+        for name, numbers in plain_voc_ap(detections, targets, CLASSES).items():
+            objects, found = numbers["objects"], numbers["found"]
+            expected = found / objects if objects else float("nan")
+            assert recall[name] == pytest.approx(expected, nan_ok=True)
 
 
 def test_flags_of_the_caller_replace_difficult():
     rng = np.random.default_rng(0)
     for _ in range(200):
         detections, targets = random_case(rng)
-        ignored = [torch.from_numpy(rng.uniform(size=len(target["labels"])) < 0.5) for target in targets]
-        expected = plain_loop_ap(detections, targets, CLASSES, 0.5, "area", ignored)
-        assert_same(voc_ap(detections, targets, CLASSES, metric="area", ignored=ignored).ap, expected)
+        ignored = [rng.uniform(size=len(target["labels"])) < 0.5 for target in targets]
+        plain = plain_voc_ap(detections, targets, CLASSES, ignored=ignored)
+        matches = match(detections, targets, CLASSES).subset([torch.from_numpy(~flags) for flags in ignored])
+        assert_same(voc_ap(matches, "area").ap, {name: numbers["area"] for name, numbers in plain.items()})
 
 
 def test_crowds_of_coco_are_ignored_and_targets_without_flags_count_in_full():
@@ -148,7 +91,7 @@ def test_crowds_of_coco_are_ignored_and_targets_without_flags_count_in_full():
     found = [{"boxes": box, "labels": torch.tensor([1]), "scores": torch.tensor([0.9])}] * 2
     plain = {"boxes": box, "labels": torch.tensor([1])}
     crowd = plain | {"iscrowd": torch.tensor([True])}
-    result = voc_ap(found, [crowd, plain], ["cat"])
+    result = voc_ap(match(found, [crowd, plain], ["cat"]))
     assert result.objects == {"cat": 1}
     assert len(result.scores["cat"]) == 1
     assert result.ap["cat"] == 1
@@ -175,16 +118,13 @@ def one_class(boxes, scores, objects, difficult=None):
 
 def test_an_iou_of_exactly_the_threshold_is_a_miss():
     half = one_class([[0, 0, 10, 5]], [0.9], [[0, 0, 10, 10]])
-    assert voc_ap(*half, ["cat"]).ap["cat"] == 0
-    assert voc_ap(*half, ["cat"], iou_threshold=0.499).ap["cat"] == 1
+    assert voc_ap(match(*half, ["cat"])).ap["cat"] == 0
+    assert voc_ap(match(*half, ["cat"], 0.499)).ap["cat"] == 1
 
 
 def test_the_second_detection_of_an_object_is_a_miss():
-    result = voc_ap(
-        *one_class([[0, 0, 10, 10]] * 2, [0.5, 0.9], [[0, 0, 10, 10], [20, 20, 30, 30]]),
-        ["cat"],
-        metric="area",
-    )
+    twice = one_class([[0, 0, 10, 10]] * 2, [0.5, 0.9], [[0, 0, 10, 10], [20, 20, 30, 30]])
+    result = voc_ap(match(*twice, ["cat"]), "area")
     assert result.ap["cat"] == 0.5
     assert result.recall["cat"].tolist() == [0.5, 0.5]
     assert result.precision["cat"].tolist() == [1, 0.5]
@@ -198,7 +138,7 @@ def test_detections_of_a_difficult_object_are_neither_hits_nor_misses():
         [[0, 0, 10, 10], [20, 20, 30, 30]],
         difficult=[True, False],
     )
-    result = voc_ap(detections, targets, ["cat"])
+    result = voc_ap(match(detections, targets, ["cat"]))
     assert result.ap["cat"] == pytest.approx(1)
     assert result.objects == {"cat": 1}
     assert result.precision["cat"].tolist() == [1]
@@ -208,13 +148,13 @@ def test_detections_of_a_difficult_object_are_neither_hits_nor_misses():
 def test_recalls_of_exact_tenths_meet_the_last_bits_of_numpy_arange(found, thresholds_reached):
     objects = [[20 * i, 0, 20 * i + 10, 10] for i in range(10)]
     detections, targets = one_class(objects[:found], [0.9] * found, objects)
-    assert voc_ap(detections, targets, ["cat"]).ap["cat"] == pytest.approx(thresholds_reached / 11)
+    assert voc_ap(match(detections, targets, ["cat"])).ap["cat"] == pytest.approx(thresholds_reached / 11)
 
 
 def test_a_class_without_objects_has_no_ap_and_no_part_in_the_mean():
     detections, targets = one_class([[0, 0, 10, 10]], [0.9], [[0, 0, 10, 10]])
     detections[0]["labels"][:] = 2
-    result = voc_ap(detections, targets, ["cat", "dog"])
+    result = voc_ap(match(detections, targets, ["cat", "dog"]))
     assert result.ap["cat"] == 0
     assert np.isnan(result.ap["dog"])
     assert result.mean_ap == 0
@@ -222,8 +162,8 @@ def test_a_class_without_objects_has_no_ap_and_no_part_in_the_mean():
 
 @pytest.mark.parametrize("metric", ["11-point", "area"])
 def test_nothing_at_all_has_no_ap(metric):
-    assert np.isnan(voc_ap([], [], ["cat"], metric=metric).mean_ap)
-    assert voc_ap(*one_class([], [], [[0, 0, 1, 1]]), ["cat"], metric=metric).mean_ap == 0
+    assert np.isnan(voc_ap(match([], [], ["cat"]), metric).mean_ap)
+    assert voc_ap(match(*one_class([], [], [[0, 0, 1, 1]]), ["cat"]), metric).mean_ap == 0
 
 
 def test_the_area_is_that_under_the_falling_envelope():
@@ -234,6 +174,6 @@ def test_the_area_is_that_under_the_falling_envelope():
 def test_mismatched_images_or_flags_are_refused():
     detections, targets = one_class([[0, 0, 1, 1]], [0.5], [[0, 0, 1, 1]])
     with pytest.raises(ValueError, match="1 images with detections but 2"):
-        voc_ap(detections, targets * 2, ["cat"])
+        match(detections, targets * 2, ["cat"])
     with pytest.raises(ValueError, match="2 flags"):
-        voc_ap(detections, targets, ["cat"], ignored=[torch.zeros(2, dtype=torch.bool)])
+        match(detections, targets, ["cat"]).subset([torch.zeros(2, dtype=torch.bool)])

@@ -1,11 +1,11 @@
-"""Occluders: what share of every box they cover, where, and how they grow."""
+"""Occluders: what fraction of every box they cover, where, and how they grow."""
 
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from afrcnn.robustness.occlusion import NOBODY, hidden_fractions, lay_occluders
+from afrcnn.robustness.occlusion import NOBODY, lay_occluders, occluded_fractions
 
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 SIZE = (120, 160)
@@ -26,10 +26,10 @@ def random_boxes(rng, count, least=20, fine=1):
 def counted_fractions(covered, boxes):
     """The definition, counted on sub-pixels."""
     fine = np.kron(covered, np.ones((FINE, FINE)))
-    shares = []
+    fractions = []
     for x1, y1, x2, y2 in np.rint(boxes * FINE).astype(int):
-        shares.append(fine[y1:y2, x1:x2].mean())
-    return np.array(shares)
+        fractions.append(fine[y1:y2, x1:x2].mean())
+    return np.array(fractions)
 
 
 def lay(rng, boxes, fraction):
@@ -38,7 +38,7 @@ def lay(rng, boxes, fraction):
 
 @pytest.mark.parametrize("fine", [1, FINE], ids=["whole pixels", "fractions of pixels"])
 @pytest.mark.parametrize("count", [1, 2])
-def test_one_or_two_objects_are_hidden_by_the_asked_share_however_they_overlap(count, fine):
+def test_one_or_two_objects_are_occluded_by_the_asked_fraction_however_they_overlap(count, fine):
     rng = np.random.default_rng(count)
     for _ in range(60):
         boxes = random_boxes(rng, count, fine=fine)
@@ -47,7 +47,7 @@ def test_one_or_two_objects_are_hidden_by_the_asked_share_however_they_overlap(c
             assert np.abs(fractions - level).max() <= 0.01, (boxes, level)
 
 
-def test_a_box_in_a_box_and_two_equal_boxes_have_the_asked_share_too():
+def test_a_box_in_a_box_and_two_equal_boxes_have_the_asked_fraction_too():
     rng = np.random.default_rng(0)
     outer = np.array([10.0, 10, 90, 90])
     for inner in ([10.0, 10, 30, 30], [30.0, 40, 80, 85], [11.0, 11, 89, 89], outer):
@@ -56,7 +56,7 @@ def test_a_box_in_a_box_and_two_equal_boxes_have_the_asked_share_too():
             assert np.abs(counted_fractions(lay(rng, boxes, level) != NOBODY, boxes) - level).max() <= 0.01
 
 
-def test_in_a_crowd_nothing_is_hidden_more_and_hardly_anything_less():
+def test_in_a_crowd_nothing_is_occluded_more_and_hardly_anything_less():
     rng = np.random.default_rng(3)
     fractions = []
     for _ in range(20):
@@ -67,7 +67,7 @@ def test_in_a_crowd_nothing_is_hidden_more_and_hardly_anything_less():
     assert (errors >= -0.01).mean() > 0.98
 
 
-def test_every_size_from_20_pixels_is_hidden_to_one_point():
+def test_every_size_from_20_pixels_is_occluded_to_one_point():
     for side in range(20, 61):
         box = np.array([[3.0, 5, 3 + side, 25]])
         for level in LEVELS:
@@ -85,7 +85,7 @@ def test_occluders_lie_in_the_box_of_their_object():
         assert xs.min() >= x1 and ys.min() >= y1 and xs.max() + 1 <= x2 and ys.max() + 1 <= y2
 
 
-def test_what_is_hidden_of_a_lone_object_stays_hidden_at_higher_levels():
+def test_what_is_occluded_of_a_lone_object_stays_occluded_at_higher_levels():
     rng = np.random.default_rng(5)
     for _ in range(20):
         boxes, anchors = random_boxes(rng, 1), rng.random((1, 2))
@@ -115,7 +115,7 @@ def test_boxes_smaller_than_a_pixel_do_not_break_it():
     assert lay_occluders(boxes, np.full((3, 2), 0.5), SIZE, 0.5).shape == SIZE
 
 
-def test_hidden_fractions_are_areas():
+def test_occluded_fractions_are_areas():
     rng = np.random.default_rng(7)
     covered, boxes = rng.random(SIZE) < 0.4, random_boxes(rng, 30, least=2, fine=FINE)
-    np.testing.assert_allclose(hidden_fractions(covered, boxes), counted_fractions(covered, boxes), atol=1e-9)
+    np.testing.assert_allclose(occluded_fractions(covered, boxes), counted_fractions(covered, boxes), atol=1e-9)

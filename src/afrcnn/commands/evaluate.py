@@ -1,66 +1,136 @@
-"""Evaluation of a run."""
+"""Evaluation of a run, or of anybody's detections: AP and recall on a split."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from afrcnn.core.errors import UserError
+from afrcnn.recipe import load_recipe
 from afrcnn.run import Run
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from afrcnn.evaluation.results import Results
 
 
 def evaluate(
-    run: Path | str,
+    run: Path | str | None = None,
     *,
-    ensemble: Sequence[Path | str] = (),
     split: str | None = None,
+    ensemble: Sequence[Path | str] = (),
     svd: tuple[int, int] | None = None,
     subsets: bool = False,
     lists: Sequence[Path | str] = (),
     out: Path | str | None = None,
+    detections: Path | str | None = None,
+    iou: float = 0.5,
+    trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> Results:
-    """Measure the average precision of a run.
+    """Measure the average precision of a run, or of anybody's detections.
 
-    Detects objects in a split with the trained detector of the run. Shows VOC's AP by class, by 11 points and by area,
-    and COCO's; writes results.json and the detections, as COCO's JSON and as the files of VOC's server.
+    Detects objects in a split with the trained detector of a run. Shows VOC's AP by class, by 11 points and by area,
+    and COCO's; writes results.json and the detections, as COCO's JSON and as the files of VOC's server. Of detections
+    in a file, shows the same, and writes results.json where --out is given.
 
     Args:
         run: folder that `afrcnn train` made.
+        split: split to evaluate on (default: the recipe's data.test_split).
         ensemble: runs whose detectors answer together with RUN's, by the mean over each proposal; asks for --out.
-        split: split to detect in (default: the recipe's data.test_split).
         svd: truncate fc6 and fc7 to these ranks, for speed (in Fast R-CNN 1024 256).
-        subsets: AP and recall by subset, too: occluded and unoccluded objects, by size, by VOC's flags, separated and
+        subsets: AP and recall by subset, too: overlapped and unoccluded objects, by size, by VOC's flags, separated and
             occluded by COCO's masks.
         lists: on COCO's val2017, subsets of Zhan et al. 2022, too: separated_coco.pkl, occluded_coco.pkl.
         out: folder to write to (default: RUN).
-        overrides: fields of the run's recipe to set differently, as ``["--data.root", "elsewhere"]``.
+        detections: instead of RUN, a file in COCO's results format, or a folder with the text files of VOC's server;
+            the dataset is that of --data.root, and neither a recipe nor proposals are needed.
+        iou: IoU, from 0 to below 1, that a hit of VOC's AP exceeds.
+        trust: modules that a detector of your own may be imported from.
+        overrides: fields of the recipe to set differently, as ``["--data.root", "elsewhere"]``.
 
     Examples:
         afrcnn evaluate runs/VOC2007/vgg16_frcn-seed0
         afrcnn evaluate run --split val --out val --data.root elsewhere/VOC2007
         afrcnn evaluate runs/full --ensemble runs/ohem --out both
+        afrcnn evaluate --detections results.json --data.root coco --split val2017
+
+    Raises:
+        UserError: a run is not finished, knows other classes than the first, or ``out`` is missing for an ensemble; the
+            dataset, its proposals, the detections or a list are missing or wrong.
     """
-    _ = Run(run, overrides).recipe  # refused before anything slow
+    for wrong, at, problem, fix in (
+        (bool(run) == bool(detections), "evaluate", "takes either a run or detections", "name RUN or --detections"),
+        (not Path(detections or ".").exists(), detections, "no such file or folder", "name a file of detections"),
+        (detections and (ensemble or svd), "ensemble" if ensemble else "svd", "is of runs", "name RUN, not detections"),
+        (ensemble and out is None, "out", "an ensemble is not a run", "name a folder for its results"),
+        (not 0 <= iou < 1, "iou", f"{iou:g} is out of range", "choose from 0 to below 1"),
+    ):
+        if wrong:
+            raise UserError(problem, field=str(at), fix=fix)
+    runs = [Run(folder, overrides) for folder in (run, *ensemble) if folder]
+    recipe = runs[0].recipe if runs else load_recipe(os.devnull, overrides)
+    for other in runs[1:]:
+        if other.classes != runs[0].classes:
+            problem = f"knows other classes than {runs[0].folder}"
+            raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
 
-    from afrcnn.evaluation.detect import evaluate_run
+    from afrcnn.build import open_images, open_split
+    from afrcnn.core.engine import build_fabric
+    from afrcnn.evaluation.detect import detect
+    from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
+    from afrcnn.evaluation.results import evaluate_detections, write_results
+    from afrcnn.evaluation.subsets import all_subsets
 
-    return evaluate_run(run, overrides, split=split, ensemble=ensemble, svd=svd, out=out, subsets=subsets, lists=lists)
+    split = split or recipe.data.test_split
+    images = open_split(recipe, split) if runs else open_images(recipe, split)
+    if not len(images):
+        raise UserError("the split has no images", file=images.root, field=split, fix="name another split")
+    members = all_subsets(images, lists) if subsets or lists else {}
+
+    target = Run(out or run or "")
+    if detections:
+        text = Path(detections).is_dir() or Path(detections).suffix == ".txt"
+        read: Any = read_voc_results if text else read_coco_results
+        detected = read(detections, images.ids, *((images.classes, split) if text else (images.category_ids,)))
+    else:
+        fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+        detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)
+        write_coco_results(target.detections_file(split), detected, images.ids, images.category_ids)
+        write_voc_results(target.detections / "voc", detected, images.ids, images.classes, split)
+    results = replace(evaluate_detections(detected, images, iou_threshold=iou, subsets=members), split=split)
+    if run or out:
+        write_results(target.results_file, results)
+    return results
 
 
-def show(results: Results, *, run: Path, out: Path | None = None) -> None:
-    """Print the results, and where they are written."""
+def show(results: Results, *, run: Path | None = None, out: Path | None = None) -> None:
+    """Print the AP by class and by subset, and where results and detections are."""
     from rich.console import Console
 
-    from afrcnn.reporting.subset_table import subset_table
-    from afrcnn.reporting.table import ap_table
+    from afrcnn.visualize.tables import ap_table, subset_table
 
     Console().print(ap_table(results))
     if results.subsets:
         Console().print(subset_table(results.subsets))
-    written = Run(out or run)
-    print(f"results:    {written.results_file}")
-    print(f"detections: {written.detections}")
+    if run or out:
+        print(f"results:    {Run(out or run or '').results_file}")
+    if run:
+        print(f"detections: {Run(out or run).detections}")
+
+
+def _detector(runs: Sequence[Run], svd: tuple[int, int] | None, trust: Sequence[str]) -> nn.Module:
+    """Return the detector of a run, or of several that answer together."""
+    from afrcnn.build import load_detector
+    from afrcnn.detectors.ensemble import Ensemble
+    from afrcnn.detectors.svd import truncate_detector
+
+    detectors = [load_detector(run, trust) for run in runs]
+    if svd is not None:
+        for detector in detectors:
+            truncate_detector(detector, *svd)
+    return Ensemble(detectors) if len(detectors) > 1 else detectors[0]

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from afrcnn.commands.predict import count_names, detect_images, image_files, load_detector_at, picture_files
 from afrcnn.core.atomic import atomic_write
@@ -93,7 +93,7 @@ def masks(
     out = trained.masks if out is None else Path(out)
     paths = image_files(images)
     pictures = picture_files(paths, out, ".png")
-    detector = load_detector_at(trained, score)
+    detector = load_detector_at(trained, score, trust)
 
     from afrcnn.adversaries.trace import trace_objects
     from afrcnn.build import load_adversary
@@ -108,7 +108,7 @@ def masks(
     for path, picture, found in zip(paths, pictures, objects, strict=True):
         image = read_image(path, upright=True)
         shown = found if boxes else {name: value[:limit] for name, value in found.items()}
-        traces = trace_objects(detector, chain, image.to(device), shown, classes, recipe.seed)
+        traces = trace_objects(cast(Any, detector), chain, image.to(device), shown, classes, recipe.seed)
         left_out = len(found["labels"]) - len(traces)
         with atomic_write(picture, "wb") as file:
             draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")

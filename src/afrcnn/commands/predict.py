@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
@@ -16,7 +16,7 @@ from afrcnn.run import Run
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from afrcnn.data.target import Target
     from afrcnn.detectors.rcnn import FastRCNN
@@ -69,6 +69,7 @@ def predict(
     out: Path | str | None = None,
     *,
     score: float = 0.5,
+    trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> list[Prediction]:
     """Detect objects in images, as pictures and JSON.
@@ -82,6 +83,7 @@ def predict(
         images: image, or folder of images.
         out: folder to write to (default: RUN/predictions).
         score: lowest score, from 0 to 1, that is shown and written.
+        trust: modules that a detector of your own may be imported from.
         overrides: fields of the run's recipe to set differently, as ``["--data.workers", "8"]``.
 
     Examples:
@@ -99,7 +101,7 @@ def predict(
     out = trained.predictions if out is None else Path(out)
     paths = image_files(images)
     pictures = picture_files(paths, out, ".jpg")
-    detections = detect_images(load_detector_at(trained, score), paths, trained.recipe, score)
+    detections = detect_images(load_detector_at(trained, score, trust), paths, trained.recipe, score)
 
     from afrcnn.data.image import read_image
     from afrcnn.visualize.detections import draw_detections
@@ -155,7 +157,7 @@ def detect_image(
     return detection
 
 
-def load_detector_at(run: Run, score: float) -> FastRCNN:
+def load_detector_at(run: Run, score: float, trust: Sequence[str] = ()) -> nn.Module:
     """Return the trained detector of a run, which drops no detection of a score or higher.
 
     Raises:
@@ -167,14 +169,15 @@ def load_detector_at(run: Run, score: float) -> FastRCNN:
 
     from afrcnn.build import load_detector
 
-    return load_detector(Run(run.folder, [*run.overrides, f"--detector.score_threshold={threshold}"]))
+    overrides = [*run.overrides, f"--detector.score_threshold={threshold}"]
+    return load_detector(Run(run.folder, overrides), trust)
 
 
-def detect_images(detector: FastRCNN, paths: Sequence[Path], recipe: Recipe, score: float) -> list[dict[str, Tensor]]:
+def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, score: float) -> list[dict[str, Tensor]]:
     """Detect objects in images, by proposals made as those that the detector was trained with.
 
     Args:
-        detector: the trained detector; it moves to the device of the recipe.
+        detector: the trained detector.
         paths: the images.
         recipe: the run's, which says how proposals are made, and on what machine.
         score: the lowest score, in [0, 1], of what is returned.
@@ -185,6 +188,7 @@ def detect_images(detector: FastRCNN, paths: Sequence[Path], recipe: Recipe, sco
     Raises:
         UserError: an image is damaged, or such proposals cannot be made.
     """
+    from afrcnn.core.engine import build_fabric
     from afrcnn.evaluation.detect import detect
     from afrcnn.proposals.selective_search import Mode
 
@@ -193,7 +197,9 @@ def detect_images(detector: FastRCNN, paths: Sequence[Path], recipe: Recipe, sco
         problem = f"{mode!r} proposals cannot be made for new images"
         raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
     images = _ProposedImages(paths, mode, recipe.data.proposals_per_image)
-    detections = detect(detector, images, engine=recipe.engine, workers=min(recipe.data.workers, len(paths)))
+    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+    workers = min(recipe.data.workers, len(paths))
+    detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
     return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
 
 

@@ -1,38 +1,38 @@
-"""The stress test of a run."""
+"""The stress test of a run: AP and recall while objects are occluded or bent."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, cast
 
 from afrcnn.run import Run
 
 if TYPE_CHECKING:
-    from afrcnn.robustness import StressResults
+    from afrcnn.robustness.stress_results import StressResults
 
 
 def stress(
     run: Path | str,
     *,
-    occluder: Sequence[Literal["grey", "noise", "photo"]] = (),
-    placement: Literal["random", "worst"] = "random",
+    occluder: Sequence[str] = (),
+    placement: str = "random",
     levels: Sequence[float] = (),
-    bend: Sequence[Literal["rotation", "elastic"]] = (),
+    bend: Sequence[str] = (),
     degrees: Sequence[float] = (),
     warps: Sequence[float] = (),
     split: str | None = None,
     stress_seed: int = 0,
     out: Path | str | None = None,
+    trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> StressResults:
     """Measure what a run finds of occluded and bent objects.
 
-    Measures AP and recall of the run on its test images while their objects are occluded, ever more of each box, and
-    while their content is bent. Writes stress.json and the curves, stress.png.
-
-    The same --stress-seed changes the images alike for every run. Proposals and boxes are those of the images as they
-    are.
+    Measures AP and recall of a run on its test images while their objects are occluded, ever more of each box, and
+    while their content is bent. Writes stress.json and the curves, stress.png. Proposals and boxes are those of the
+    images as they are. The same --stress-seed changes the images alike for every run.
 
     Args:
         run: folder that `afrcnn train` made.
@@ -40,46 +40,60 @@ def stress(
             where --bend is given).
         placement: random, or worst: where the run gives the object the lowest score, of 9 places; 10 times as long.
         levels: fractions of each box to occlude (default: 0 0.1 ... 0.6).
-        bend: rotation: parts turn; elastic: all of the object is warped (default: none).
+        bend: rotation, parts turn; elastic, all of the object is warped (default: none).
         degrees: angles of parts (default: 0 15 30 45 60).
         warps: largest displacements, as fractions of a box's shorter side (default: 0 0.03 0.06 0.09 0.12).
         split: split to test on (default: the recipe's data.test_split).
         stress_seed: of places, pieces, noise and bends.
         out: folder to write to (default: RUN).
-        overrides: fields of the run's recipe to set differently, as ``["--data.root", "elsewhere"]``.
+        trust: modules that a detector of your own may be imported from.
+        overrides: fields of the recipe to set differently, as ``["--data.root", "elsewhere"]``.
 
     Examples:
         afrcnn stress run
         afrcnn stress run --occluder grey noise photo --bend rotation elastic
         afrcnn stress run --placement worst --levels 0.3 --out worst
+
+    Raises:
+        UserError: the run is not finished, its dataset or proposals are missing or wrong, or a setting is out of range.
     """
-    _ = Run(run, overrides).recipe  # refused before anything slow
+    tested = Run(run, overrides)
+    recipe, _ = tested.recipe, tested.trained()
 
-    from afrcnn.robustness import Bending, Occlusion, stress_run
+    from functools import partial
 
-    occlusion: dict[str, Any] = {"placement": placement} | ({"levels": tuple(levels)} if levels else {})
-    strengths = {"rotation": tuple(degrees), "elastic": tuple(warps)}
-    return stress_run(
-        run,
-        overrides,
-        [
-            *(Occlusion(kind, **occlusion) for kind in occluder or (() if bend else ("photo",))),
-            *(Bending(kind, strengths.get(kind, ())) for kind in bend),
-        ],
-        split=split,
-        seed=stress_seed,
-        out=out,
-    )
+    from afrcnn.build import load_detector, open_split
+    from afrcnn.core.atomic import atomic_write
+    from afrcnn.core.engine import build_fabric
+    from afrcnn.evaluation.detect import detect
+    from afrcnn.robustness.benchmark import measure
+    from afrcnn.robustness.stress_results import write_stress
+    from afrcnn.robustness.stresses import Bending, Occlusion, Stress
+    from afrcnn.visualize.robustness import draw_stress
+
+    settings: dict[str, Any] = {"placement": placement} | ({"levels": tuple(levels)} if levels else {})
+    strengths, kinds = {"rotation": degrees, "elastic": warps}, cast(Any, occluder or ([] if bend else ["photo"]))
+    stresses: list[Stress] = [Occlusion(kind, **settings) for kind in kinds]
+    stresses += [Bending(cast(Any, kind), tuple(strengths.get(kind, ()))) for kind in bend]
+    split = split or recipe.data.test_split
+    images = open_split(recipe, split)
+    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+    find = partial(detect, load_detector(tested, trust), fabric=fabric, workers=recipe.data.workers)
+    results = replace(measure(find, images, stresses, stress_seed), split=split)
+    written = Run(run if out is None else out)
+    with atomic_write(written.stress_figure, "wb") as file:
+        draw_stress({tested.folder.resolve().name: results}).savefig(file, format="png")
+    write_stress(written.stress_file, results)
+    return results
 
 
 def show(results: StressResults, *, run: Path, out: Path | None = None) -> None:
-    """Print the curves, and where they are written."""
+    """Print a table of each stress, and where results and curves are."""
     from rich.console import Console
 
-    from afrcnn.visualize.robustness import stress_table
+    from afrcnn.visualize.tables import stress_table
 
     for curve in results.curves:
         Console().print(stress_table(curve))
-    written = Run(out or run)
-    print(f"results: {written.stress_file}")
-    print(f"curves:  {written.stress_figure}")
+    print(f"results: {Run(out or run).stress_file}")
+    print(f"curves:  {Run(out or run).stress_figure}")

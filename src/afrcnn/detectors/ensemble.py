@@ -25,10 +25,11 @@ class Ensemble(nn.Module):
         ValueError: there are no members, or they have different numbers of classes.
     """
 
-    def __init__(self, members: Sequence[FastRCNN]) -> None:
+    def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
-        if len({member.roi_heads.num_classes for member in members}) != 1:
-            raise ValueError("an ensemble needs members, all of the same classes")
+        detectors = [member for member in members if isinstance(member, FastRCNN)]
+        if len(detectors) < len(members) or len({member.roi_heads.num_classes for member in detectors}) != 1:
+            raise ValueError("an ensemble needs Fast R-CNNs, all of the same classes")
         self.members = nn.ModuleList(members)
 
     def forward(self, images: Sequence[Tensor], proposals: Sequence[Tensor]) -> list[dict[str, Tensor]]:

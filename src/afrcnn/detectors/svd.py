@@ -7,6 +7,7 @@ from torch import nn
 
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.backbones import FullyConnectedHead
+from afrcnn.detectors.rcnn import FastRCNN
 
 
 @torch.no_grad()
@@ -49,17 +50,18 @@ def truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the two layers of a fully connected box head in place.
+def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+    """Truncate the two layers of a detector's fully connected box head in place.
 
     Args:
-        box_head: that of AlexNet, VGG16, SqueezeNet or the small network.
+        detector: Fast R-CNN on AlexNet, VGG16, SqueezeNet or the small network.
         fc6: the rank of fc6; by default that of Fast R-CNN (section 4.4) for VGG16.
         fc7: the rank of fc7; likewise.
 
     Raises:
-        UserError: the box head has no fully connected layers, they are truncated already, or a rank is too large.
+        UserError: the detector has no such box head, its layers are truncated already, or a rank is too large.
     """
+    box_head = detector.roi_heads.box_head if isinstance(detector, FastRCNN) else None
     if not isinstance(box_head, FullyConnectedHead):
         raise UserError(
             "truncated SVD needs fc6 and fc7, which this box head does not have",

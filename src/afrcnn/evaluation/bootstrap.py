@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from afrcnn.evaluation.voc_ap import RECALLS, Booleans, Floats, Integers, Judged, Metric, judge
+from afrcnn.evaluation.matching import Floats, Integers, Matches
+from afrcnn.evaluation.voc_ap import RECALLS, Metric
 
 
 def resample(images: int, times: int, seed: int = 0) -> Integers:
@@ -21,39 +18,23 @@ def resample(images: int, times: int, seed: int = 0) -> Integers:
     return draws.astype(np.int64)
 
 
-def resampled_ap(
-    detections: Sequence[Mapping[str, Any]],
-    targets: Sequence[Mapping[str, Any]],
-    classes: Sequence[str],
-    draws: Integers,
-    *,
-    iou_threshold: float = 0.5,
-    metric: Metric = "11-point",
-    ignored: Sequence[torch.Tensor | Booleans] | None = None,
-) -> Floats:
+def resampled_ap(matches: Matches, draws: Integers, metric: Metric = "11-point") -> Floats:
     """Return the mean AP in [0, 1] on each drawing of the images.
 
     An image that is drawn twice counts as two images with the same objects and detections.
 
     Args:
-        detections: one mapping an image, as for ``voc_ap``.
-        targets: one mapping an image, in the same order.
-        classes: names of the classes 1..K.
-        draws: R x N: how often each of N images is drawn (``resample``).
-        iou_threshold: IoU in [0, 1] that a hit exceeds.
+        matches: detections and objects of N images.
+        draws: R x N: how often each image is drawn (``resample``).
         metric: ``"11-point"`` or ``"area"``.
-        ignored: as for ``voc_ap``.
 
     Returns:
         R mean APs over the classes that have objects in the images drawn; NaN where none has.
     """
-    judged = judge(detections, targets, classes, iou_threshold=iou_threshold, ignored=ignored)
-    aps = np.stack([_ap(one, draws, metric) for one in judged.values()])
+    aps = np.stack([_ap(matches, label, draws, metric) for label in range(1, len(matches.classes) + 1)])  # K x R
     defined = ~np.isnan(aps)
-    count = defined.sum(axis=0)
-    total = np.where(defined, aps, 0).sum(axis=0)
-    means: Floats = np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0)
-    return means
+    count, total = defined.sum(axis=0), np.where(defined, aps, 0).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0))
 
 
 def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -63,15 +44,16 @@ def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, fl
     return float(low), float(high)
 
 
-def _ap(judged: Judged, draws: Integers, metric: Metric) -> Floats:
+def _ap(matches: Matches, label: int, draws: Integers, metric: Metric) -> Floats:
     """Return the AP of a class on each of R drawings; NaN where it has no objects."""
-    weights = draws[:, judged.images]
-    hits = np.cumsum(weights * judged.hit, axis=1)
+    detections, objects = matches.of_class(label)
+    weights = draws[:, matches.images[detections]]  # R x D
+    hits = np.cumsum(weights * matches.hits[detections], axis=1)
     seen = np.cumsum(weights, axis=1)
-    objects = draws @ judged.objects
+    count = draws @ np.bincount(matches.object_images[objects], minlength=matches.image_count)  # R
     # A detection's copies share their score. Recall rises from the first copy of a hit to the last, and precision does
     # not fall meanwhile, so that the envelope takes all of them at the last one's: one point for all copies will do.
-    recall = hits / np.maximum(objects, 1)[:, None]
+    recall = hits / np.maximum(count, 1)[:, None]
     precision = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     if metric == "area":
@@ -79,6 +61,6 @@ def _ap(judged: Judged, draws: Integers, metric: Metric) -> Floats:
     else:
         # The best precision at a recall or beyond: that of the first detection which reaches the recall.
         padded = np.concatenate([envelope, np.zeros((len(draws), 1))], axis=1)
-        reached = np.stack([(recall < point).sum(axis=1) for point in RECALLS], axis=1)
+        reached = np.stack([(recall < point).sum(axis=1) for point in RECALLS], axis=1)  # R x 11
         ap = np.take_along_axis(padded, reached, axis=1).mean(axis=1)
-    return np.where(objects > 0, ap, np.nan)
+    return np.where(count > 0, ap, np.nan)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
-from afrcnn.evaluation.voc_ap import concatenate, flatten, ignored_by_default
+from afrcnn.evaluation.formats import coco_image_id
+from afrcnn.evaluation.matching import Images, Integers, concatenate, flatten, ignored_by_default
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
-def coco_ap(
-    detections: Sequence[Mapping[str, Any]], targets: Sequence[Mapping[str, Any]], classes: Sequence[str]
-) -> dict[str, float]:
+def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Sequence[str] = ()) -> dict[str, float]:
     """Compute COCO's twelve numbers for boxes.
 
     ``AP`` is the mean over the classes and the IoU thresholds 0.5, 0.55, ..., 0.95; ``AP50`` and ``AP75`` are
@@ -26,39 +26,42 @@ def coco_ap(
     are ignored as COCO does: a crowd absorbs all detections that lie in it. With VOC layout, the size is
     that of the box, and objects with ``difficult`` count as crowds, COCO's one way to ignore an object.
 
+    Detections with equal scores are ordered by image: by ids that are all integers, as pycocotools does, else as given.
+
     Args:
         detections: one mapping an image, of tensors or arrays: ``boxes`` D x 4 (XYXY, pixels), ``labels`` D
             (1..K), ``scores`` D.
         targets: one mapping an image, in the same order, as ``afrcnn.data.target.Target``.
         classes: names of the classes 1..K.
+        ids: the ids of the images, in the same order.
 
     Returns:
         The numbers by the names above, in [0, 1]; NaN where there are no objects to find.
 
     Raises:
-        ValueError: there are not as many targets as detections.
+        ValueError: there are not as many targets, or ids, as detections.
     """
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images with detections but {len(targets)} with targets")
-    found, objects = _annotations(detections), _annotations(targets)
-    for detection, score in zip(found, concatenate([image["scores"] for image in detections]), strict=True):
-        detection["score"] = score
-    crowds = concatenate([ignored_by_default(target) for target in targets])
-    for number, (annotation, crowd) in enumerate(zip(objects, crowds, strict=True), start=1):
-        annotation |= {"id": number, "iscrowd": int(crowd)}
+    if len(ids) not in (0, len(targets)):
+        raise ValueError(f"{len(targets)} images but {len(ids)} ids")
+    numbers = np.arange(len(targets))
+    keys = [coco_image_id(image_id) for image_id in ids]
+    if keys and all(isinstance(key, int) for key in keys):
+        numbers[np.argsort(np.array(keys), kind="stable")] = np.arange(len(targets))
+    crowds = concatenate([ignored_by_default(target) for target in targets]).astype(int)
+    columns: dict[str, Any] = {"id": range(1, len(crowds) + 1), "iscrowd": crowds.tolist()}
     if all("area" in target for target in targets):
-        areas = concatenate([target["area"] for target in targets])
-        for annotation, area in zip(objects, areas, strict=True):
-            annotation["area"] = area
-
+        columns["area"] = concatenate([target["area"] for target in targets]).tolist()
     truth = COCO(
         {
-            "images": [{"id": image} for image in range(1, len(targets) + 1)],
+            "images": [{"id": int(number)} for number in numbers],
             "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
-            "annotations": objects,
+            "annotations": _annotations(targets, numbers, columns),
         }
     )
-    evaluation = COCOeval_faster(truth, truth.loadRes(found), "bbox")
+    scores = concatenate([image["scores"] for image in detections]).tolist()
+    evaluation = COCOeval_faster(truth, truth.loadRes(_annotations(detections, numbers, {"score": scores})), "bbox")
     evaluation.run()
     return {
         name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is nothing to find
@@ -66,11 +69,15 @@ def coco_ap(
     }
 
 
-def _annotations(images: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the boxes of all images as COCO's annotations; images are numbered from 1."""
+def _annotations(images: Images, numbers: Integers, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the boxes of all images as COCO's annotations, with further fields."""
     boxes, labels, indices = flatten(images)
     boxes[:, 2:] -= boxes[:, :2]
-    return [
-        {"image_id": index + 1, "category_id": label, "bbox": box, "area": box[2] * box[3]}
-        for box, label, index in zip(boxes.tolist(), labels.tolist(), indices.tolist(), strict=True)
-    ]
+    fields = {
+        "image_id": numbers[indices].tolist(),
+        "category_id": labels.tolist(),
+        "bbox": boxes.tolist(),
+        "area": boxes[:, 2:].prod(axis=1).tolist(),
+        **columns,
+    }
+    return [dict(zip(fields, values, strict=True)) for values in zip(*fields.values(), strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,19 +15,27 @@ from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 
 Detection = dict[str, torch.Tensor]
-"""What was found in one image: ``boxes`` D x 4 float32 (XYXY, pixels), ``labels`` D int64 (1..K), ``scores`` D
+"""What was detected in one image: ``boxes`` D x 4 float32 (XYXY, pixels), ``labels`` D int64 (1..K), ``scores`` D
 float32."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 
+Detections = Sequence[Mapping[str, Any]]
+"""Those of each image, as ``Detection`` or likewise."""
+
 _Row = tuple[int, int, float, float, float, float, float]  # image's index, label, score, x1, y1, x2, y2
+
+_FIELDS = {
+    "image_id": ("the image {!r} is not in the dataset", "give the results of this split"),
+    "category_id": ("the category {!r} is not in the dataset", "give the results of this dataset"),
+    "bbox": ("{!r} is not a box", "give x, y, width, height in pixels"),
+    "score": ("{!r} is not a finite number", "give a finite score"),
+}
+"""By field of a record of COCO's results, what can be wrong with it and what to do."""
 
 
 def write_coco_results(
-    path: Path | str,
-    detections: Sequence[Mapping[str, torch.Tensor]],
-    ids: Sequence[str],
-    category_ids: Sequence[int],
+    path: Path | str, detections: Detections, ids: Sequence[str], category_ids: Sequence[int]
 ) -> None:
     """Write detections as COCO's results: a JSON list with one record, on one line, for each detection.
 
@@ -36,7 +45,7 @@ def write_coco_results(
 
     Args:
         path: the file to write.
-        detections: what was found in each image: ``boxes`` D x 4 (XYXY), ``labels`` D, ``scores`` D.
+        detections: those of each image: ``boxes`` D x 4 (XYXY), ``labels`` D, ``scores`` D.
         ids: the image ids, in the same order.
         category_ids: the ids to write for the labels 1..K: ``COCODataset.category_ids``, or 1 to K.
 
@@ -46,13 +55,8 @@ def write_coco_results(
     with atomic_write(path) as file:
         separator = "[\n"
         for image_id, label, score, x1, y1, x2, y2 in _rows(detections, ids):
-            record = {
-                "image_id": int(image_id) if _is_integer(image_id) else image_id,
-                "category_id": category_ids[label - 1],
-                "bbox": [x1, y1, x2 - x1, y2 - y1],
-                "score": score,
-            }
-            file.write(separator + json.dumps(record))
+            values = coco_image_id(image_id), category_ids[label - 1], [x1, y1, x2 - x1, y2 - y1], score
+            file.write(separator + json.dumps(dict(zip(_FIELDS, values, strict=True))))
             separator = ",\n"
         file.write("\n]\n" if separator == ",\n" else "[]\n")
 
@@ -74,46 +78,41 @@ def read_coco_results(path: Path | str, ids: Sequence[str], category_ids: Sequen
     try:
         records = json.loads(_read_text(path))
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"is no JSON ({error.msg})", file=path, field=f"line {error.lineno}", fix="write the file anew"
-        ) from error
+        problem, fix = f"is not valid JSON ({error.msg})", "write the file anew"
+        raise UserError(problem, file=path, field=f"line {error.lineno}", fix=fix) from error
     if not isinstance(records, list):
-        raise UserError("is no list of detections", file=path, fix="give a file in COCO's results format")
+        raise UserError("is not a list of detections", file=path, fix="give a file in COCO's results format")
     indices = {image_id: index for index, image_id in enumerate(ids)}
     labels = {category_id: label for label, category_id in enumerate(category_ids, start=1)}
 
     def row(number: int, record: Any) -> _Row:
         where = f"[{number}]"
         if not isinstance(record, dict):
-            raise UserError("is no record", file=path, field=where, fix="write image_id, category_id, bbox, score")
-        for key in ("image_id", "category_id", "bbox", "score"):
-            if key not in record:
-                raise UserError("is missing", file=path, field=f"{where}.{key}", fix="add it")
-        image_id, category_id, score = record["image_id"], record["category_id"], record["score"]
-        if str(image_id) not in indices:
-            problem = f"the image {image_id!r} is not in the dataset"
-            raise UserError(problem, file=path, field=f"{where}.image_id", fix="give the results of this split")
-        if not isinstance(category_id, int) or category_id not in labels:
-            problem = f"the category {category_id!r} is not in the dataset"
-            raise UserError(problem, file=path, field=f"{where}.category_id", fix="give the results of this dataset")
-        bbox = record["bbox"]
-        if not (isinstance(bbox, list) and len(bbox) == 4 and all(map(_fits, bbox)) and min(bbox[2:]) >= 0):
-            problem = f"{bbox!r} is no box"
-            raise UserError(problem, file=path, field=f"{where}.bbox", fix="give x, y, width, height in pixels")
-        if not _fits(score):
-            raise UserError(f"{score!r} is no number", file=path, field=f"{where}.score", fix="give a finite score")
+            raise UserError("is not a record", file=path, field=where, fix=f"write {', '.join(_FIELDS)}")
+        if missing := [name for name in _FIELDS if name not in record]:
+            raise UserError("is missing", file=path, field=f"{where}.{missing[0]}", fix="add it")
+        image_id, category_id, bbox, score = (record[name] for name in _FIELDS)
+        right = (
+            str(image_id) in indices,
+            isinstance(category_id, int) and category_id in labels,
+            isinstance(bbox, list) and len(bbox) == 4 and all(map(_fits, bbox)) and min(bbox[2:]) >= 0,
+            _fits(score),
+        )
+        for name, (problem, fix) in [field for field, valid in zip(_FIELDS.items(), right, strict=True) if not valid]:
+            raise UserError(problem.format(record[name]), file=path, field=f"{where}.{name}", fix=fix)
         x, y, width, height = bbox
         return indices[str(image_id)], labels[category_id], score, x, y, x + width, y + height
 
     return _by_image([row(number, record) for number, record in enumerate(records)], len(ids))
 
 
+def coco_image_id(image_id: str) -> int | str:
+    """Return an image's id as COCO's files hold it: an integer where it is the decimal writing of one."""
+    return int(image_id) if image_id.isdecimal() and str(int(image_id)) == image_id else image_id
+
+
 def write_voc_results(
-    folder: Path | str,
-    detections: Sequence[Mapping[str, torch.Tensor]],
-    ids: Sequence[str],
-    classes: Sequence[str],
-    split: str,
+    folder: Path | str, detections: Detections, ids: Sequence[str], classes: Sequence[str], split: str
 ) -> None:
     """Write detections as the VOC server takes them: ``comp4_det_<split>_<class>.txt`` for each class.
 
@@ -122,7 +121,7 @@ def write_voc_results(
 
     Args:
         folder: the folder to write to; the server's archive has it as ``results/VOC2007/Main``.
-        detections: what was found in each image: ``boxes`` D x 4 (XYXY), ``labels`` D, ``scores`` D.
+        detections: those of each image: ``boxes`` D x 4 (XYXY), ``labels`` D, ``scores`` D.
         ids: the image ids, in the same order.
         classes: names of the classes 1..K.
         split: the split, e.g. ``test``.
@@ -134,17 +133,18 @@ def write_voc_results(
     for image_id, label, score, x1, y1, x2, y2 in _rows(detections, ids):
         numbers = " ".join(f"{number:.9g}" for number in (score, x1 + 1, y1 + 1, x2, y2))
         lines[label - 1].append(f"{image_id} {numbers}\n")
-    files = [_voc_file(folder, split, name) for name in classes]
-    for path, own in zip(files, lines, strict=True):
+    files = [Path(folder) / f"comp4_{_voc_file(split, name)}" for name in classes]
+    for path, of_class in zip(files, lines, strict=True):
         with atomic_write(path) as file:
-            file.writelines(own)
+            file.writelines(of_class)
 
 
-def read_voc_results(folder: Path | str, ids: Sequence[str], classes: Sequence[str], split: str) -> list[Detection]:
+def read_voc_results(path: Path | str, ids: Sequence[str], classes: Sequence[str], split: str) -> list[Detection]:
     """Read what ``write_voc_results`` or another program wrote.
 
     Args:
-        folder: the folder with ``comp4_det_<split>_<class>.txt`` for each class.
+        path: the folder with ``comp4_det_<split>_<class>.txt`` for each class, or one of these files. Another prefix
+            than ``comp4_`` will do, as ``comp3_`` or none.
         ids: the ids of the images to return detections for, in this order.
         classes: names of the classes 1..K.
         split: the split, e.g. ``test``.
@@ -153,44 +153,53 @@ def read_voc_results(folder: Path | str, ids: Sequence[str], classes: Sequence[s
         The detections of each image, by class, those of a class in the order of its file.
 
     Raises:
-        UserError: a file is missing or malformed, or speaks of other images.
+        UserError: a file is missing or malformed, or speaks of other images; there are files of several prefixes.
     """
     indices = {image_id: index for index, image_id in enumerate(ids)}
     rows: list[_Row] = []
     for label, name in enumerate(classes, start=1):
-        path = _voc_file(folder, split, name)
-        for number, line in enumerate(_read_text(path).splitlines(), start=1):
-            where = f"line {number}"
+        file = _find_voc_file(Path(path), _voc_file(split, name))
+        for number, line in enumerate(_read_text(file).splitlines(), start=1):
             image_id, *fields = line.strip().rsplit(maxsplit=5) or [""]
             try:
                 score, xmin, ymin, xmax, ymax = map(float, fields)
             except ValueError:
-                problem, fix = f"{line[:80]!r} is no detection", "write: id score xmin ymin xmax ymax"
-                raise UserError(problem, file=path, field=where, fix=fix) from None
-            if not all(map(_fits, (score, xmin, ymin, xmax, ymax))):
-                raise UserError("a number is not finite", file=path, field=where, fix="give finite numbers")
-            if xmax < xmin - 1 or ymax < ymin - 1:
-                raise UserError("the box ends before it begins", file=path, field=where, fix="swap its sides")
-            if image_id not in indices:
-                problem = f"the image {image_id!r} is not in the dataset"
-                raise UserError(problem, file=path, field=where, fix="give the results of this split")
+                problem, fix = f"{line[:80]!r} is not a detection", "write: id score xmin ymin xmax ymax"
+                raise UserError(problem, file=file, field=f"line {number}", fix=fix) from None
+            for wrong, problem, fix in (
+                (not all(map(_fits, (score, xmin, ymin, xmax, ymax))), "a number is not finite", "give finite numbers"),
+                (xmax < xmin - 1 or ymax < ymin - 1, "the box ends before it begins", "swap its sides"),
+                (image_id not in indices, "the image {!r} is not in the dataset", "give the results of this split"),
+            ):
+                if wrong:
+                    raise UserError(problem.format(image_id), file=file, field=f"line {number}", fix=fix)
             rows.append((indices[image_id], label, score, xmin - 1, ymin - 1, xmax, ymax))
     return _by_image(rows, len(ids))
 
 
-def _voc_file(folder: Path | str, split: str, name: str) -> Path:
-    file = f"comp4_det_{split}_{name}.txt"
+def _voc_file(split: str, name: str) -> str:
+    """Return the name of the file of a class, without the competition's prefix."""
+    file = f"det_{split}_{name}.txt"
     if Path(file).name != file:  # a stranger's class must not choose the folder that we write to
         raise UserError("cannot be part of a file's name", field=f"class {name!r}", fix="rename the class")
-    return Path(folder) / file
+    return file
 
 
-def _rows(
-    detections: Sequence[Mapping[str, torch.Tensor]], ids: Sequence[str]
-) -> Iterable[tuple[str, int, float, float, float, float, float]]:
+def _find_voc_file(path: Path, name: str) -> Path:
+    """Return the file of a class, with whatever prefix, in a folder; or the one that lies beside a file of another."""
+    if path.is_file():
+        return path.with_name(path.name.partition("det_")[0] + name)
+    files = sorted(path.glob(f"*{glob.escape(name)}"))
+    if len(files) > 1:
+        problem = f"holds both {files[0].name} and {files[1].name}"
+        raise UserError(problem, file=path, fix="name a file of those that are meant")
+    return files[0] if files else path / f"comp4_{name}"
+
+
+def _rows(detections: Detections, ids: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """Yield id, label, score, x1, y1, x2, y2 of every detection."""
-    for image_id, found in zip(ids, detections, strict=True):
-        columns = (torch.as_tensor(found[key]).tolist() for key in ("labels", "scores", "boxes"))
+    for image_id, detection in zip(ids, detections, strict=True):
+        columns = (torch.as_tensor(detection[key]).tolist() for key in ("labels", "scores", "boxes"))
         for label, score, (x1, y1, x2, y2) in zip(*columns, strict=True):
             yield image_id, label, score, x1, y1, x2, y2
 
@@ -201,13 +210,10 @@ def _by_image(rows: Sequence[_Row], count: int) -> list[Detection]:
     images = table[:, 0].astype(np.int64)
     table = table[np.argsort(images, kind="stable")]
     ends = np.cumsum(np.bincount(images, minlength=count))[:-1]
+    columns: dict[str, Any] = {"boxes": (np.s_[3:], np.float32), "labels": (1, np.int64), "scores": (2, np.float32)}
     return [
-        {
-            "boxes": torch.from_numpy(own[:, 3:].astype(np.float32)),
-            "labels": torch.from_numpy(own[:, 1].astype(np.int64)),
-            "scores": torch.from_numpy(own[:, 2].astype(np.float32)),
-        }
-        for own in np.split(table, ends)
+        {name: torch.from_numpy(image[:, column].astype(kind)) for name, (column, kind) in columns.items()}
+        for image in np.split(table, ends)
     ]
 
 
@@ -217,11 +223,7 @@ def _read_text(path: Path | str) -> str:
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix="name a file of detections") from error
     except UnicodeDecodeError as error:
-        raise UserError("is no text", file=path, fix="save it as UTF-8") from error
-
-
-def _is_integer(image_id: str) -> bool:
-    return image_id.isdecimal() and str(int(image_id)) == image_id
+        raise UserError("is not text", file=path, fix="save it as UTF-8") from error
 
 
 def _fits(number: object) -> bool:

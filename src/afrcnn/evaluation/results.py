@@ -1,20 +1,25 @@
-"""What a detector's detections on a split are worth: ``results.json``."""
+"""Results of an evaluation: AP and recall on a split; ``results.json``."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.coco_ap import coco_ap
+from afrcnn.evaluation.matching import Images, match
 from afrcnn.evaluation.subsets import Members, SubsetResult, subset_ap
-from afrcnn.evaluation.voc_ap import Metric, voc_ap
+
+T = TypeVar("T")
+
+_OLD_SUBSETS = {"in the open": "unoccluded"}
+"""Names of subsets in files of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,8 @@ class Results:
         ap: VOC's AP in [0, 1] by metric and class; NaN for a class without objects.
         coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco_ap``; NaN where there are no
             objects to find.
-        subsets: by name, what the detections are worth on subsets of the objects; empty where not asked for.
-        split: the split that a run was evaluated on; empty for detections that are no run's.
+        subsets: by name, AP and recall on subsets of the objects; empty where not asked for.
+        split: the split that was evaluated on; empty where it has no name.
     """
 
     images: int
@@ -45,8 +50,8 @@ class Results:
     split: str = ""
 
 
-def evaluate(
-    detections: Sequence[Mapping[str, Any]],
+def evaluate_detections(
+    detections: Images,
     dataset: DetectionDataset,
     *,
     iou_threshold: float = 0.5,
@@ -68,22 +73,17 @@ def evaluate(
         ValueError: there are not as many images as detections.
     """
     targets = [dataset.target(index) for index in range(len(dataset))]
-    voc = {
-        metric: voc_ap(detections, targets, dataset.classes, iou_threshold=iou_threshold, metric=metric)
-        for metric in get_args(Metric)
-    }
+    matches = match(detections, targets, dataset.classes, iou_threshold)
+    total = subset_ap(matches)
     return Results(
         images=len(targets),
-        detections=sum(len(found["scores"]) for found in detections),
+        detections=len(matches.scores),
         iou_threshold=iou_threshold,
-        objects=voc["11-point"].objects,
-        mean_ap={metric: result.mean_ap for metric, result in voc.items()},
-        ap={metric: result.ap for metric, result in voc.items()},
-        coco=coco_ap(detections, targets, dataset.classes),
-        subsets={
-            name: subset_ap(detections, targets, dataset.classes, members, iou_threshold=iou_threshold)
-            for name, members in (subsets or {}).items()
-        },
+        objects=total.objects,
+        mean_ap=total.mean_ap,
+        ap=total.ap,
+        coco=coco_ap(detections, targets, dataset.classes, dataset.ids),
+        subsets={name: subset_ap(matches, members) for name, members in (subsets or {}).items()},
     )
 
 
@@ -93,39 +93,57 @@ def write_results(path: Path | str, results: Results) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    with atomic_write(path) as file:
-        json.dump(null_for_nan(asdict(results)), file, indent=2, allow_nan=False)
-        file.write("\n")
+    write_record(path, asdict(results))
 
 
 def read_results(path: Path | str) -> Results:
     """Read what ``write_results`` wrote.
 
     Raises:
-        UserError: the file is missing or is no such file.
+        UserError: the file is missing or is not such a file.
     """
-    fix = "name a results.json that `afrcnn evaluate` wrote"
+    return read_record(path, results_from, "holds no results", "name a results.json that `afrcnn evaluate` wrote")
+
+
+def results_from(record: Any) -> Results:
+    """Return the results that a record of ``results.json`` holds, also one of an earlier version."""
+    subsets = {
+        _OLD_SUBSETS.get(name, name): SubsetResult(**result) for name, result in record.pop("subsets", {}).items()
+    }
+    return Results(**record, subsets=subsets)
+
+
+def write_record(path: Path | str, record: Any) -> None:
+    """Write nested mappings and sequences as JSON, with null for NaN.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    with atomic_write(path) as file:
+        json.dump(_replace(record, math.nan, None), file, indent=2, ensure_ascii=False, allow_nan=False)
+        file.write("\n")
+
+
+def read_record(path: Path | str, build: Callable[[Any], T], problem: str, fix: str) -> T:
+    """Return what ``build`` makes of a file of ``write_record``.
+
+    Raises:
+        UserError: the file cannot be read; or it is not JSON or not what ``build`` expects, which is the ``problem``.
+    """
     try:
-        content = nan_for_null(json.loads(Path(path).read_text(encoding="utf-8")))
-        subsets = {name: SubsetResult(**result) for name, result in content.pop("subsets", {}).items()}
-        return Results(**content, subsets=subsets)
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return build(_replace(content, None, math.nan))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError("holds no results", file=path, fix=fix) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(problem, file=path, fix=fix) from error
 
 
-def null_for_nan(value: Any) -> Any:
-    """Return nested mappings and sequences as JSON can hold them: NaN becomes None, and a tuple a list."""
+def _replace(value: Any, old: float | None, new: float | None) -> Any:
+    """Return nested mappings and sequences with NaN where there was None, or the other way round."""
     if isinstance(value, dict):
-        return {key: null_for_nan(item) for key, item in value.items()}
+        return {key: _replace(item, old, new) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [null_for_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def nan_for_null(value: Any) -> Any:
-    """Return nested mappings with NaN where ``null_for_nan`` put None."""
-    if isinstance(value, dict):
-        return {key: nan_for_null(item) for key, item in value.items()}
-    return math.nan if value is None else value
+        return [_replace(item, old, new) for item in value]
+    same = value is None if old is None else isinstance(value, float) and math.isnan(value)
+    return new if same else value

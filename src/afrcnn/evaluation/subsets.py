@@ -1,27 +1,27 @@
-"""What detections are worth on subsets of the objects: overlapped or in the open, by size, by VOC's flags."""
+"""Subsets of the objects, overlapped or unoccluded, by size, by VOC's flags: AP and recall on each."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.overlap import OVERLAP, overlapped
 from afrcnn.data.target import DetectionDataset
+from afrcnn.evaluation.matching import Booleans, Matches, ignored_by_default
 from afrcnn.evaluation.occluded_coco import derive_subsets, read_list
-from afrcnn.evaluation.voc_ap import Metric, ignored_by_default, voc_ap
+from afrcnn.evaluation.voc_ap import Metric, voc_ap
 
-SMALL, MEDIUM = 32**2, 96**2
-"""Areas in pixels of the photograph below which COCO calls an object small, and medium."""
+_SMALL, _MEDIUM = 32**2, 96**2
+"""Areas in pixels of the image below which COCO calls an object small, and medium."""
 
-CONFIDENT, CLOSE = 0.3, 0.75
+_CONFIDENT, _CLOSE = 0.3, 0.75
 """The score and the IoU from which on Zhan et al. (2022) take an object for recalled."""
 
 Members = list[Tensor]
@@ -30,7 +30,7 @@ Members = list[Tensor]
 
 @dataclass(frozen=True)
 class SubsetResult:
-    """What detections are worth on a subset of the objects.
+    """AP and recall on a subset of the objects.
 
     Attributes:
         objects: by class, the number of objects in the subset.
@@ -54,9 +54,9 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
 
     ==========================================  ====================================================================
     ``all``                                     all objects that the ordinary evaluation counts
-    ``overlapped``, ``in the open``             whether one other labelled box covers more than ``overlap`` of the
+    ``overlapped``, ``unoccluded``              whether one other labelled box covers more than ``overlap`` of the
                                                 object's own (``afrcnn.data.overlap.overlapped``)
-    ``small``, ``medium``, ``large``            an area below 32 x 32 pixels of the photograph, below 96 x 96, or
+    ``small``, ``medium``, ``large``            an area below 32 x 32 pixels of the image, below 96 x 96, or
                                                 larger: COCO's ``area`` where targets have it, else the box's. Each
                                                 object has one size; COCO's own tool counts areas of just 32 x 32
                                                 and 96 x 96 in two
@@ -69,27 +69,30 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
 
     Args:
         targets: the annotations of the images, as ``afrcnn.data.target.Target``.
-        overlap: the share of a box from which on it counts as overlapped, in [0, 1].
+        overlap: the fraction of a box from which on it counts as overlapped, in [0, 1].
     """
     counted = [~ignored_by_default(target) for target in targets]
     over = [overlapped(dict(target), overlap) for target in targets]
-    areas = [_area(target) for target in targets]
-    found = {
+    areas = [_areas(target) for target in targets]
+
+    def counted_and(flags: Iterable[Tensor]) -> Members:
+        return [one & other for one, other in zip(counted, flags, strict=True)]
+
+    members = {
         "all": counted,
-        "overlapped": [own & flags for own, flags in zip(counted, over, strict=True)],
-        "in the open": [own & ~flags for own, flags in zip(counted, over, strict=True)],
-        "small": [own & (area < SMALL) for own, area in zip(counted, areas, strict=True)],
-        "medium": [own & (area >= SMALL) & (area < MEDIUM) for own, area in zip(counted, areas, strict=True)],
-        "large": [own & (area >= MEDIUM) for own, area in zip(counted, areas, strict=True)],
+        "overlapped": counted_and(over),
+        "unoccluded": counted_and(~flags for flags in over),
+        "small": counted_and(area < _SMALL for area in areas),
+        "medium": counted_and((area >= _SMALL) & (area < _MEDIUM) for area in areas),
+        "large": counted_and(area >= _MEDIUM for area in areas),
     }
-    for flag in ("truncated", "occluded"):
+    for flag in ("truncated", "occluded", "difficult"):
         if any(flag in target and target[flag].any() for target in targets):
-            flagged = [target[flag] for target in targets]
-            found[flag] = [own & flags for own, flags in zip(counted, flagged, strict=True)]
-            found[f"not {flag}"] = [own & ~flags for own, flags in zip(counted, flagged, strict=True)]
-    if any("difficult" in target and target["difficult"].any() for target in targets):
-        found["difficult"] = [target["difficult"] for target in targets]
-    return found
+            flags = [target[flag] for target in targets]
+            members[flag] = flags if flag == "difficult" else counted_and(flags)
+            if flag != "difficult":
+                members[f"not {flag}"] = counted_and(~of_image for of_image in flags)
+    return members
 
 
 def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> dict[str, Members]:
@@ -102,23 +105,16 @@ def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> 
     Raises:
         UserError: a mask or a list is malformed, or lists are given for a dataset that is not in COCO layout.
     """
-    found = subsets([dataset.target(index) for index in range(len(dataset))])
-    if isinstance(dataset, AnnotatedImages) and dataset.annotation_file:
-        found |= derive_subsets(dataset)
-        found |= {Path(path).stem: read_list(path, dataset) for path in lists}
+    members = subsets([dataset.target(index) for index in range(len(dataset))])
+    if dataset.annotation_file is not None:
+        members |= derive_subsets(dataset)
+        members |= {Path(path).stem: read_list(path, dataset) for path in lists}
     elif lists:
         raise UserError("lists objects of COCO", file=lists[0], fix="give it with COCO's val2017")
-    return found
+    return members
 
 
-def subset_ap(
-    detections: Sequence[Mapping[str, Any]],
-    targets: Sequence[Mapping[str, Any]],
-    classes: Sequence[str],
-    members: Sequence[Tensor],
-    *,
-    iou_threshold: float = 0.5,
-) -> SubsetResult:
+def subset_ap(matches: Matches, members: Sequence[Tensor | Booleans] | None = None) -> SubsetResult:
     """Compute VOC's AP and the recall on a subset of the objects.
 
     Objects outside the subset are ignored as the VOC kit ignores difficult ones: nobody has to find them, and
@@ -127,64 +123,44 @@ def subset_ap(
     compare by their recall. On the subset of all objects that count, the AP is the ordinary one, bit for bit.
 
     Args:
-        detections: one mapping an image: ``boxes`` D x 4 (XYXY, pixels), ``labels`` D (1..K), ``scores`` D.
-        targets: one mapping an image, in the same order, with ``boxes`` M x 4 and ``labels`` M.
-        classes: names of the classes 1..K.
-        members: for each image, M flags: the objects in the subset.
-        iou_threshold: IoU in [0, 1] that a hit of VOC's AP exceeds.
+        matches: detections and objects.
+        members: for each image, M flags: the objects in the subset; by default all objects that count.
 
     Returns:
         The result; its recalls are NaN for a subset without objects.
 
     Raises:
-        ValueError: there are not as many targets as detections, or as many flags as objects.
+        ValueError: there are not as many flags as objects.
     """
-    ignored = [~flags for flags in members]
-    voc = {
-        metric: voc_ap(detections, targets, classes, iou_threshold=iou_threshold, metric=metric, ignored=ignored)
-        for metric in get_args(Metric)
-    }
-    curves = voc["11-point"]
-    found = sum(
-        round(float(curves.recall[name][-1]) * count)
-        for name, count in curves.objects.items()
-        if count and len(curves.recall[name])
-    )
-    confident = sum(
-        int((confidently_recalled(*image) & flags).sum())
-        for *image, flags in zip(detections, targets, members, strict=True)
-    )
-    objects = sum(curves.objects.values())
+    if members is not None:
+        matches = matches.subset(members)
+    voc = {metric: voc_ap(matches, metric) for metric in get_args(Metric)}
+    indices = [matches.of_class(label) for label in range(1, len(matches.classes) + 1)]
+    hits = sum(int(matches.hits[detections].sum()) for detections, _ in indices)
+    count = sum(len(objects) for _, objects in indices)
+    confident = int((confidently_recalled(matches) & ~matches.ignored).sum())
     return SubsetResult(
-        objects=curves.objects,
+        objects=voc["area"].objects,
         mean_ap={metric: result.mean_ap for metric, result in voc.items()},
         ap={metric: result.ap for metric, result in voc.items()},
-        recall=found / objects if objects else float("nan"),
-        confident_recall=confident / objects if objects else float("nan"),
+        recall=hits / count if count else float("nan"),
+        confident_recall=confident / count if count else float("nan"),
     )
 
 
-def confidently_recalled(detections: Mapping[str, Any], target: Mapping[str, Any]) -> Tensor:
-    """Tell which objects of an image Zhan et al. (2022) take for recalled, by boxes.
+def confidently_recalled(matches: Matches) -> Booleans:
+    """Tell which objects Zhan et al. (2022) take for recalled, by boxes: M flags.
 
     An object is recalled if some detection of its class has a score of at least 0.3 and an IoU of at least 0.75 with
     it. One detection may recall two objects.
-
-    Args:
-        detections: ``boxes`` D x 4 (XYXY, pixels), ``labels`` D (1..K), ``scores`` D.
-        target: ``boxes`` M x 4 and ``labels`` M.
-
-    Returns:
-        M flags, bool.
     """
-    boxes, labels, scores = (torch.as_tensor(detections[key]).cpu() for key in ("boxes", "labels", "scores"))
-    iou = box_iou(torch.as_tensor(target["boxes"]).as_subclass(Tensor).double(), boxes.double())
-    same = torch.as_tensor(target["labels"])[:, None] == labels
-    recalled: Tensor = ((iou >= CLOSE) & same & (scores >= CONFIDENT)).any(dim=1)
+    detections, objects, iou = matches.pairs
+    recalled = np.zeros(len(matches.ignored), dtype=bool)
+    recalled[objects[(iou >= _CLOSE) & (matches.scores[detections] >= _CONFIDENT)]] = True
     return recalled
 
 
-def _area(target: Mapping[str, Any]) -> Tensor:
+def _areas(target: Mapping[str, Any]) -> Tensor:
     """Return the areas of an image's objects in pixels."""
     if "area" in target:
         return torch.as_tensor(target["area"])

@@ -15,9 +15,9 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.evaluation.false_positives import FalsePositive, new_false_positives
+from afrcnn.evaluation.diagnosis import FalsePositive, new_false_positives
 from afrcnn.evaluation.formats import read_coco_results
-from afrcnn.evaluation.voc_ap import ignored_by_default
+from afrcnn.evaluation.matching import ignored_by_default, match
 from afrcnn.reporting.elements import Picture, Section
 from afrcnn.reporting.methods import Method, ReportedRun
 from afrcnn.visualize.false_positives import draw_false_positive
@@ -66,8 +66,8 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
         try:
             dataset, targets = _test_split(run)
             files = (run.detections_file, other.detections_file)
-            new, old = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
-            errors = new_false_positives(new, old, targets, dataset.classes)
+            detections = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
+            errors = new_false_positives(*(match(image, targets, dataset.classes) for image in detections))
             pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
         except UserError as error:
             section.missing.append(f"{error}.")

@@ -25,7 +25,7 @@ def by_stress(methods: Sequence[Method]) -> Section:
     section = Section(commands=[run.command("stress") for run in runs if run.stress is None])
     units = {name: curve.unit for run in runs for name, curve in run.curves.items()}
     for name in units:
-        numbers = {"mPC": _of(name, Curve.mean_ap), "rPC": _of(name, Curve.kept)}
+        numbers = {"mPC": _of(name, Curve.mpc), "rPC": _of(name, Curve.relative_performance)}
         section.tables.append(compare(name, methods, numbers, changes=numbers))
     for title, quantity in _QUANTITIES.items() if units else ():
         section.pictures[title] = []

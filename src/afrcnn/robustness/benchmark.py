@@ -1,6 +1,6 @@
-"""The stress test: a detector on the same photographs, with their objects ever more hidden or bent.
+"""The stress benchmark: a detector on the same images, with their objects ever more occluded or bent.
 
-Proposals and boxes are those of the clean photographs at every level. For a detector that is given its proposals, as
+Proposals and boxes are those of the clean images at every level. For a detector that is given its proposals, as
 Fast R-CNN is, the test thus measures recognition, and not what becomes of proposals. To measure both, test a callable
 that proposes anew: ``lambda images: [detect_image(detector, pixels) for ...]`` with
 ``afrcnn.commands.predict.detect_image``.
@@ -8,44 +8,29 @@ that proposes anew: ``lambda images: [detect_image(detector, pixels) for ...]`` 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.ops import box_iou
-from torchvision.transforms.v2 import functional as F
 
-from afrcnn.build import load_detector, open_split
-from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.core.progress import progress
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.evaluation.detect import detect
+from afrcnn.evaluation.detect import Detector, detect
 from afrcnn.evaluation.formats import Detection
-from afrcnn.evaluation.results import evaluate
-from afrcnn.evaluation.voc_ap import voc_ap
-from afrcnn.robustness.image import Photograph, photographs_of
-from afrcnn.robustness.occlusion import NOBODY, hidden_fractions
-from afrcnn.robustness.stress_results import Curve, Hidden, LevelResults, StressResults, write_stress
-from afrcnn.robustness.stresses import Anchors, Bending, Occlusion, Stress
-from afrcnn.run import Run
-from afrcnn.visualize.robustness import draw_stress
+from afrcnn.evaluation.matching import Integers, match
+from afrcnn.evaluation.results import evaluate_detections
+from afrcnn.evaluation.voc_ap import class_recall
+from afrcnn.robustness.objects import Boxes, objects_of
+from afrcnn.robustness.occluders import Pieces
+from afrcnn.robustness.occlusion import NOBODY, Floats, occluded_fractions
+from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
+from afrcnn.robustness.stresses import Change, Occlusion, Stress
 
-Detector = Callable[[list[Tensor]], list[dict[str, Tensor]]]
-"""Torchvision's interface of detection: images, 3 x H x W, float32 in [0, 1], RGB, of any sizes, to a dictionary each
-of ``boxes`` (D x 4, XYXY pixels), ``labels`` (D, 1..K) and ``scores`` (D)."""
-
-Step = tuple[Stress | None, float]
-"""What is done to all photographs, and how much."""
-
-FOUND = 0.5
+_MATCHED = 0.5
 """IoU beyond which a detection is one of an object."""
 
 
@@ -60,97 +45,33 @@ def stress_test(
     """Measure any detector under stress.
 
     Args:
-        detector: as a detector of torchvision in evaluation mode. It is called with one image at a time, on the CPU,
-            without gradients; all levels of an image follow each other.
-        dataset: the photographs, with the boxes of their objects.
+        detector: as a detector of torchvision. It is called with one image at a time, without gradients; all levels of
+            an image follow each other. A module works on this machine's accelerator, and any other callable is called
+            with what is on the CPU.
+        dataset: the images, with the boxes of their objects.
         stresses: what is done to the objects.
         seed: of all that is drawn, 0 or more. The same seed gives the same pixels to every detector.
         workers: processes that read and change images.
 
     Raises:
         UserError: an image or annotation is missing or wrong, the seed is negative, the split is empty, or no
-            piece of a photograph can hide some object.
+            piece of an image can occlude some object.
     """
-
-    def detect_all(images: StressedImages) -> list[Detection]:
-        loader = DataLoader(_Pixels(images), batch_size=None, num_workers=workers, generator=torch.Generator())
-        found: list[Detection] = []
-        with torch.inference_mode(), progress("detecting", len(images), "image") as report:
-            for image in loader:
-                (detection,) = detector([F.to_dtype(image, torch.float32, scale=True)])
-                found.append({name: detection[name].cpu() for name in ("boxes", "labels", "scores")})
-                report(len(found), "")
-        return found
-
-    return measure(detect_all, dataset, dataset, stresses, seed)
+    return measure(partial(detect, detector, workers=workers), dataset, stresses, seed)
 
 
-def stress_run(
-    folder: Path | str,
-    overrides: Sequence[str] = (),
-    stresses: Sequence[Stress] = (Occlusion(),),
-    *,
-    split: str | None = None,
-    seed: int = 0,
-    out: Path | str | None = None,
-) -> StressResults:
-    """Measure the trained detector of a run under stress, and write ``stress.json`` and its curves, ``stress.png``.
+class StressedImages(Dataset[tuple[Tensor, Target]]):
+    """Images with occluded or bent objects. Targets stay as they are.
 
     Args:
-        folder: the run.
-        overrides: fields of its recipe to set differently, as ``["--data.root", "elsewhere"]``.
-        stresses: what is done to the objects.
-        split: the split to test on; the recipe's ``data.test_split`` when None.
-        seed: as of ``stress_test``; not the recipe's, so that runs of all seeds see the same pixels.
-        out: the folder to write to; the run's own when None.
-
-    Raises:
-        UserError: the run is not finished, its dataset or proposals are missing or wrong, or as of ``stress_test``.
-    """
-    run = Run(folder, overrides)
-    recipe = run.recipe
-    split = split or recipe.data.test_split
-    dataset = open_split(recipe, split)
-    find = partial(detect, load_detector(run), engine=recipe.engine, workers=recipe.data.workers)
-    results = replace(measure(find, dataset, dataset.dataset, stresses, seed), split=split)
-    out = run.folder if out is None else Path(out)
-    with atomic_write(out / "stress.png", "wb") as file:
-        draw_stress({run.folder.resolve().name: results}).savefig(file, format="png")
-    write_stress(out / "stress.json", results)
-    return results
-
-
-@dataclass(frozen=True)
-class Change:
-    """An image of a test.
-
-    Attributes:
-        index: of its photograph in the split.
-        stress: what is done to its objects; None for nothing.
-        level: how much.
-        anchors: M x 2, chosen places of occluders; random ones when None.
-    """
-
-    index: int
-    stress: Stress | None = None
-    level: float = 0.0
-    anchors: Anchors | None = None
-
-
-class StressedImages:
-    """Photographs with hidden or bent objects: as much of a dataset as detection needs. Targets stay as they are.
-
-    Args:
-        dataset: the photographs.
-        photographs: what is known of all of them.
-        changes: the images.
+        dataset: the images.
+        pieces: what they are occluded by.
+        changes: the images of the test.
         seed: of what is drawn.
     """
 
-    def __init__(
-        self, dataset: DetectionDataset, photographs: Sequence[Photograph], changes: Sequence[Change], seed: int
-    ) -> None:
-        self.dataset, self.photographs, self.changes, self.seed = dataset, photographs, changes, seed
+    def __init__(self, dataset: DetectionDataset, pieces: Pieces, changes: Sequence[Change], seed: int) -> None:
+        self.dataset, self.pieces, self.changes, self.seed = dataset, pieces, changes, seed
 
     def __len__(self) -> int:
         return len(self.changes)
@@ -158,28 +79,21 @@ class StressedImages:
     def __getitem__(self, number: int) -> tuple[Tensor, Target]:
         change = self.changes[number]
         image, target = self.dataset[change.index]
-        pixels, rest = image.as_subclass(Tensor), (self.photographs, change.index, change.level, self.seed)
-        match change.stress:
-            case Occlusion():
-                return change.stress.apply(pixels, *rest, change.anchors), target
-            case Bending():
-                return change.stress.apply(pixels, *rest), target
+        if change.stress is not None:
+            image = change.stress.apply(image.as_subclass(Tensor), target, change, self.pieces, self.seed)
         return image, target
 
 
-def measure(
-    find: Callable[[StressedImages], Sequence[Detection]],
-    images: DetectionDataset,
-    dataset: DetectionDataset,
-    stresses: Sequence[Stress],
-    seed: int,
-) -> StressResults:
+Find = Callable[[StressedImages], Sequence[Detection]]
+"""From changed images to the detections in each."""
+
+
+def measure(find: Find, dataset: DetectionDataset, stresses: Sequence[Stress], seed: int) -> StressResults:
     """Measure what detects objects in a whole dataset.
 
     Args:
         find: from changed images to the detections in each.
-        images: the photographs with all that ``find`` needs in their targets, as proposals.
-        dataset: the same photographs with the boxes of their objects.
+        dataset: the images with the boxes of their objects, and what else ``find`` needs in their targets.
         stresses: what is done to the objects.
         seed: of what is drawn.
 
@@ -190,99 +104,63 @@ def measure(
         raise UserError(f"{seed} is out of range", field="seed", fix="choose 0 or more")
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, fix="name another split")
-    photographs = photographs_of(dataset)
+    pieces, indices = Pieces(dataset), range(len(dataset))
+    targets, sizes = [dataset.target(index) for index in indices], [dataset.image_size(index) for index in indices]
+    objects = [objects_of(target, size) for target, size in zip(targets, sizes, strict=True)]
 
-    def detections(changes: Sequence[Change]) -> Sequence[Detection]:
-        return find(StressedImages(images, photographs, changes, seed))
+    def detections_of(changes: Sequence[Change]) -> Sequence[Detection]:
+        return find(StressedImages(dataset, pieces, changes, seed))
 
-    clean: Step = (None, 0.0)
-    steps = [clean, *((stress, level) for stress in stresses for level in sorted(set(stress.levels) - {0}))]
-    places = {step: _places(detections, photographs, *step) for step in steps}
-    # All levels of an image follow each other, so that a worker finds the pieces of photographs that it has decoded.
-    changes = [Change(index, *step, places[step][index]) for index in range(len(photographs)) for step in steps]
-    found = detections(changes)
+    steps: list[tuple[Stress | None, float]] = [(None, 0.0)]
+    steps += [(stress, level) for stress in stresses for level in sorted({*stress.levels} - {0})]
+    changes = [
+        [Change(index, *step, anchors) for index, anchors in enumerate(_anchors(detections_of, objects, *step))]
+        for step in steps
+    ]
+    # All levels of an image follow each other, so that a worker finds the pieces of images that it has decoded.
+    detections = detections_of([change for of_image in zip(*changes, strict=True) for change in of_image])
 
-    targets = [dataset.target(index) for index in range(len(dataset))]
-    levels = {}
-    for number, step in enumerate(steps):
-        mine = found[number :: len(steps)]
-        curves = voc_ap(mine, targets, dataset.classes)
-        recall = {
-            name: float(curves.recall[name][-1]) if len(curves.recall[name]) else 0.0 if objects else math.nan
-            for name, objects in curves.objects.items()
-        }
-        hidden = _hidden(photographs, *step, places[step], seed)
-        levels[step] = LevelResults(step[1], evaluate(mine, dataset), recall, hidden)
-    return StressResults(
-        seed,
-        tuple(
-            Curve(stress.name, stress.unit, (levels[clean], *(levels[step] for step in steps if step[0] is stress)))
-            for stress in stresses
-        ),
-    )
+    levels = []
+    for number, (stress, level) in enumerate(steps):
+        of_level, fractions = detections[number :: len(steps)], list[float]()
+        if isinstance(stress, Occlusion):
+            for target, size, (boxes, _), change in zip(targets, sizes, objects, changes[number], strict=True):
+                fractions.extend(occluded_fractions(stress.lay(target, size, change, seed) != NOBODY, boxes))
+        recall = class_recall(match(of_level, targets, dataset.classes))
+        levels.append(
+            LevelResults(level, evaluate_detections(of_level, dataset), recall, OccludedFraction.of(fractions))
+        )
+    curves = []
+    for stress in stresses:
+        of_stress = (results for results, step in zip(levels, steps, strict=True) if step[0] is stress)
+        curves.append(Curve(stress.name, stress.unit, (levels[0], *of_stress)))
+    return StressResults(seed, tuple(curves))
 
 
-def _places(
-    detections: Callable[[Sequence[Change]], Sequence[Detection]],
-    photographs: Sequence[Photograph],
+def _anchors(
+    detections_of: Callable[[Sequence[Change]], Sequence[Detection]],
+    objects: Sequence[tuple[Boxes, Integers]],
     stress: Stress | None,
     level: float,
-) -> list[Anchors | None]:
-    """Return for each photograph where occluders lie at a level: the worst of the grid, or None for random places.
+) -> list[Floats | None]:
+    """Return for each image where occluders lie at a level: the worst places of the grid, or None for random ones.
 
-    All objects of a photograph are hidden at the same place of the grid at once, and each takes its own worst one.
+    All objects of an image are occluded at the same place of the grid at once, and each takes its own worst one.
     """
     if not isinstance(stress, Occlusion) or stress.placement == "random":
-        return [None] * len(photographs)
-    candidates = stress.candidates()
-    found = detections(
-        [
-            Change(index, stress, level, np.tile(candidate, (len(photograph.objects), 1)))
-            for index, photograph in enumerate(photographs)
-            for candidate in candidates
-        ]
-    )
-    places: list[Anchors | None] = []
-    for index, photograph in enumerate(photographs):
-        mine = found[index * len(candidates) : (index + 1) * len(candidates)]
-        scores = np.stack([true_class_scores(each, photograph) for each in mine])
-        places.append(candidates[scores.argmin(axis=0)])
-    return places
+        return [None] * len(objects)
+    candidates, anchors = stress.candidates(), list[Floats | None]()
+    places = [np.tile(candidate, (len(labels), 1)) for _, labels in objects for candidate in candidates]
+    changes = [Change(number // len(candidates), stress, level, place) for number, place in enumerate(places)]
+    detections = iter(detections_of(changes))
+    for boxes, labels in objects:
+        scores = np.stack([true_class_scores(next(detections), boxes, labels) for _ in candidates])
+        anchors.append(candidates[scores.argmin(axis=0)])
+    return anchors
 
 
-def true_class_scores(detection: Detection, photograph: Photograph) -> NDArray[np.float64]:
-    """Return for each object the best score of a detection of its class that overlaps it; 0 if there is none."""
-    overlaps = box_iou(torch.from_numpy(photograph.objects), detection["boxes"].double()).numpy()
-    found = (overlaps > FOUND) & (detection["labels"].numpy() == photograph.object_labels[:, None])
-    scores: NDArray[np.float64] = np.where(found, detection["scores"].double().numpy(), 0).max(axis=1, initial=0)
-    return scores
-
-
-def _hidden(
-    photographs: Sequence[Photograph], stress: Stress | None, level: float, places: Sequence[Anchors | None], seed: int
-) -> Hidden | None:
-    """Measure which share of the objects occluders cover at a level."""
-    if not isinstance(stress, Occlusion):
-        return None
-    fractions = np.concatenate(
-        [
-            hidden_fractions(stress.lay(photograph, level, seed, anchors) != NOBODY, photograph.objects)
-            for photograph, anchors in zip(photographs, places, strict=True)
-        ]
-    )
-    if not len(fractions):
-        return None
-    return Hidden(float(fractions.mean()), float(fractions.min()), float(fractions.max()))
-
-
-class _Pixels(Dataset[Tensor]):
-    """Images alone."""
-
-    def __init__(self, images: StressedImages) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> Tensor:
-        return self.images[number][0].as_subclass(Tensor)
+def true_class_scores(detection: Detection, boxes: Boxes, labels: Integers) -> Floats:
+    """Return for each of M objects the best score of a detection of its class that overlaps it; 0 if there is none."""
+    overlaps = box_iou(torch.from_numpy(boxes), detection["boxes"].double()).numpy()
+    matched = (overlaps > _MATCHED) & (detection["labels"].numpy() == labels[:, None])
+    return np.asarray(np.where(matched, detection["scores"].double().numpy(), 0).max(axis=1, initial=0))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -17,19 +17,18 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.robustness.occlusion import pixels_touched
+from afrcnn.robustness.occlusion import pixels_touched, shared_pixels
 
 Floats = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 Kind = Literal["rotation", "elastic"]
 
-PARTS = 2
+_PARTS = 2
 """Parts along the shorter side of a box; along the longer, as many as make them about square. ASTN turns 2 x 2."""
 
-RIGID = 0.6
-"""The share of a part's radius within which it turns as a whole; from there to its rim, the angle falls to 0."""
+_RIGID = 0.6
+"""The fraction of a part's radius within which it turns as a whole; from there to its rim, the angle falls to 0."""
 
-CELLS = 4
+_CELLS = 4
 """Cells of the random displacements along the shorter side of a box, between which they are interpolated."""
 
 
@@ -45,7 +44,7 @@ def bend(
             ASTN (section 4.2.2); ``"elastic"``: it is warped by a smooth random field (Simard et al. 2003).
         strength: of a rotation the angle in degrees; of an elastic warp the largest displacement as a fraction of the
             shorter side of the box.
-        rngs: the source of chance of each object.
+        rngs: the random generator of each object.
 
     Returns:
         3 x H x W, uint8: the same image outside of the boxes and on their outlines.
@@ -57,12 +56,11 @@ def bend(
         owners[pixels_touched(boxes[index])] = index
     for index, (box, rng) in enumerate(zip(boxes, rngs, strict=True)):
         pixels = pixels_touched(box)
-        mine, distance = owners[pixels] == index, _distance_to_outlines(box, boxes)
-        field = _turn(distance, mine, strength, rng) if kind == "rotation" else _warp(distance, strength, rng)
-        flow[pixels][mine] = field[mine]
+        inside, distance = owners[pixels] == index, _distance_to_outlines(box, boxes)
+        field = _turn(distance, inside, strength, rng) if kind == "rotation" else _warp(distance, strength, rng)
+        flow[pixels][inside] = field[inside]
     displacement = torch.from_numpy(2 * flow / np.array([width, height], dtype=np.float32))
-    bent: Tensor = F.elastic(image, displacement[None])
-    return bent
+    return cast(Tensor, F.elastic(image, displacement[None]))
 
 
 def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> Floats:
@@ -73,11 +71,8 @@ def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) 
     rows, columns = pixels_touched(box)
     y, x = np.ogrid[rows, columns]
     distance = np.full((rows.stop - rows.start, columns.stop - columns.start), np.inf, dtype=np.float32)
-    for other_rows, other_columns in map(pixels_touched, boxes):
-        if min(rows.stop, other_rows.stop) <= max(rows.start, other_rows.start):
-            continue
-        if min(columns.stop, other_columns.stop) <= max(columns.start, other_columns.start):
-            continue
+    near = [pixels for pixels in map(pixels_touched, boxes) if shared_pixels((rows, columns), pixels)]
+    for other_rows, other_columns in near:
         # How far a pixel is beyond the box, along y and x; below 0 inside.
         down = np.maximum(other_rows.start - y, y - other_rows.stop + 1)
         right = np.maximum(other_columns.start - x, x - other_columns.stop + 1)
@@ -87,13 +82,13 @@ def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) 
     return distance
 
 
-def _turn(distance: Floats, mine: Mask, degrees: float, rng: np.random.Generator) -> Floats:
+def _turn(distance: Floats, inside: NDArray[np.bool_], degrees: float, rng: np.random.Generator) -> Floats:
     """Return where the pixels of a box come from (h x w x 2, the way there in x and y) when its parts turn.
 
     A part is a disc that no outline crosses. Turning keeps each pixel's distance to the centre: none leaves its disc.
     """
     height, width = distance.shape
-    side = min(height, width) / PARTS
+    side = min(height, width) / _PARTS
     rows, columns = (max(round(length / side), 1) for length in (height, width))
     signs = rng.choice((-1, 1), (rows, columns))
     field = np.zeros((height, width, 2), dtype=np.float32)
@@ -101,12 +96,11 @@ def _turn(distance: Floats, mine: Mask, degrees: float, rng: np.random.Generator
         cy, cx = int((row + 0.5) * height / rows), int((column + 0.5) * width / columns)
         radius = min(float(distance[cy, cx]), side / 2)
         reach = int(radius)
-        if not mine[cy, cx] or not reach:
+        if not inside[cy, cx] or not reach:
             continue  # the part belongs to a smaller object, or is crossed by an outline
         y, x = np.ogrid[-reach : reach + 1, -reach : reach + 1]
-        share = np.hypot(x, y) / radius
         # What is seen at a place comes from the place turned back.
-        angle = -sign * math.radians(degrees) * _rise((1 - share) / (1 - RIGID))
+        angle = -sign * math.radians(degrees) * _rise((1 - np.hypot(x, y) / radius) / (1 - _RIGID))
         cos, sin = np.cos(angle), np.sin(angle)
         turned = np.stack([cos * x - sin * y - x, sin * x + cos * y - y], axis=-1)
         field[cy - reach : cy + reach + 1, cx - reach : cx + reach + 1] += turned
@@ -117,18 +111,17 @@ def _warp(distance: Floats, strength: float, rng: np.random.Generator) -> Floats
     """Return where the pixels of a box come from (h x w x 2, the way there in x and y) in an elastic warp."""
     height, width = distance.shape
     side = min(height, width)
-    cells = (round(CELLS * length / side) + 1 for length in (height, width))
+    cells = (round(_CELLS * length / side) + 1 for length in (height, width))
     coarse = torch.from_numpy(rng.standard_normal((1, 2, *cells), dtype=np.float32))
     fine = functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
     field = fine[0].permute(1, 2, 0).numpy()
     largest = strength * side
     field *= largest / max(float(np.linalg.norm(field, axis=2).max()), 1e-6)
     # So wide a margin keeps every displacement shorter than the way to the outline, and the field free of folds there.
-    warped: Floats = field * _rise(distance / max(2 * largest, 1e-6))[..., None]
-    return warped
+    return np.asarray(field * _rise(distance / max(2 * largest, 1e-6))[..., None])
 
 
-def _rise(share: Floats) -> Floats:
+def _rise(value: Floats) -> Floats:
     """Rise smoothly from 0 at 0 and below to 1 at 1 and above."""
-    share = np.clip(share, 0, 1)
-    return share * share * (3 - 2 * share)
+    value = np.clip(value, 0, 1)
+    return value * value * (3 - 2 * value)

@@ -1,40 +1,41 @@
-"""What occluders look like: grey, noise, or a piece of another photograph."""
+"""Textures of occluders: grey, noise, or a piece of another image."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
-from afrcnn.robustness.image import Photograph
+from afrcnn.data.target import DetectionDataset
+from afrcnn.robustness.objects import Boxes, boxes_in
 
 GREY = 128
 """Of the grey occluder, in 0..255."""
 
-SCALES = (1, 1 / 2, 1 / 4, 1 / 8)
+_SCALES = (1, 1 / 2, 1 / 4, 1 / 8)
 """Sizes of pieces relative to what they cover, in the order in which they are looked for; smaller ones are enlarged."""
 
-DRAWS = 32
+_DRAWS = 32
 """Pieces of each size that are looked at."""
 
-MOST_SHOWN = 0.5
+_MOST_SHOWN = 0.5
 """A piece shows at most this part of any object's box, if there is such a piece: the detector that found a whole object
 there would be right, and counted wrong."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a photograph: its file, and x1, y1, x2, y2 in whole pixels."""
+    """A part of an image: its file, and x1, y1, x2, y2 in whole pixels."""
 
     file: Path
     box: tuple[int, int, int, int]
@@ -53,44 +54,45 @@ def noise(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
 
 
-def choose_piece(
-    rng: np.random.Generator,
-    photographs: Sequence[Photograph],
-    own: int,
-    labels: Collection[int],
-    size: tuple[int, int],
-) -> Piece:
-    """Choose a piece that shows no object of some classes.
+class Pieces:
+    """The pieces of a dataset's images."""
 
-    It is cut from another photograph that shows none. If there is no such photograph, as where all show blood cells, it
-    is cut between them, and enlarged if need be.
+    def __init__(self, dataset: DetectionDataset) -> None:
+        self.dataset = dataset
+        self.labels = [set(dataset.target(index)["labels"].tolist()) for index in range(len(dataset))]
 
-    Args:
-        rng: the source of all chance.
-        photographs: to choose from.
-        own: the index of the one that is not to be chosen.
-        labels: of the classes.
-        size: height and width in pixels of what is to be covered; the piece has the same shape, if its photograph has
-            room for that.
+    def choose(self, rng: np.random.Generator, image: int, labels: Collection[int], size: tuple[int, int]) -> Piece:
+        """Choose a piece that shows no object of some classes.
 
-    Raises:
-        UserError: there is no such piece.
-    """
-    others = [photographs[index] for index in rng.permutation(len(photographs)) if index != own]
-    without = (each for each in others if set(labels).isdisjoint(each.labels.tolist()))
-    candidates = list(islice(without, DRAWS)) or others
-    for scale in SCALES:
-        pieces = []
-        for photograph in islice(cycle(candidates), DRAWS):
-            part = _random_part(rng, photograph.size, (scale * size[0], scale * size[1]))
-            shown = _shown(photograph.boxes, part)
-            if not shown[np.isin(photograph.labels, list(labels))].any():
-                pieces.append((max(0.0, shown.max(initial=0.0) - MOST_SHOWN), Piece(photograph.file, part)))
-        if pieces:
-            return min(pieces, key=lambda piece: piece[0])[1]
-    raise UserError(
-        "no piece of another photograph is free of an object's class", field="occluder", fix="choose grey or noise"
-    )
+        It is cut from another image that shows none. If there is no such image, as where all show blood cells, it
+        is cut between them, and enlarged if need be.
+
+        Args:
+            rng: the generator of all that is random.
+            image: the index of the one that is not to be chosen.
+            labels: of the classes.
+            size: height and width in pixels of what is to be covered; the piece has the same shape, if its image has
+                room for that.
+
+        Raises:
+            UserError: there is no such piece.
+        """
+        others = [index for index in rng.permutation(len(self.labels)).tolist() if index != image]
+        without = (index for index in others if self.labels[index].isdisjoint(labels))
+        candidates = list(islice(without, _DRAWS)) or others
+        for scale in _SCALES:
+            pieces = []
+            for index in islice(cycle(candidates), _DRAWS):
+                target, image_size = self.dataset.target(index), self.dataset.image_size(index)
+                part = _random_part(rng, image_size, (scale * size[0], scale * size[1]))
+                shown = _shown(boxes_in(target, image_size), part)
+                if not shown[np.isin(target["labels"], list(labels))].any():
+                    excess = max(0.0, shown.max(initial=0.0) - _MOST_SHOWN)
+                    pieces.append((excess, Piece(self.dataset.image_path(index), part)))
+            if pieces:
+                return min(pieces, key=lambda piece: piece[0])[1]
+        problem = "no piece of another image is free of an object's class"
+        raise UserError(problem, field="occluder", fix="choose grey or noise")
 
 
 def _random_part(
@@ -103,15 +105,13 @@ def _random_part(
     return x, y, x + width, y + height
 
 
-def _shown(boxes: NDArray[np.float64], part: tuple[int, int, int, int]) -> NDArray[np.float64]:
-    """Return which share of each box (M x 4) lies in a part of its image."""
+def _shown(boxes: Boxes, part: tuple[int, int, int, int]) -> Boxes:
+    """Return the fraction of each box (M x 4) that lies in a part of its image."""
     sides = np.minimum(boxes[:, 2:], part[2:]) - np.maximum(boxes[:, :2], part[:2])
-    shares: NDArray[np.float64] = sides.clip(min=0).prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return shares
+    return np.asarray(sides.clip(min=0).prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
 @lru_cache(maxsize=16)
 def _read(file: Path) -> Tensor:
     """Read an image; the occluders of one image at several levels come from the same few."""
-    pixels: Tensor = read_image(file).as_subclass(Tensor)
-    return pixels
+    return cast(Tensor, read_image(file).as_subclass(Tensor))

@@ -1,10 +1,10 @@
-"""Which pixels occluders cover, so that every object is hidden by the share of its box that is asked for.
+"""Which pixels occluders cover, so that every object is occluded by the asked fraction of its box.
 
-The occluder of an object is a window of the shape of its box. It grows about an anchor: what is hidden of a lone object
-at one tenth is hidden at two tenths, too. The hidden fraction of an object is the share of its box's area that
-occluders cover, whomever they were laid for. So where boxes overlap, what hides one object counts for the other: the
-smaller is served first, within what the larger may lose, and then the window of the larger grows outside the smaller's
-box until both have their share.
+The occluder of an object is a window of the shape of its box. It grows about an anchor: what is occluded of a lone
+object at one tenth is occluded at two tenths, too. The occluded fraction of an object is the fraction of its box's area
+that occluders cover, whomever they were laid for. So where boxes overlap, what occludes one object counts for the
+other: the smaller is served first, within what the larger may lose, and then the window of the larger grows outside the
+smaller's box until both have their fraction.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ NOBODY = -1
 
 
 def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fraction: float) -> Owners:
-    """Cover a share of every box, to the pixel.
+    """Cover a fraction of every box, to the pixel.
 
-    Only where several boxes overlap in each other can one end up with less; ``hidden_fractions`` tells. Of the 4581
+    Only where several boxes overlap in each other can one end up with less; ``occluded_fractions`` tells. Of the 4581
     objects of two real datasets, one did.
 
     Args:
@@ -34,7 +34,7 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
         anchors: M x 2, in [0, 1]: where in its box (x, y) a window shrinks to. (0, 0) is the upper left corner, which
             the window then fills; windows at (1/2, 1/2) have the middle of the box in theirs.
         size: the image's height and width in pixels.
-        fraction: the share of each box's area to cover, in [0, 1].
+        fraction: that of each box's area to cover, in [0, 1].
 
     Returns:
         H x W: the index of the object whose occluder covers the pixel, or ``NOBODY``.
@@ -53,15 +53,15 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
         limits = [
             (part, missing(larger))
             for larger in order[place + 1 :]
-            if (part := _shared(inside, pixels_touched(boxes[larger])))
+            if (part := shared_pixels(inside, pixels_touched(boxes[larger])))
         ]
         owners[inside][_window(scales, missing(index), limits)] = index
         free[pixels_touched(boxes[index])] = False
     return owners
 
 
-def hidden_fractions(covered: NDArray[np.bool_], boxes: Floats) -> Floats:
-    """Return the share of each box's area that is covered: M values in [0, 1].
+def occluded_fractions(covered: NDArray[np.bool_], boxes: Floats) -> Floats:
+    """Return the fraction of each box's area that is covered: M values in [0, 1].
 
     Args:
         covered: H x W, true where an occluder is.
@@ -71,18 +71,16 @@ def hidden_fractions(covered: NDArray[np.bool_], boxes: Floats) -> Floats:
 
 
 def _areas(boxes: Floats) -> Floats:
-    areas: Floats = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return areas
+    return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
 def _covered_area(covered: NDArray[np.bool_], box: Floats) -> float:
     """Return how much of a box is covered, in pixels."""
-    (top, bottom), (left, right) = ((part.start, part.stop) for part in pixels_touched(box))
-    x1, y1, x2, y2 = box
-    rows, columns = np.arange(top, bottom), np.arange(left, right)
+    pixels, (x1, y1, x2, y2) = pixels_touched(box), box
+    rows, columns = (np.arange(part.start, part.stop) for part in pixels)
     heights = np.minimum(rows + 1, y2) - np.maximum(rows, y1)
     widths = np.minimum(columns + 1, x2) - np.maximum(columns, x1)
-    return float(heights @ covered[top:bottom, left:right] @ widths)
+    return float(heights @ covered[pixels] @ widths)
 
 
 def pixels_touched(box: Floats) -> Pixels:
@@ -97,11 +95,11 @@ def pixels_inside(box: Floats) -> Pixels:
     return slice(int(np.ceil(y1)), int(y2)), slice(int(np.ceil(x1)), int(x2))
 
 
-def _shared(pixels: Pixels, others: Pixels) -> Pixels | None:
+def shared_pixels(pixels: Pixels, others: Pixels) -> Pixels | None:
     """Return the part of ``pixels`` that is also of ``others``, counted from the first of ``pixels``."""
     rows, columns = (
-        slice(max(other.start - mine.start, 0), min(other.stop, mine.stop) - mine.start)
-        for mine, other in zip(pixels, others, strict=True)
+        slice(max(other.start - one.start, 0), min(other.stop, one.stop) - one.start)
+        for one, other in zip(pixels, others, strict=True)
     )
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
@@ -113,8 +111,7 @@ def _scales(shape: tuple[int, ...], anchor: Floats) -> Floats:
         place = (np.arange(length) + 0.5) / length
         before, after = max(at, np.finfo(float).tiny), max(1 - at, np.finfo(float).tiny)
         along.append(np.maximum((at - place) / before, (place - at) / after))
-    scales: Floats = np.maximum.outer(*along)
-    return scales
+    return np.asarray(np.maximum.outer(*along))
 
 
 def _window(scales: Floats, count: int, limits: Sequence[tuple[Pixels, int]]) -> NDArray[np.bool_]:

@@ -1,56 +1,63 @@
-"""The results of a stress test: ``stress.json``.
+"""Results of a stress test: ``stress.json``.
 
-The two numbers that sum up a curve are those of benchmarks on corrupted images (Michaelis et al. 2019, mPC and rPC):
-the mean AP over all levels but the clean one, and which share of the clean AP that is.
+Two numbers sum up a curve, those of benchmarks on corrupted images (Michaelis et al. 2019): the mean performance under
+corruption (mPC), the mean AP over all levels but the clean one; and the relative performance under corruption (rPC),
+the fraction of the clean AP that this is.
 """
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from afrcnn.core.atomic import atomic_write
-from afrcnn.core.errors import UserError
-from afrcnn.evaluation.results import Results, nan_for_null, null_for_nan
+from afrcnn.evaluation.results import Results, read_record, results_from, write_record
 from afrcnn.evaluation.voc_ap import Metric
+
+_OLD_WORDS = {"share": "fraction", "hidden": "occluded", "photographs": "images"}
+"""Words of names and units in files of earlier versions."""
 
 
 @dataclass(frozen=True)
-class Hidden:
-    """Which share of their boxes the objects of a level are hidden by, measured.
+class OccludedFraction:
+    """The fraction of their boxes that the objects of a level are occluded by, measured.
 
     Attributes:
         mean: over all objects, in [0, 1].
-        lowest: of the least hidden object.
-        highest: of the most hidden one.
+        lowest: of the least occluded object.
+        highest: of the most occluded one.
     """
 
     mean: float
     lowest: float
     highest: float
 
+    @classmethod
+    def of(cls, fractions: Sequence[float]) -> OccludedFraction | None:
+        """Sum up the fractions of M objects; None for no objects."""
+        return cls(*(float(f(fractions)) for f in (np.mean, np.min, np.max))) if len(fractions) else None
+
 
 @dataclass(frozen=True)
 class LevelResults:
-    """What a detector was worth at one level.
+    """Results of a detector at one level.
 
     Attributes:
         level: the level, in the unit of the curve.
         results: AP, as of an evaluation.
-        recall: by class, the share of the objects that any detection finds, whatever its score; NaN for a class
+        recall: by class, the fraction of the objects that any detection finds, whatever its score; NaN for a class
             without objects.
-        hidden: how much of the objects was hidden; None where nothing was laid over them.
+        occluded: how much of the objects was occluded; None where nothing was laid over them.
     """
 
     level: float
     results: Results
     recall: dict[str, float]
-    hidden: Hidden | None
+    occluded: OccludedFraction | None
 
     @property
     def mean_recall(self) -> float:
@@ -61,26 +68,26 @@ class LevelResults:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a detector was worth at all levels of one stress.
+    """Results of a detector at all levels of one stress.
 
     Attributes:
         name: what was done to the objects.
         unit: what the levels count.
-        levels: by rising level, the clean photographs (level 0) first.
+        levels: by rising level, the clean images (level 0) first.
     """
 
     name: str
     unit: str
     levels: tuple[LevelResults, ...]
 
-    def mean_ap(self, metric: Metric = "11-point") -> float:
+    def mpc(self, metric: Metric = "11-point") -> float:
         """Return the mean over the levels above 0 of VOC's mean AP, in [0, 1]."""
-        return float(np.mean([each.results.mean_ap[metric] for each in self.levels[1:]]))
+        return float(np.mean([level.results.mean_ap[metric] for level in self.levels[1:]]))
 
-    def kept(self, metric: Metric = "11-point") -> float:
-        """Return which share that is of the AP on the clean photographs; NaN where that is 0."""
+    def relative_performance(self, metric: Metric = "11-point") -> float:
+        """Return the fraction of the AP on the clean images that ``mpc`` is; NaN where that AP is 0."""
         clean = self.levels[0].results.mean_ap[metric]
-        return self.mean_ap(metric) / clean if clean else math.nan
+        return self.mpc(metric) / clean if clean else math.nan
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class StressResults:
     Attributes:
         seed: of all that was drawn at random; the same seed gave the same pixels to every detector.
         curves: one for each stress.
-        split: the split that a run was tested on; empty for a detector that is no run's.
+        split: the split that was tested on; empty where it has no name.
     """
 
     seed: int
@@ -106,38 +113,38 @@ def write_stress(path: Path | str, results: StressResults) -> None:
     """
     content = asdict(results)
     for record, curve in zip(content["curves"], results.curves, strict=True):
-        metrics = get_args(Metric)
         record["summary"] = {
-            "mean_ap": {m: curve.mean_ap(m) for m in metrics},
-            "kept": {m: curve.kept(m) for m in metrics},
+            name: {metric: number(curve, metric) for metric in get_args(Metric)}
+            for name, number in (("mpc", Curve.mpc), ("relative_performance", Curve.relative_performance))
         }
-    with atomic_write(path) as file:
-        json.dump(null_for_nan(content), file, indent=2, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+    write_record(path, content)
 
 
 def read_stress(path: Path | str) -> StressResults:
     """Read what ``write_stress`` wrote.
 
     Raises:
-        UserError: the file is missing or is no such file.
+        UserError: the file is missing or is not such a file.
     """
     fix = "name a stress.json that `afrcnn stress` wrote"
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        curves = tuple(
-            Curve(curve["name"], curve["unit"], tuple(_level(level) for level in curve["levels"]))
-            for curve in content["curves"]
-        )
-        return StressResults(content["seed"], curves, content.get("split", ""))
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError("holds no results of a stress test", file=path, fix=fix) from error
+    return read_record(path, _results, "holds no results of a stress test", fix)
+
+
+def _results(record: Any) -> StressResults:
+    curves = [
+        Curve(_words(curve["name"]), _words(curve["unit"]), tuple(map(_level, curve["levels"])))
+        for curve in record["curves"]
+    ]
+    return StressResults(record["seed"], tuple(curves), record.get("split", ""))
 
 
 def _level(record: dict[str, Any]) -> LevelResults:
-    hidden = record["hidden"] and Hidden(**record["hidden"])
-    return LevelResults(
-        record["level"], Results(**nan_for_null(record["results"])), nan_for_null(record["recall"]), hidden
-    )
+    occluded = record["hidden" if "hidden" in record else "occluded"]  # the former in files of earlier versions
+    fraction = OccludedFraction(**occluded) if isinstance(occluded, dict) else None
+    return LevelResults(record["level"], results_from(record["results"]), record["recall"], fraction)
+
+
+def _words(text: str) -> str:
+    for old, new in _OLD_WORDS.items():
+        text = text.replace(old, new)
+    return text

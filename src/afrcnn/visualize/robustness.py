@@ -41,7 +41,8 @@ def draw_stress(tests: Mapping[str, StressResults]) -> Figure:
                 levels = [level.level for level in curve.levels]
                 recall = [100 * level.mean_recall for level in curve.levels]
                 ap = [100 * level.results.mean_ap[METRIC] for level in curve.levels]
-                label = f"{detector}: mPC {percent(curve.mean_ap(METRIC))}, rPC {percent(curve.kept(METRIC))}%"
+                mpc, rpc = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
+                label = f"{detector}: mPC {mpc}, rPC {rpc}%"
                 axes.plot(levels, recall, **style | {"linestyle": ":"}, markersize=2, linewidth=1)
                 axes.plot(levels, ap, **style, markersize=4, label=label)
         axes.plot([], [], color=INK, linestyle=":", linewidth=1, label="recall")

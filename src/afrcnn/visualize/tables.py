@@ -54,12 +54,12 @@ def stress_table(curve: Curve) -> Table:
         curve: the results of one stress.
     """
     heading, rows = (curve.unit, "AP", "recall", "occluded, least to most"), []
-    columns = len(heading) if any(level.hidden for level in curve.levels) else len(heading) - 1
+    columns = len(heading) if any(level.occluded for level in curve.levels) else len(heading) - 1
     for level in curve.levels:
-        occluded = f"{percent(level.hidden.lowest)} to {percent(level.hidden.highest)}" if level.hidden else ""
+        occluded = f"{percent(level.occluded.lowest)} to {percent(level.occluded.highest)}" if level.occluded else ""
         row = (f"{level.level:g}", level.results.mean_ap[METRIC], level.mean_recall, occluded)
         rows.append(row[:columns])
-    mpc, rpc = percent(curve.mean_ap(METRIC)), percent(curve.kept(METRIC))
+    mpc, rpc = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
     caption = f"mPC {mpc}: the mean AP over levels above 0; rPC {rpc}% of the clean AP"
     return _table(curve.name, heading[:columns], rows, caption=caption)
 

@@ -1,0 +1,80 @@
+"""The most confident false positives that a detector has and its baseline has not (the paper's Figure 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from afrcnn.evaluation.matching import Matches, most_overlapped, overlaps
+
+
+@dataclass(frozen=True)
+class FalsePositive:
+    """A detection where no object of its class is.
+
+    Attributes:
+        image: index of the image.
+        name: the class that was detected.
+        score: how confidently, in [0, 1].
+        box: where: x1, y1, x2, y2 in pixels.
+        baseline_score: the baseline's best score of that class there, in [0, 1]; 0 where it has no such detection.
+        object_name: the class of the object that the box overlaps most; None where it overlaps none.
+        iou: by how much, in [0, 1].
+    """
+
+    image: int
+    name: str
+    score: float
+    box: tuple[float, float, float, float]
+    baseline_score: float
+    object_name: str | None
+    iou: float
+
+
+def new_false_positives(
+    matches: Matches, baseline: Matches, *, score: float = 0.5, limit: int | None = None
+) -> list[FalsePositive]:
+    """Find the false positives of a detector that its baseline does not share.
+
+    A false positive is a detection that matches no object of its class, also none that the evaluation ignores. (Second
+    detections of an object are therefore not among them.) The baseline shares it if it has a detection of the class, of
+    at least ``score``, that overlaps it by more than the IoU of a match.
+
+    Args:
+        matches: of the detector.
+        baseline: of the baseline, on the same images.
+        score: the lowest score, in [0, 1], at which something counts as detected.
+        limit: how many are returned at most; all when None.
+
+    Returns:
+        The false positives, the most confident first; equal ones in the order of the images.
+
+    Raises:
+        ValueError: the two are not of the same images and classes.
+    """
+    if (matches.classes, matches.image_count) != (baseline.classes, baseline.image_count):
+        raise ValueError("the baseline's matches are not of the same images and classes")
+    wrong = np.flatnonzero((matches.objects < 0) & (matches.scores >= score))
+    boxes, labels, images = matches.boxes[wrong], matches.labels[wrong], matches.images[wrong]
+    stride = len(matches.classes) + 1
+    box, detection, iou = overlaps(
+        boxes, images * stride + labels, baseline.boxes, baseline.images * stride + baseline.labels
+    )
+    near, baseline_scores = iou > matches.iou_threshold, np.zeros(len(wrong))
+    np.maximum.at(baseline_scores, box[near], baseline.scores[detection[near]])
+
+    pairs = overlaps(boxes, images, matches.object_boxes, matches.object_images)
+    objects, ious = most_overlapped(pairs, len(wrong))
+    return [
+        FalsePositive(
+            image=int(images[i]),
+            name=matches.classes[labels[i] - 1],
+            score=float(matches.scores[wrong[i]]),
+            box=tuple(boxes[i].tolist()),
+            baseline_score=float(baseline_scores[i]),
+            object_name=matches.classes[matches.object_labels[objects[i]] - 1] if objects[i] >= 0 else None,
+            iou=float(ious[i]),
+        )
+        for i in np.flatnonzero(baseline_scores < score)[:limit]
+    ]
