@@ -29,6 +29,7 @@ FLOORS = [
     "visualize",
     "reporting",
     "commands",
+    "parser",
     "cli",
 ]
 """Rooms from the lowest to the highest, as docs/architecture.md has them."""
@@ -36,23 +37,28 @@ FLOORS = [
 WORDS = {
     r"trunks?": "backbone",
     r"photographs?": "image",
-    r"shares?": "fraction",
+    r"shares?(?! (the|a|an|it|them|one|its|their|some|images)\b)": "fraction",
     r"harden(s|ed|ing)?": "perturb",
     r"observe[sd]?": "context",
     r"resting|rested": "enabled",
     r"learners": "pretrainable",
-    r"judge[sd]?|worth": "match, AP",
+    r"judge[sd]?|worth(?! having)": "match, AP",
     r"scenery|bitten": "background windows, occluded by a hull",
     r"stored_by_input|LOWERED": "column-major, layers that autocast casts",
-    r"Positions|TrainingStream": "batch sampler, sample sequence",
+    r"Positions\(|TrainingStream": "batch sampler, sample sequence",
     r"stage_one": "detector",
-    r"is no \w+": "is not a valid ...",
+    r"is no \w+(?= \()|is no [a-z]+[\"'{]": "is not a valid ...",
     r"what .{0,30} (is|are) worth": "evaluation of ...",
     r"has not got": "does not have",
 }
 """Words that must not come back, and what the field says."""
 
-OLD_FILES = {"stage_one": {"run.py"}, r"shares?": {"migration.py"}}
+OLD_FILES = {
+    "stage_one": {"run.py"},
+    r"shares?(?! (the|a|an|it|them|one|its|their|some|images)\b)": {"migration.py", "stress_results.py"},
+    r"photographs?": {"stress_results.py"},
+    "trunks?": {"weights.py"},
+}
 """Files that read what earlier versions wrote, under the words of these."""
 
 NAMES = {"each", "own", "mine", "theirs", "others", "found", "part", "parts"}
@@ -124,7 +130,7 @@ def test_words_that_are_not_the_field_s_do_not_come_back(word):
         for file in [*FILES, *SOURCE.rglob("*.jinja")]
         if file.name not in OLD_FILES.get(word, ())
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1)
-        if re.search(rf"(?<![A-Za-z]){word}(?![A-Za-z])".replace(r"(?![A-Za-z])", r"(?![a-z])"), line)
+        if re.search(rf"(?<![A-Za-z])({word})(?![a-z])", line)
     ]
     assert not places, f"say {WORDS[word]}"
 
@@ -158,7 +164,7 @@ def test_no_public_name_is_defined_twice():
 
 
 def test_no_exported_name_is_that_of_a_module():
-    assert list(afrcnn.__all__) == sorted(afrcnn.__all__, key=str.casefold)
+    assert list(afrcnn.__all__) == sorted(afrcnn.__all__)
     for name in afrcnn.__all__:
         assert getattr(afrcnn, name) is not None
         assert find_spec(f"afrcnn.{name}") is None, name
