@@ -66,9 +66,9 @@ def evaluate(
 
     from afrcnn.core.engine import build_fabric
     from afrcnn.data import open_dataset
-    from afrcnn.evaluation import results as evaluation
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
+    from afrcnn.evaluation.results import evaluate_detections, write_results
     from afrcnn.evaluation.subsets import all_subsets
     from afrcnn.recipe import load_recipe
     from afrcnn.run import Run, open_split
@@ -94,9 +94,9 @@ def evaluate(
         found = read_voc_results(source, dataset.ids, dataset.classes, split)
     else:
         found = read_coco_results(source, dataset.ids, category_ids)
-    results = replace(evaluation.evaluate(found, dataset, iou_threshold=iou, subsets=members), split=split)
+    results = replace(evaluate_detections(found, dataset, iou_threshold=iou, subsets=members), split=split)
     if run or out:
-        evaluation.write_results(target.results_file, results)
+        write_results(target.results_file, results)
     return results
 
 

@@ -67,14 +67,13 @@ def stress(
     strengths, kinds = {"rotation": degrees, "elastic": warps}, cast(Any, occluder or ([] if bend else ["photo"]))
     stresses: list[Stress] = [Occlusion(kind, **settings) for kind in kinds]
     stresses += [Bending(cast(Any, kind), tuple(strengths.get(kind, ()))) for kind in bend]
-    tested = Run(run)
+    tested, folder = Run(run), Path(run if out is None else out)
     recipe = tested.recipe(overrides)
     split = split or recipe.data.test_split
     images = open_split(recipe, split)
     fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
     find = partial(detect, tested.detector(overrides), fabric=fabric, workers=recipe.data.workers)
     results = replace(measure(find, images, images.dataset, stresses, stress_seed), split=split)
-    folder = Path(run if out is None else out)
     with atomic_write(folder / "stress.png", "wb") as file:
         draw_stress({tested.folder.resolve().name: results}).savefig(file, format="png")
     write_stress(folder / "stress.json", results)
