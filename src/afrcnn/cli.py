@@ -417,7 +417,7 @@ FIELD is any field of the run's recipe; `afrcnn train --help` lists them.""",
     parser.add_argument(
         "--subsets",
         action="store_true",
-        help="AP and recall by subset, too: overlapped objects and those in the open, by size, by VOC's flags, "
+        help="AP and recall by subset, too: overlapped objects and unoccluded ones, by size, by VOC's flags, "
         "separated and occluded by COCO's masks",
     )
     parser.add_argument(
