@@ -27,7 +27,7 @@ from afrcnn.detectors.jitter import Pool
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import Detection, write_coco_results
-from afrcnn.evaluation.results import evaluate, write_results
+from afrcnn.evaluation.results import evaluate_detections, write_results
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.robustness import Occlusion, write_stress
@@ -243,7 +243,7 @@ def examine(folder: Path) -> None:
         write_coco_results(file, mine, dataset.ids, range(1, len(dataset.classes) + 1))
     write_stress(folder / "stress.json", replace(stress, split=split))
     clean = found[:: 1 + len(LEVELS)]
-    results = evaluate(clean, dataset.dataset, subsets=all_subsets(dataset.dataset))
+    results = evaluate_detections(clean, dataset.dataset, subsets=all_subsets(dataset.dataset))
     write_results(run.results_file, replace(results, split=split))
 
 

@@ -119,12 +119,26 @@ def test_evaluate_shows_the_table_and_where_the_results_are(work: Path, capsys: 
     assert not Path("run/results.json").exists()
 
 
+def test_evaluate_measures_detections_of_a_file_and_writes_where_asked(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", "run", "--out", "own"]) == 0
+    table = capsys.readouterr().out.split("results:")[0]
+    command = ["evaluate", "--detections", "own/detections/test.json", "--data.root", "shapes"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == table
+    assert main([*command, "--iou", "0.75", "--out", "other"]) == 0
+    assert capsys.readouterr().out.endswith("results:    other/results.json\n")
+    assert entries(Path("other")) == {"results.json"}
+    assert json.loads(Path("other/results.json").read_text())["iou_threshold"] == 0.75
+
+
 def test_evaluate_shows_subsets_where_asked_to(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "run", "--subsets", "--out", "parted"]) == 0
-    assert "in the open" in capsys.readouterr().out
+    assert "unoccluded" in capsys.readouterr().out
     subsets = json.loads(Path("parted/results.json").read_text())["subsets"]
     objects = {name: sum(result["objects"].values()) for name, result in subsets.items()}
-    assert objects["all"] == objects["overlapped"] + objects["in the open"] > 0
+    assert objects["all"] == objects["overlapped"] + objects["unoccluded"] > 0
     before = entries(work)
     assert "list.pkl" in error_of(capsys, "evaluate", "run", "--lists", "list.pkl", "--out", "other")
     assert entries(work) == before
@@ -456,11 +470,11 @@ def test_a_mistake_is_named_in_one_line_with_status_2_and_leaves_nothing_behind(
 
 
 def test_the_process_ends_with_the_status_and_one_line() -> None:
-    done = subprocess.run([*AFRCNN, "evaluate"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*AFRCNN, "stress"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
-        "afrcnn: error: the following arguments are required: RUN; see `afrcnn evaluate --help`"
+        "afrcnn: error: the following arguments are required: RUN; see `afrcnn stress --help`"
     ]
 
 

@@ -53,7 +53,7 @@ def test_an_evaluation_writes_its_detections_and_results_elsewhere_when_asked(ru
     assert not run.detections.exists()
     written = Run(tmp_path / "out")
     assert evaluation.read_results(written.results_file).mean_ap == results.mean_ap
-    assert results.mean_ap == evaluation.evaluate(detections, dataset.dataset).mean_ap
+    assert results.mean_ap == evaluation.evaluate_detections(detections, dataset.dataset).mean_ap
     assert (results.images, results.objects, results.split) == (3, {"blue": 1, "red": 2}, "test")
     assert_same(read_coco_results(written.detections / "test.json", dataset.ids, [1, 2]), detections, 1e-2)
     voc = read_voc_results(written.detections / "voc", dataset.ids, dataset.classes, "test")

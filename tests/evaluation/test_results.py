@@ -11,7 +11,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.evaluation import results as module
 from afrcnn.evaluation.coco_ap import coco_ap
 from afrcnn.evaluation.matching import match, overlaps
-from afrcnn.evaluation.results import evaluate, read_results, write_results
+from afrcnn.evaluation.results import evaluate_detections, read_results, write_results
 from afrcnn.evaluation.voc_ap import voc_ap
 
 
@@ -41,7 +41,7 @@ DETECTIONS = [
 
 def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
     dataset = TwoImages()
-    results = evaluate(DETECTIONS, dataset)
+    results = evaluate_detections(DETECTIONS, dataset)
     assert (results.images, results.detections, results.iou_threshold) == (2, 1, 0.5)
     assert results.objects == {"cat": 2, "dog": 0}
     assert results.mean_ap == pytest.approx({"11-point": 6 / 11, "area": 0.5})
@@ -54,15 +54,15 @@ def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
 
 def test_the_threshold_is_that_of_the_hits():
     shifted = [DETECTIONS[0] | {"boxes": torch.tensor([[0.0, 0, 10, 8]])}, DETECTIONS[1]]
-    assert evaluate(shifted, TwoImages(), iou_threshold=0.75).mean_ap["area"] == 0.5
-    assert evaluate(shifted, TwoImages(), iou_threshold=0.85).mean_ap["area"] == 0
+    assert evaluate_detections(shifted, TwoImages(), iou_threshold=0.75).mean_ap["area"] == 0.5
+    assert evaluate_detections(shifted, TwoImages(), iou_threshold=0.85).mean_ap["area"] == 0
 
 
 def test_results_json_holds_null_for_nan_and_comes_back(tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    results = evaluate(DETECTIONS, TwoImages())
+    results = evaluate_detections(DETECTIONS, TwoImages())
     path = tmp_path / "results.json"
     write_results(path, results)
     content = json.loads(path.read_text(), parse_constant=refuse)
@@ -89,18 +89,18 @@ def test_subsets_that_are_asked_for_join_the_results_and_come_back(tmp_path):
         "first": [torch.tensor([True, False]), torch.tensor([False])],
         "none": [torch.zeros(2) > 0, torch.zeros(1) > 0],
     }
-    results = evaluate(DETECTIONS, dataset, subsets=members)
+    results = evaluate_detections(DETECTIONS, dataset, subsets=members)
     assert results.subsets["first"].objects == {"cat": 1, "dog": 0}
     assert results.subsets["first"].mean_ap == {"11-point": 1, "area": 1}
     assert math.isnan(results.subsets["none"].recall)
     write_results(tmp_path / "results.json", results)
     assert str(read_results(tmp_path / "results.json")) == str(results)
-    assert evaluate(DETECTIONS, dataset).subsets == {}
+    assert evaluate_detections(DETECTIONS, dataset).subsets == {}
 
 
 def test_results_of_before_there_were_subsets_are_read(tmp_path):
     path = tmp_path / "results.json"
-    write_results(path, evaluate(DETECTIONS, TwoImages()))
+    write_results(path, evaluate_detections(DETECTIONS, TwoImages()))
     content = json.loads(path.read_text())
     del content["subsets"]
     path.write_text(json.dumps(content))
@@ -110,7 +110,7 @@ def test_results_of_before_there_were_subsets_are_read(tmp_path):
 def test_names_of_subsets_in_files_of_earlier_versions_are_read_as_those_of_today(tmp_path):
     path = tmp_path / "results.json"
     members = {"unoccluded": [torch.tensor([True, False]), torch.tensor([False])]}
-    results = evaluate(DETECTIONS, TwoImages(), subsets=members)
+    results = evaluate_detections(DETECTIONS, TwoImages(), subsets=members)
     write_results(path, results)
     path.write_text(path.read_text().replace('"unoccluded"', '"in the open"'))
     assert str(read_results(path)) == str(results)
@@ -121,6 +121,6 @@ def test_detections_are_matched_once_for_both_metrics_and_every_subset(monkeypat
     monkeypatch.setattr(module, "match", lambda *arguments: calls.append(1) or match(*arguments))
     monkeypatch.setattr("afrcnn.evaluation.matching.overlaps", lambda *a: calls.append(2) or overlaps(*a))
     members = [torch.tensor([True, False]), torch.tensor([False])]
-    results = evaluate(DETECTIONS, TwoImages(), subsets=dict.fromkeys("abcdef", members))
+    results = evaluate_detections(DETECTIONS, TwoImages(), subsets=dict.fromkeys("abcdef", members))
     assert len(results.subsets) == 6
     assert calls == [1, 2]

@@ -20,7 +20,7 @@ float32."""
 
 _LARGEST = float(np.finfo(np.float32).max)
 
-Detections = Sequence[Mapping[str, Any]]
+_Detections = Sequence[Mapping[str, Any]]
 """Those of each image, as ``Detection`` or likewise."""
 
 _Row = tuple[int, int, float, float, float, float, float]  # image's index, label, score, x1, y1, x2, y2
@@ -35,7 +35,7 @@ _FIELDS = {
 
 
 def write_coco_results(
-    path: Path | str, detections: Detections, ids: Sequence[str], category_ids: Sequence[int]
+    path: Path | str, detections: _Detections, ids: Sequence[str], category_ids: Sequence[int]
 ) -> None:
     """Write detections as COCO's results: a JSON list with one record, on one line, for each detection.
 
@@ -112,7 +112,7 @@ def coco_image_id(image_id: str) -> int | str:
 
 
 def write_voc_results(
-    folder: Path | str, detections: Detections, ids: Sequence[str], classes: Sequence[str], split: str
+    folder: Path | str, detections: _Detections, ids: Sequence[str], classes: Sequence[str], split: str
 ) -> None:
     """Write detections as the VOC server takes them: ``comp4_det_<split>_<class>.txt`` for each class.
 
@@ -196,7 +196,7 @@ def _find_voc_file(path: Path, name: str) -> Path:
     return files[0] if files else path / f"comp4_{name}"
 
 
-def _rows(detections: Detections, ids: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+def _rows(detections: _Detections, ids: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """Yield id, label, score, x1, y1, x2, y2 of every detection."""
     for image_id, detection in zip(ids, detections, strict=True):
         columns = (torch.as_tensor(detection[key]).tolist() for key in ("labels", "scores", "boxes"))

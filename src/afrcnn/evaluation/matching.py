@@ -19,8 +19,8 @@ Booleans = npt.NDArray[np.bool_]
 Images = Sequence[Mapping[str, Any]]
 """Detections or targets: a mapping an image, of tensors or arrays."""
 
-Pairs = tuple[Integers, Integers, Floats]
-"""Pairs of boxes that overlap, by the first box's index: both indices, and their IoU above 0."""
+_Pairs = tuple[Integers, Integers, Floats]
+"""_Pairs of boxes that overlap, by the first box's index: both indices, and their IoU above 0."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Matches:
     object_labels: Integers
     object_images: Integers
     ignored: Booleans
-    pairs: Pairs
+    pairs: _Pairs
 
     def subset(self, members: Sequence[torch.Tensor | Booleans]) -> Matches:
         """Return the same matches where only some objects count.
@@ -137,7 +137,7 @@ def match(detections: Images, targets: Images, classes: Sequence[str], iou_thres
     )
 
 
-def overlaps(boxes: Floats, groups: Integers, others: Floats, other_groups: Integers) -> Pairs:
+def overlaps(boxes: Floats, groups: Integers, others: Floats, other_groups: Integers) -> _Pairs:
     """Return the pairs of a box and another one of the same group that overlap.
 
     Args:
@@ -159,7 +159,7 @@ def overlaps(boxes: Floats, groups: Integers, others: Floats, other_groups: Inte
     return first[near], second[near], intersection / union
 
 
-def most_overlapped(pairs: Pairs, count: int) -> tuple[Integers, Floats]:
+def most_overlapped(pairs: _Pairs, count: int) -> tuple[Integers, Floats]:
     """Return for each of ``count`` boxes the other that it overlaps most, the first one on ties, and their IoU.
 
     Where a box overlaps none, these are -1 and 0.

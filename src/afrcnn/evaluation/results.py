@@ -16,7 +16,7 @@ from afrcnn.evaluation.coco_ap import coco_ap
 from afrcnn.evaluation.matching import Images, match
 from afrcnn.evaluation.subsets import Members, SubsetResult, subset_ap
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _OLD_SUBSETS = {"in the open": "unoccluded"}
 """Names of subsets in files of earlier versions."""
@@ -124,7 +124,7 @@ def write_record(path: Path | str, record: Any) -> None:
         file.write("\n")
 
 
-def read_record(path: Path | str, build: Callable[[Any], T], problem: str, fix: str) -> T:
+def read_record(path: Path | str, build: Callable[[Any], _T], problem: str, fix: str) -> _T:
     """Return what ``build`` makes of a file of ``write_record``.
 
     Raises:

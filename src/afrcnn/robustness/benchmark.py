@@ -21,12 +21,12 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.detect import Detector, detect
 from afrcnn.evaluation.formats import Detection
-from afrcnn.evaluation.matching import Integers, match
+from afrcnn.evaluation.matching import Floats, Integers, match
 from afrcnn.evaluation.results import evaluate_detections
 from afrcnn.evaluation.voc_ap import class_recall
 from afrcnn.robustness.objects import Boxes, objects_of
 from afrcnn.robustness.occluders import Pieces
-from afrcnn.robustness.occlusion import NOBODY, Floats, occluded_fractions
+from afrcnn.robustness.occlusion import NOBODY, occluded_fractions
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
 from afrcnn.robustness.stresses import Change, Occlusion, Stress
 
@@ -84,11 +84,11 @@ class StressedImages(Dataset[tuple[Tensor, Target]]):
         return image, target
 
 
-Find = Callable[[StressedImages], Sequence[Detection]]
+_Find = Callable[[StressedImages], Sequence[Detection]]
 """From changed images to the detections in each."""
 
 
-def measure(find: Find, dataset: DetectionDataset, stresses: Sequence[Stress], seed: int) -> StressResults:
+def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], seed: int) -> StressResults:
     """Measure what detects objects in a whole dataset.
 
     Args:

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 
 from afrcnn.robustness.occlusion import pixels_touched, shared_pixels
 
-Floats = NDArray[np.float32]
+_Floats = NDArray[np.float32]
 Kind = Literal["rotation", "elastic"]
 
 _PARTS = 2
@@ -63,7 +63,7 @@ def bend(
     return cast(Tensor, F.elastic(image, displacement[None]))
 
 
-def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> Floats:
+def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> _Floats:
     """Return the distance (h x w, in pixels) of a box's pixels to the nearest outline, its own or another box's.
 
     An outline is the outermost pixels of a box.
@@ -82,7 +82,7 @@ def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) 
     return distance
 
 
-def _turn(distance: Floats, inside: NDArray[np.bool_], degrees: float, rng: np.random.Generator) -> Floats:
+def _turn(distance: _Floats, inside: NDArray[np.bool_], degrees: float, rng: np.random.Generator) -> _Floats:
     """Return where the pixels of a box come from (h x w x 2, the way there in x and y) when its parts turn.
 
     A part is a disc that no outline crosses. Turning keeps each pixel's distance to the centre: none leaves its disc.
@@ -107,7 +107,7 @@ def _turn(distance: Floats, inside: NDArray[np.bool_], degrees: float, rng: np.r
     return field
 
 
-def _warp(distance: Floats, strength: float, rng: np.random.Generator) -> Floats:
+def _warp(distance: _Floats, strength: float, rng: np.random.Generator) -> _Floats:
     """Return where the pixels of a box come from (h x w x 2, the way there in x and y) in an elastic warp."""
     height, width = distance.shape
     side = min(height, width)
@@ -121,7 +121,7 @@ def _warp(distance: Floats, strength: float, rng: np.random.Generator) -> Floats
     return np.asarray(field * _rise(distance / max(2 * largest, 1e-6))[..., None])
 
 
-def _rise(value: Floats) -> Floats:
+def _rise(value: _Floats) -> _Floats:
     """Rise smoothly from 0 at 0 and below to 1 at 1 and above."""
     value = np.clip(value, 0, 1)
     return value * value * (3 - 2 * value)

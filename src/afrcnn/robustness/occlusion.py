@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from afrcnn.evaluation.matching import Booleans, Floats
+
 Owners = NDArray[np.int64]
-Pixels = tuple[slice, slice]
+_Pixels = tuple[slice, slice]
 """Rows and columns."""
 
 NOBODY = -1
@@ -60,7 +61,7 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
     return owners
 
 
-def occluded_fractions(covered: NDArray[np.bool_], boxes: Floats) -> Floats:
+def occluded_fractions(covered: Booleans, boxes: Floats) -> Floats:
     """Return the fraction of each box's area that is covered: M values in [0, 1].
 
     Args:
@@ -74,7 +75,7 @@ def _areas(boxes: Floats) -> Floats:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
-def _covered_area(covered: NDArray[np.bool_], box: Floats) -> float:
+def _covered_area(covered: Booleans, box: Floats) -> float:
     """Return how much of a box is covered, in pixels."""
     pixels, (x1, y1, x2, y2) = pixels_touched(box), box
     rows, columns = (np.arange(part.start, part.stop) for part in pixels)
@@ -83,19 +84,19 @@ def _covered_area(covered: NDArray[np.bool_], box: Floats) -> float:
     return float(heights @ covered[pixels] @ widths)
 
 
-def pixels_touched(box: Floats) -> Pixels:
+def pixels_touched(box: Floats) -> _Pixels:
     """Return the rows and columns of the pixels that a box has a part of."""
     x1, y1, x2, y2 = box
     return slice(int(y1), int(np.ceil(y2))), slice(int(x1), int(np.ceil(x2)))
 
 
-def pixels_inside(box: Floats) -> Pixels:
+def pixels_inside(box: Floats) -> _Pixels:
     """Return the rows and columns of the pixels that lie wholly in a box."""
     x1, y1, x2, y2 = box
     return slice(int(np.ceil(y1)), int(y2)), slice(int(np.ceil(x1)), int(x2))
 
 
-def shared_pixels(pixels: Pixels, others: Pixels) -> Pixels | None:
+def shared_pixels(pixels: _Pixels, others: _Pixels) -> _Pixels | None:
     """Return the part of ``pixels`` that is also of ``others``, counted from the first of ``pixels``."""
     rows, columns = (
         slice(max(other.start - one.start, 0), min(other.stop, one.stop) - one.start)
@@ -114,10 +115,10 @@ def _scales(shape: tuple[int, ...], anchor: Floats) -> Floats:
     return np.asarray(np.maximum.outer(*along))
 
 
-def _window(scales: Floats, count: int, limits: Sequence[tuple[Pixels, int]]) -> NDArray[np.bool_]:
+def _window(scales: Floats, count: int, limits: Sequence[tuple[_Pixels, int]]) -> Booleans:
     """Return the window of ``count`` pixels, as a mask: those of lowest scale, but in each part no more than its limit.
 
-    Pixels of infinite scale stay out; the window is smaller where there are not enough others.
+    _Pixels of infinite scale stay out; the window is smaller where there are not enough others.
     """
     window = _lowest(scales, count)
     while crowded := next(((part, limit) for part, limit in limits if np.count_nonzero(window[part]) > limit), None):
@@ -128,13 +129,13 @@ def _window(scales: Floats, count: int, limits: Sequence[tuple[Pixels, int]]) ->
     return window
 
 
-def _lowest(scales: Floats, count: int) -> NDArray[np.bool_]:
+def _lowest(scales: Floats, count: int) -> Booleans:
     """Return a mask of the ``count`` lowest values; of equal ones, the first rows lead; infinite ones stay out."""
     count = min(count, int(np.isfinite(scales).sum()))
     if not count:
         return np.zeros(scales.shape, dtype=bool)
     last = np.partition(scales, count - 1, axis=None)[count - 1]
-    lowest: NDArray[np.bool_] = scales < last
+    lowest: Booleans = scales < last
     ties = np.flatnonzero(scales == last)[: count - np.count_nonzero(lowest)]
     lowest.ravel()[ties] = True
     return lowest

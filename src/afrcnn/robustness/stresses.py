@@ -12,13 +12,14 @@ from torch import Tensor
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import Target
+from afrcnn.evaluation.matching import Floats
 from afrcnn.robustness.bending import Kind, bend
 from afrcnn.robustness.objects import boxes_in, generators_of, objects_of
 from afrcnn.robustness.occluders import GREY, Pieces, noise
-from afrcnn.robustness.occlusion import Floats, Owners, lay_occluders, pixels_inside
+from afrcnn.robustness.occlusion import Owners, lay_occluders, pixels_inside
 
-Occluder = Literal["grey", "noise", "photo"]
-Placement = Literal["random", "worst"]
+_Occluder = Literal["grey", "noise", "photo"]
+_Placement = Literal["random", "worst"]
 
 _LARGEST = {"rotation": 180.0, "elastic": 0.25}
 """Strengths of bending beyond these mean nothing, or could not end within a box."""
@@ -56,16 +57,16 @@ class Occlusion:
         levels: fractions in [0, 1); 0 is always measured.
     """
 
-    occluder: Occluder = "photo"
-    placement: Placement = "random"
+    occluder: _Occluder = "photo"
+    placement: _Placement = "random"
     grid: int = 3
     levels: tuple[float, ...] = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 
     unit: ClassVar[str] = "fraction of each box occluded"
 
     def __post_init__(self) -> None:
-        _check(self.occluder, "occluder", get_args(Occluder))
-        _check(self.placement, "placement", get_args(Placement))
+        _check(self.occluder, "occluder", get_args(_Occluder))
+        _check(self.placement, "placement", get_args(_Placement))
         _check_levels(self.levels, np.nextafter(1, 0), "choose fractions from 0 to below 1")
         if self.grid < 1:
             raise UserError(f"{self.grid} is out of range", field="grid", fix="choose 1 or more")
