@@ -36,7 +36,7 @@ from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DetectorRecipe, Recipe, in_one_line
 from afrcnn.run import Run
 
-ENTRY_POINTS = "afrcnn.adversaries"
+_ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""
 
 OURS: dict[str, type[Adversary]] = {
@@ -71,7 +71,7 @@ def load_class(name: str, base: type, trust: Trust, field: str) -> type:
     Raises:
         UserError: it is not trusted, or there is no such class.
     """
-    installed = next(iter(entry_points(group=ENTRY_POINTS, name=name)), None)
+    installed = next(iter(entry_points(group=_ENTRY_POINTS, name=name)), None)
     module, _, attribute = (name if installed is None else installed.value).partition(":")
     if not attribute:
         fix = suggest(name, list(OURS), f"choose {', '.join(OURS)}, or write package.module:Class for one of your own")
@@ -142,7 +142,7 @@ def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field:
     return checked
 
 
-def build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:
+def _build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:
     """Build the backbone that a recipe describes; see :func:`build_detector`."""
     build = BACKBONES[recipe.backbone]
     options = {"dropout": recipe.dropout, "weights": recipe.weights}
@@ -173,12 +173,12 @@ def build_detector(
     if recipe.model != "fast_rcnn":
         build = load_class(recipe.model, nn.Module, trust, "detector.model")
         try:
-            own: nn.Module = build(num_classes=num_classes, **recipe.arguments)
+            detector: nn.Module = build(num_classes=num_classes, **recipe.arguments)
         except (TypeError, ValueError) as error:
             raise UserError(str(error), field="detector.arguments", fix=f"see {recipe.model}") from error
-        return own
+        return detector
     return fast_rcnn(
-        build_backbone(recipe, pretrained=pretrained),
+        _build_backbone(recipe, pretrained=pretrained),
         RoIPool if recipe.pooling == "roi_pool" else RoIAlign,
         num_classes,
         frozen_stages=recipe.frozen_stages,
@@ -223,8 +223,8 @@ def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHe
     if recipe.detector.weights is None or resumed:
         return spec
     with torch.device("meta"):  # takes no memory: only its facts are wanted
-        backbone = build_backbone(recipe.detector, pretrained=False)
-    return spec._replace(layers=build_backbone(recipe.detector).box_head) if backbone.imagenet_box_head else spec
+        backbone = _build_backbone(recipe.detector, pretrained=False)
+    return spec._replace(layers=_build_backbone(recipe.detector).box_head) if backbone.imagenet_box_head else spec
 
 
 def check(recipe: Recipe, num_classes: int, trust: Trust) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-Options = list[tuple[str, str]]
+_Options = list[tuple[str, str]]
 """Fields that are set on a command line: their full names, and their values as text."""
 
 OLD_SECTIONS = ("adversary",)
@@ -23,7 +23,7 @@ _OURS = ("asdn", "astn", "random_dropout", "hard_dropout", "dropblock")
 _JOINT = ("clean_fraction", "least_iou", "jitter")
 
 
-def migrate(written: Any, options: Options) -> tuple[Any, Options]:
+def migrate(written: Any, options: _Options) -> tuple[Any, _Options]:
     """Return a recipe, and options that change it, with the fields of today.
 
     The section ``adversary`` held a ``chain`` of names, a section of fields for each adversary of ours, in the chain or

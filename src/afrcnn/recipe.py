@@ -263,16 +263,16 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
     except yaml.YAMLError as error:
         raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
-    written, options = migrate(written, split_overrides(overrides))
+    written, options = migrate(written, _split_overrides(overrides))
     named = _named(written, Recipe, Path(file))
     adversaries = _adversaries(named.pop("adversaries", None), options, file)
-    others = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
+    words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
     try:
         namespace = parser.parse_object(named)
     except ArgumentError as error:
         raise UserError(in_one_line(error), file=file, fix=_SEE_HELP) from error
     try:
-        namespace = parser.parse_args(others, namespace=namespace)
+        namespace = parser.parse_args(words, namespace=namespace)
     except ArgumentError as error:
         raise UserError(in_one_line(error), fix=_SEE_HELP) from error
     recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
@@ -280,7 +280,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
-def split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
     """Return the names of fields, without dashes, and their values as text; a field is known, or refused by name.
 
     Raises:
@@ -406,5 +406,4 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
 
 def in_one_line(error: ArgumentError) -> str:
     """Return what a parser says is wrong, naming the field first."""
-    found = re.fullmatch(r'Parser key "(.*?)":\s*(.*)', str(error), flags=re.DOTALL)
-    return ": ".join(found.groups()) if found else str(error)
+    return re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", str(error))

@@ -213,7 +213,7 @@ def test_a_head_of_ones_own_hides_masks_one_by_one_however_many_are_at_once(tiny
 
     expected = losses_one_by_one(features, labels, logits, masks)
     for copies, at_once in ((256, [80]), (40, [32, 32, 16]), (3, [16] * 5)):
-        monkeypatch.setattr("afrcnn.adversaries.base.COPIES", copies)
+        monkeypatch.setattr("afrcnn.adversaries.base._COPIES", copies)
         seen.clear()
         losses = PlainHead(logits).losses_without(features.requires_grad_(), labels, masks)
         torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)

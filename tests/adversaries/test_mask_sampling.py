@@ -115,7 +115,7 @@ def test_a_window_lies_where_the_heatmap_is_highest():
 
 
 def test_a_window_lies_anywhere_among_the_top_places_and_nowhere_else(monkeypatch):
-    monkeypatch.setattr("afrcnn.adversaries.mask_sampling.ASPECT", 1.0)  # squares alone
+    monkeypatch.setattr("afrcnn.adversaries.mask_sampling._ASPECT", 1.0)  # squares alone
     heatmap = torch.randn(7, 7)
     masks = WindowSampling((9 / 49, 9 / 49), top=10 / 25)(heatmap.expand(4000, 7, 7))
     means = {}

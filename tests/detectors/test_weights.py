@@ -183,9 +183,9 @@ def test_a_detector_takes_its_own_tensors_and_no_others(tiny):
     given, name = other.state_dict(), "roi_heads.predictor.cls_score.bias"
     cases = {
         f"{name} is missing (1 differences)": {key: tensor for key, tensor in given.items() if key != name},
-        "new is not part of it (1 differences)": given | {"new": torch.zeros(1)},
-        f"{name} is [5], not [4] (1 differences)": given | {name: torch.zeros(5)},
-        f"{name} is [], not [4] (2 differences)": given | {name: torch.tensor(0.0), "new": torch.zeros(1)},
+        "new is not expected (1 differences)": given | {"new": torch.zeros(1)},
+        f"{name} is 5, expected 4 (1 differences)": given | {name: torch.zeros(5)},
+        f"{name} is a scalar, expected 4 (2 differences)": given | {name: torch.tensor(0.0), "new": torch.zeros(1)},
     }
     before = {key: tensor.clone() for key, tensor in detector.state_dict().items()}
     for problem, tensors in cases.items():

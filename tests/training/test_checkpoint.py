@@ -141,10 +141,10 @@ def test_a_disk_that_is_really_full_is_told_so(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (nn.Linear(4, 2), "weight is [2, 4], not [3, 4]"),
+        (nn.Linear(4, 2), "weight is 2x4, expected 3x4"),
         (nn.Linear(4, 3, bias=False), "bias is missing"),
         (nn.Sequential(nn.Linear(4, 3)), "is missing"),
-        (nn.Bilinear(4, 4, 3), "weight is [3, 4, 4]"),
+        (nn.Bilinear(4, 4, 3), "weight is 3x4x4"),
     ],
 )
 def test_the_weights_of_another_model_are_refused_and_change_nothing(other, named, tmp_path):

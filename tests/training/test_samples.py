@@ -14,14 +14,14 @@ from torchvision.transforms import v2
 from afrcnn.data.overlap import intersection_over_foreground
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.training.samples import (
-    CROWD_COVER,
+    _CROWD_COVER,
     BatchSampler,
     SampleSequence,
     TrainableSamples,
+    collate,
     order,
     trainable,
 )
-from afrcnn.training.train import collate
 
 
 def boxes_of(values, size=(40, 60)):
@@ -230,4 +230,4 @@ def test_intersection_over_foreground_is_a_fraction_of_the_first_box():
     iou = box_iou(boxes, boxes)
     intersection = iou / (1 + iou) * (area[:, None] + area[None])
     torch.testing.assert_close(iof, intersection / area[:, None], rtol=1e-4, atol=1e-5)
-    assert 0 < CROWD_COVER < 1
+    assert 0 < _CROWD_COVER < 1

@@ -25,8 +25,9 @@ from afrcnn.recipe import (
     ScheduleRecipe,
 )
 from afrcnn.run import Run
-from afrcnn.training.samples import order, seed_of, trainable
-from afrcnn.training.train import build_augmentation, build_optimizer, learning_rate, step, train_stages
+from afrcnn.training.optimizer import build_optimizer, learning_rate
+from afrcnn.training.samples import build_augmentation, order, seed_of, trainable
+from afrcnn.training.train import step, train_stages
 
 ITERATIONS = 6
 

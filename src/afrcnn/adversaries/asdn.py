@@ -80,7 +80,7 @@ class ASDN(Adversary):
         hidden = hide(features, labels, mask, self.occluder, context)
         drop = score_drop(features, hidden, labels, head)
         hard = drop > self.threshold
-        loss = masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
+        loss = _masked_binary_cross_entropy(logits, mask, hard[:, None, None].expand_as(mask))
         return AdversaryOutput(hidden, loss, mean_metrics(score_drop=drop, hard_masks=hard.float()))
 
     def pretrain(self, features: Tensor, labels: Tensor, head: Head) -> AdversaryOutput:
@@ -88,7 +88,7 @@ class ASDN(Adversary):
         logits = self.network(features.detach())
         target, losses = self.search(features, labels, head)
         counted = target | (torch.rand(target.shape, device=target.device) < self.negatives)
-        loss = masked_binary_cross_entropy(logits, target, counted)
+        loss = _masked_binary_cross_entropy(logits, target, counted)
         return AdversaryOutput(features, loss, mean_metrics(hardest_window_loss=losses))
 
     @torch.no_grad()
@@ -97,7 +97,7 @@ class ASDN(Adversary):
         return {"heatmap": self.network(features).sigmoid()}
 
 
-def masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+def _masked_binary_cross_entropy(logits: Tensor, target: Tensor, counted: Tensor) -> Tensor:
     """Return equation 1, the binary cross entropy, summed over the cells that count and divided by n; 0 for n = 0.
 
     Args:

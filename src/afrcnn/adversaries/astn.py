@@ -26,7 +26,7 @@ from afrcnn.adversaries.base import (
     score_drop,
 )
 
-BACKGROUND = 0
+_BACKGROUND = 0
 
 
 class ASTN(Adversary):
@@ -66,7 +66,7 @@ class ASTN(Adversary):
         # Two warps of the same features: the detector is trained through one, the localisation network through the
         # other, so that neither loss reaches what the other trains.
         rotated = warp(features, theta.detach())
-        loss = head.losses(warp(features.detach(), theta), torch.full_like(labels, BACKGROUND)).mean()
+        loss = head.losses(warp(features.detach(), theta), torch.full_like(labels, _BACKGROUND)).mean()
         angles = degrees_of(theta.detach()).abs()  # n x blocks
         metrics = mean_metrics(
             score_drop=score_drop(features, rotated, labels, head),

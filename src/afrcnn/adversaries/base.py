@@ -71,7 +71,7 @@ class Head(Protocol):
             masks: W x d x d, bool, true where a cell is hidden.
         """
         visible = ~masks.to(features.device)
-        objects = max(1, COPIES // len(visible))
+        objects = max(1, _COPIES // len(visible))
         losses = features.new_empty((len(features), len(visible)), dtype=loss_dtype(features))
         for start in range(0, len(features), objects):
             chunk = slice(start, start + objects)
@@ -80,7 +80,7 @@ class Head(Protocol):
         return losses
 
 
-COPIES = 256
+_COPIES = 256
 """Masked copies that are classified at once: as many as an update has RoIs, so that it needs no more memory."""
 
 

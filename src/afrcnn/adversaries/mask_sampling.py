@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 Mask = Literal["cells", "window"]
 
-ASPECT = 1.5
+_ASPECT = 1.5
 """The largest ratio of a window's sides."""
 
 
@@ -69,7 +69,7 @@ class WindowSampling(nn.Module):
         """Return masks, n x d x d, bool, true where a cell is hidden, of heatmaps' logits n x d x d."""
         n, size, _ = heatmap.shape
         area = torch.empty(n).uniform_(self.low, self.high) * size**2
-        ratio = torch.empty(n).uniform_(-1, 1).mul(torch.tensor(ASPECT).log()).exp()
+        ratio = torch.empty(n).uniform_(-1, 1).mul(torch.tensor(_ASPECT).log()).exp()
         # Not so low that the width would not fit.
         heights = (area * ratio).sqrt().round().clamp(1, size).maximum((area / size).round())
         widths = (area / heights).round().clamp(1, size)

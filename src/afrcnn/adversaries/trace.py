@@ -57,7 +57,7 @@ class ObjectTrace:
     steps: tuple[TraceStep, ...]
 
 
-class TraceableDetector(Protocol):
+class _TraceableDetector(Protocol):
     """A detector whose RoI features and classifier adversaries can be tried on, as ``FastRCNN``."""
 
     def pool(self, images: Sequence[Tensor], rois: Sequence[Tensor]) -> Tensor:
@@ -68,7 +68,7 @@ class TraceableDetector(Protocol):
 
 
 def trace_objects(
-    detector: TraceableDetector,
+    detector: _TraceableDetector,
     chain: Chain,
     image: Tensor,
     objects: Mapping[str, Tensor],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
@@ -11,6 +13,22 @@ def rank_and_size() -> tuple[int, int]:
     """Return which process this is and how many there are: (0, 1) where training is not distributed."""
     distributed = dist.is_available() and dist.is_initialized()
     return (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
+
+
+def gather(value: Any) -> list[Any]:
+    """Return what each process has for a value, in the order of their ranks."""
+    _, size = rank_and_size()
+    values = [value] * size
+    if size > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def sum_over_processes(value: Tensor) -> Tensor:
+    """Return the sum of what all processes have; it may overwrite the value."""
+    if rank_and_size()[1] > 1:
+        dist.all_reduce(value)
+    return value
 
 
 def mean_count(count: int, device: torch.device) -> Tensor | int:
@@ -24,6 +42,4 @@ def mean_count(count: int, device: torch.device) -> Tensor | int:
     _, size = rank_and_size()
     if size == 1:
         return max(count, 1)
-    total = torch.tensor(float(count), device=device)
-    dist.all_reduce(total)
-    return (total / size).clamp(min=1 / size)
+    return (sum_over_processes(torch.tensor(float(count), device=device)) / size).clamp(min=1 / size)

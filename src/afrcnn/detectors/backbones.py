@@ -69,7 +69,7 @@ class FullyConnectedHead(nn.Module):
         return self.dropout(F.relu(self.fc7(x), inplace=True))  # type: ignore[no-any-return]
 
 
-class Scale(nn.Module):
+class _Scale(nn.Module):
     """Multiply features by a constant."""
 
     def __init__(self, factor: float) -> None:
@@ -147,7 +147,7 @@ def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, wi
     """
     model = _torchvision(models.squeezenet1_0, weights, classifier="classifier.")
     stages = _slices(model.features, conv1=3, fire2=4, fire3=5, fire4=7, fire5=8, fire6=9, fire7=10, fire8=12, fire9=13)
-    stages.add_module("scale", Scale(1 / 30))
+    stages.add_module("scale", _Scale(1 / 30))
     box_head = FullyConnectedHead(nn.Linear(512 * 7 * 7, width), nn.Linear(width, width), dropout)
     return Backbone(
         stages,

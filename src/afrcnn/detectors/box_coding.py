@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-LARGEST_LOG_FACTOR = math.log(1000.0 / 16.0)
+_LARGEST_LOG_FACTOR = math.log(1000.0 / 16.0)
 """A bound on predicted log factors, so that exp never overflows: no box grows more than 62.5 times."""
 
 
@@ -47,8 +47,8 @@ class BoxCoder(nn.Module):
         x1, y1, x2, y2 = proposals.unbind(-1)
         w, h = x2 - x1, y2 - y1
         x, y = x1 + w * (0.5 + dx), y1 + h * (0.5 + dy)
-        w = w * dw.clamp(max=LARGEST_LOG_FACTOR).exp() / 2
-        h = h * dh.clamp(max=LARGEST_LOG_FACTOR).exp() / 2
+        w = w * dw.clamp(max=_LARGEST_LOG_FACTOR).exp() / 2
+        h = h * dh.clamp(max=_LARGEST_LOG_FACTOR).exp() / 2
         return torch.stack([x - w, y - h, x + w, y + h], dim=-1)
 
     def normalise(self, offsets: Tensor) -> Tensor:

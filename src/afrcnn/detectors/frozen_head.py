@@ -72,7 +72,7 @@ class FrozenHead(Head):
         losses = features.new_empty((len(features), len(visible)), dtype=loss_dtype(features))
         for start in range(0, len(features), objects):
             chunk = slice(start, start + objects)
-            vectors = first_outputs(features[chunk], layer, visible).flatten(0, 1)  # (W * n) x D
+            vectors = _first_outputs(features[chunk], layer, visible).flatten(0, 1)  # (W * n) x D
             blocks = vectors.chunk(ceil(len(vectors) / _VECTORS_ONWARD))
             logits = torch.cat([self._after_first_layer(block) for block in blocks])
             loss = F.cross_entropy(logits.to(losses.dtype), labels[chunk].repeat(len(visible)), reduction="none")
@@ -120,7 +120,7 @@ class FrozenHead(Head):
         return cast
 
 
-def first_outputs(features: Tensor, layer: nn.Linear, visible: Tensor) -> Tensor:
+def _first_outputs(features: Tensor, layer: nn.Linear, visible: Tensor) -> Tensor:
     """Return a linear layer's outputs (W x n x D) of features of which the masks leave some cells visible.
 
     Args:

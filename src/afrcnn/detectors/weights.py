@@ -35,36 +35,28 @@ def load_weights(
         UserError: the download failed, the file cannot be read, or its tensors are not those of ``model``.
     """
     if weights in published.__members__:
-        found = _download(published[str(weights)])
+        given = _download(published[str(weights)])
     elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
-        found = read_state_dict(weights)
+        given = read_state_dict(weights)
     else:
         raise UserError(
             "neither a .safetensors, .pth or .pt file nor the name of published weights",
             file=weights,
             fix=f"give a file or one of {', '.join(published.__members__)}",
         )
-
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ignore)}
-    found = {name: tensor for name, tensor in found.items() if not name.startswith(ignore)}
-    differences = [
-        f"{name} is {_shape(found[name])}, expected {_shape(tensor)}"
-        for name, tensor in expected.items()
-        if name in found and found[name].shape != tensor.shape
-    ]
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(ignore)}
+    differences = _other_shapes(expected, given)
     if not differences:  # load_state_dict knows which names each module lets pass, but it refuses other shapes
-        names = model.load_state_dict(found, strict=False)
+        names = model.load_state_dict(given, strict=False)
         differences += [f"{name} is missing" for name in names.missing_keys if name in expected]
         differences += [f"{name} is not expected" for name in names.unexpected_keys]
-        differences += [
-            f"{name} holds values that are not finite"
-            for name in expected
-            if name in found and not found[name].isfinite().all()
-        ]
+        finite = (name for name in expected if name in given and not given[name].isfinite().all())
+        differences += [f"{name} holds values that are not finite" for name in finite]
     if differences:
-        others = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise UserError(
-            f"not the weights of {type(model).__name__}: {'; '.join(differences[:3])}{others}",
+            f"not the weights of {type(model).__name__}: {'; '.join(differences[:3])}{more}",
             file=weights,
             fix=f"give weights in torchvision's names, made for the model of {published.__name__}",
         )
@@ -86,19 +78,12 @@ def load_strict(module: nn.Module, tensors: dict[str, Tensor], file: Path | str)
         UserError: the tensors are those of another model.
     """
     expected, given = module.state_dict(), {_renamed(name, tensors): tensor for name, tensor in tensors.items()}
-    missing = [f"{name} is missing" for name in expected if name not in given]
-    surplus = [f"{name} is not part of it" for name in given if name not in expected]
-    shapes = [
-        f"{name} is {list(given[name].shape)}, not {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in given and given[name].shape != tensor.shape
-    ]
-    if problems := shapes + missing + surplus:
-        raise UserError(
-            f"holds another model than the recipe's: {problems[0]} ({len(problems)} differences)",
-            file=file,
-            fix="use the recipe it was trained with",
-        )
+    differences = _other_shapes(expected, given)
+    differences += [f"{name} is missing" for name in expected if name not in given]
+    differences += [f"{name} is not expected" for name in given if name not in expected]
+    if differences:
+        problem = f"holds another model than the recipe's: {differences[0]} ({len(differences)} differences)"
+        raise UserError(problem, file=file, fix="use the recipe it was trained with")
     module.load_state_dict(given)
 
 
@@ -157,6 +142,14 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
             fix="download it elsewhere and give the path of the file as weights",
         ) from error
     return state
+
+
+def _other_shapes(expected: dict[str, Tensor], given: dict[str, Tensor]) -> list[str]:
+    """Say which tensors have other shapes than expected."""
+    both = [(name, given[name], tensor) for name, tensor in expected.items() if name in given]
+    return [
+        f"{name} is {_shape(one)}, expected {_shape(tensor)}" for name, one, tensor in both if one.shape != tensor.shape
+    ]
 
 
 def _shape(tensor: Tensor) -> str:

@@ -7,7 +7,7 @@ have seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -20,9 +20,14 @@ from torchvision.transforms import v2
 from afrcnn.adversaries.base import is_adversarial
 from afrcnn.data.overlap import intersection_over_foreground
 from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
+from afrcnn.recipe import DataRecipe
 
-CROWD_COVER = 0.7
+_CROWD_COVER = 0.7
 """A proposal of which a crowd region covers more is neither object nor background (py-faster-rcnn's protocol)."""
+
+Batch = tuple[list[Tensor], list[Target]]
+"""Images, 3 x H x W, and their targets."""
 
 SampleTransform = Callable[[tv_tensors.Image, Target], tuple[tv_tensors.Image, Target]]
 
@@ -122,6 +127,22 @@ class BatchSampler(Sampler[list[int]]):
             yield list(range(start, start + self.images))
 
 
+def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
+    """Return what hides objects in training images, in the order in which a recipe's probabilities are drawn."""
+    wanted, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
+    return [
+        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], wanted.copy_paste)] if wanted.copy_paste else []),
+        *([v2.RandomApply([CutOut(wanted.cutout_fraction)], wanted.cutout)] if wanted.cutout else []),
+        *([RandomErasing(wanted.random_erasing)] if wanted.random_erasing else []),
+    ]
+
+
+def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
+    """Put samples of different sizes into lists."""
+    images, targets = zip(*samples, strict=True)
+    return [image.as_subclass(Tensor) for image in images], list(targets)
+
+
 @lru_cache(maxsize=2)
 def order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the order of ``length`` images in an epoch, a permutation."""
@@ -143,7 +164,7 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
         crowds = target["boxes"][target["iscrowd"]].as_subclass(Tensor)
         if len(crowds) and "proposals" in target:
             proposals = target["proposals"]
-            outside = intersection_over_foreground(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= CROWD_COVER
+            outside = intersection_over_foreground(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= _CROWD_COVER
             target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
     boxes = target["boxes"]
     for name, value in target.items():

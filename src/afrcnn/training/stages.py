@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import JointRecipe, Recipe, ScheduleRecipe
 
-StageName = Literal["detector", "pretraining", "joint"]
+_StageName = Literal["detector", "pretraining", "joint"]
 
 
 class Stage(NamedTuple):
@@ -19,7 +19,7 @@ class Stage(NamedTuple):
         first: how many updates the run has made when it begins.
     """
 
-    name: StageName
+    name: _StageName
     schedule: ScheduleRecipe
     first: int
 
@@ -76,7 +76,7 @@ def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
             raise UserError("nothing has trained it before", field=f"adversaries.{name}.frozen", fix=fix)
 
     planned: list[Stage] = []
-    schedules: tuple[tuple[StageName, ScheduleRecipe, bool], ...] = (
+    schedules: tuple[tuple[_StageName, ScheduleRecipe, bool], ...] = (
         ("detector", recipe.schedule, recipe.init_from is None),
         ("pretraining", recipe.pretraining, pretraining > 0),
         ("joint", joint, joint.iterations > 0),

@@ -7,7 +7,6 @@ has in ``metrics``, if it has any.
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -21,38 +20,37 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from afrcnn.adversaries.base import Adversary
 from afrcnn.adversaries.chain import Chain
 from afrcnn.build import arm, build_adversary, build_detector, check, initial_spec, open_split, pretrainable
+from afrcnn.core.distributed import gather, sum_over_processes
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict
-from afrcnn.recipe import DataRecipe, PretrainingRecipe, Recipe, ScheduleRecipe
+from afrcnn.recipe import PretrainingRecipe, Recipe
 from afrcnn.run import Run, initial_weights, resolve
 from afrcnn.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from afrcnn.training.log import Log
+from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.samples import (
+    Batch,
     BatchSampler,
     SampleSequence,
     SampleTransform,
-    TrainableSamples,
+    build_augmentation,
+    collate,
     seed_of,
     trainable,
 )
 from afrcnn.training.stages import Stage, plan_stages
-
-Batch = tuple[list[Tensor], list[Target]]
 
 _CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
 """What a checkpoint holds."""
@@ -111,7 +109,7 @@ def train_stages(
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     torch.manual_seed(recipe.seed)  # every process builds the same detector
-    detector = initial_detector(recipe, dataset, detector, resumed=run.checkpoint_file.is_file())
+    detector = _initial_detector(recipe, dataset, detector, resumed=run.checkpoint_file.is_file())
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
@@ -147,7 +145,9 @@ def train_stages(
     return run
 
 
-def initial_detector(recipe: Recipe, dataset: DetectionDataset, given: nn.Module | None, *, resumed: bool) -> nn.Module:
+def _initial_detector(
+    recipe: Recipe, dataset: DetectionDataset, given: nn.Module | None, *, resumed: bool
+) -> nn.Module:
     """Return the detector that a training begins with; where it goes on, a checkpoint has the weights.
 
     Raises:
@@ -165,16 +165,6 @@ def initial_detector(recipe: Recipe, dataset: DetectionDataset, given: nn.Module
     return detector
 
 
-def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
-    """Return what hides objects in training images, in the order in which a recipe's probabilities are drawn."""
-    wanted, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
-    return [
-        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], wanted.copy_paste)] if wanted.copy_paste else []),
-        *([v2.RandomApply([CutOut(wanted.cutout_fraction)], wanted.cutout)] if wanted.cutout else []),
-        *([RandomErasing(wanted.random_erasing)] if wanted.random_erasing else []),
-    ]
-
-
 def run_stage(training: Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
     """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
     fabric, recipe, detector, schedule = training.fabric, training.recipe, training.detector, stage.schedule
@@ -190,7 +180,7 @@ def run_stage(training: Training, stage: Stage, adversaries: Chain | None, saved
 
     # Every process draws its own RoIs and dropout masks.
     torch.manual_seed(seed_of(recipe.seed, stage.number, fabric.global_rank))
-    done = 0 if saved is None else restore(training, saved, optimizer) - stage.first
+    done = 0 if saved is None else _restore(training, saved, optimizer) - stage.first
     augments = stage.name in recipe.data.augmentation.stages
     augmentation = build_augmentation(recipe.data, training.dataset) if augments else []
     samples = SampleSequence(
@@ -233,13 +223,13 @@ def fit(
                 group["lr"] = rate * group["rate_factor"]
             losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
             what = f"the loss of iteration {stage.first + done} is"
-            refuse_not_finite(training, losses["loss"], what, batch[1], stage)
+            _refuse_not_finite(training, losses["loss"], what, batch[1], stage)
             optimizer.step()
 
             for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
             if done % schedule.log_every == 0 or done == schedule.iterations:
-                means = mean_over_processes(fabric, values)
+                means = _mean_over_processes(values)
                 speed = (done - since) / (time.monotonic() - began)
                 if log is not None:
                     row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
@@ -249,8 +239,8 @@ def fit(
             if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
                 norm = nn.utils.get_total_norm(detector.parameters())
                 what = f"the weights after iteration {stage.first + done} are"
-                refuse_not_finite(training, norm, what, batch[1], stage)
-                checkpoint(training, optimizer, stage.first + done)
+                _refuse_not_finite(training, norm, what, batch[1], stage)
+                _checkpoint(training, optimizer, stage.first + done)
     if log is not None:
         log.close()
 
@@ -272,14 +262,14 @@ def step(
     size = images_at_once or len(images)
     chunks = [slice(start, start + size) for start in range(0, len(images), size)]
     counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
-    adversarial = sum_over_processes(fabric, torch.tensor(counts, device=fabric.device)).tolist()
+    adversarial = sum_over_processes(torch.tensor(counts, device=fabric.device)).tolist()
     losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
     metrics: list[tuple[str, Tensor]] = []
     for number, chunk in enumerate(chunks):
         fraction = len(images[chunk]) / len(images)
         weights = {"adversary": adversarial[number] / max(sum(adversarial), 1)}
         with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
-            some = call(model, images[chunk], targets[chunk])
+            some = _call(model, images[chunk], targets[chunk])
             some = {name: loss * weights.get(name, fraction) for name, loss in some.items()}
             some["loss"] = torch.stack(list(some.values())).sum()
             if number == 0:  # not before: the old gradients' memory goes from hand to hand
@@ -291,73 +281,28 @@ def step(
     return losses, metrics
 
 
-def call(model: nn.Module, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+def _call(model: nn.Module, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
     """Return the losses of a model, which is given the images' proposals where there are some."""
     proposals = [target["proposals"] for target in targets if "proposals" in target]
     losses: dict[str, Tensor] = model(images, proposals, targets) if proposals else model(images, targets)
     return losses
 
 
-def sum_over_processes(fabric: Fabric, value: Tensor) -> Tensor:
-    """Return the sum of what all processes have."""
-    return value if fabric.world_size == 1 else cast(Tensor, fabric.all_reduce(value, reduce_op="sum"))
-
-
-def mean_over_processes(fabric: Fabric, values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
     """Return the mean by name of what all processes have; some may have nothing under a name."""
-    processes = gather(fabric, {name: torch.stack(list(items)).tolist() for name, items in values.items()})
+    processes = gather({name: torch.stack(list(items)).tolist() for name, items in values.items()})
     names = dict.fromkeys(name for process in processes for name in process)
     return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
 
 
-def learning_rate(iteration: int, schedule: ScheduleRecipe) -> float:
-    """Return the learning rate of weights at an iteration (0, 1, ...): linear warm-up, then steps (section 5.1)."""
-    warmup = min(1.0, (iteration + 1) / (schedule.warmup_iterations + 1))
-    decays = bisect_right(sorted(schedule.decay_at), iteration)
-    return float(schedule.learning_rate * warmup * schedule.decay_factor**decays)
-
-
-def build_optimizer(module: nn.Module, schedule: ScheduleRecipe) -> SGD:
-    """Return SGD over a module's trainable parameters, biases with their own learning rate and weight decay.
-
-    Each group's ``rate_factor`` is what the learning rate of the schedule is multiplied by: for the parameters of an
-    adversary, also by its own factor.
-    """
-    factors = {
-        parameter: adversary.learning_rate_factor
-        for adversary in module.modules()
-        if isinstance(adversary, Adversary)
-        for parameter in adversary.parameters()
-    }
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
-    for name, value in module.named_parameters():
-        if value.requires_grad:
-            groups[factors.get(value, 1.0), name.endswith("bias")].append(value)
-    parameters = [
-        {
-            "params": values,
-            "weight_decay": schedule.bias_weight_decay if is_bias else schedule.weight_decay,
-            "rate_factor": factor * (schedule.bias_learning_rate_factor if is_bias else 1.0),
-        }
-        for (factor, is_bias), values in groups.items()
-    ]
-    return SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)
-
-
-def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
-    """Put samples of different sizes into lists."""
-    images, targets = zip(*samples, strict=True)
-    return [image.as_subclass(Tensor) for image in images], list(targets)
-
-
-def refuse_not_finite(training: Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
+def _refuse_not_finite(training: Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
     """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
 
     Raises:
         UserError: some process's value is infinite or not a number; says what it is, and names the images.
     """
-    if sum_over_processes(training.fabric, (~torch.isfinite(value.detach())).float()) > 0:
-        ids = gather(training.fabric, [target["image_id"] for target in targets])
+    if sum_over_processes((~torch.isfinite(value.detach())).float()) > 0:
+        ids = gather([target["image_id"] for target in targets])
         images = ", ".join(image_id for process in ids for image_id in process)
         written = training.run.checkpoint_file.is_file()
         state = "the last checkpoint remains" if written else "no checkpoint was written yet"
@@ -368,16 +313,7 @@ def refuse_not_finite(training: Training, value: Tensor, what: str, targets: Seq
         )
 
 
-def gather(fabric: Fabric, value: Any) -> list[Any]:
-    """Return what each process has for ``value``, in the order of their ranks."""
-    if fabric.world_size == 1:
-        return [value]
-    values = [None] * fabric.world_size
-    torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> None:
+def _checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> None:
     """Write all that the next iteration depends on."""
     fabric, cuda = training.fabric, training.fabric.device.type == "cuda"
     randomness = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(fabric.device)} if cuda else {})
@@ -386,18 +322,18 @@ def checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> None
         "detector": training.detector.state_dict(),
         "optimizer": optimizer.state_dict(),
         "precision": fabric.strategy.precision.state_dict(),
-        "randomness": gather(fabric, randomness),
+        "randomness": gather(randomness),
     }
     if fabric.is_global_zero:
         save_checkpoint(training.run.checkpoint_file, state)
     fabric.barrier()
 
 
-def restore(training: Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
+def _restore(training: Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
     """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
 
     Raises:
-        UserError: the checkpoint is of another number of processes.
+        UserError: the _checkpoint is of another number of processes.
     """
     fabric = training.fabric
     if len(saved["randomness"]) != fabric.world_size:
