@@ -224,7 +224,7 @@ def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHe
         return spec
     with torch.device("meta"):  # takes no memory: only its facts are wanted
         backbone = _build_backbone(recipe.detector, pretrained=False)
-    return spec._replace(layers=_build_backbone(recipe.detector).box_head) if backbone.imagenet_box_head else spec
+    return spec if backbone.new_box_head else spec._replace(layers=_build_backbone(recipe.detector).box_head)
 
 
 def check(recipe: Recipe, num_classes: int, trust: Trust) -> None:

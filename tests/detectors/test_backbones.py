@@ -163,7 +163,7 @@ def test_the_backbones_are_listed_by_the_names_of_recipes():
 
 def test_imagenets_weights_are_also_the_box_heads_unless_it_is_new():
     with torch.device("meta"):
-        new = {name for name, build in backbones.BACKBONES.items() if not build().imagenet_box_head}
+        new = {name for name, build in backbones.BACKBONES.items() if build().new_box_head}
     assert new == {"squeezenet1_0", "small"}
 
 

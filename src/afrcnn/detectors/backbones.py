@@ -31,7 +31,7 @@ class Backbone:
         stride: pixels of the image per cell of the body's features.
         box_features: length of the vector that the box head returns for a region.
         frozen_stages: how many of the body's first stages training leaves as ImageNet made them.
-        imagenet_box_head: whether ImageNet's weights are also those of the box head.
+        new_box_head: whether the box head is new, so that ImageNet's weights are not those of it.
     """
 
     body: nn.Sequential
@@ -41,7 +41,7 @@ class Backbone:
     stride: int
     box_features: int
     frozen_stages: int
-    imagenet_box_head: bool = True
+    new_box_head: bool = False
 
 
 class FullyConnectedHead(nn.Module):
@@ -149,16 +149,8 @@ def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, wi
     stages = _slices(model.features, conv1=3, fire2=4, fire3=5, fire4=7, fire5=8, fire6=9, fire7=10, fire8=12, fire9=13)
     stages.add_module("scale", _Scale(1 / 30))
     box_head = FullyConnectedHead(nn.Linear(512 * 7 * 7, width), nn.Linear(width, width), dropout)
-    return Backbone(
-        stages,
-        box_head,
-        channels=512,
-        pool_size=7,
-        stride=16,
-        box_features=width,
-        frozen_stages=1,
-        imagenet_box_head=False,
-    )
+    facts = {"channels": 512, "pool_size": 7, "stride": 16, "frozen_stages": 1}
+    return Backbone(stages, box_head, box_features=width, new_box_head=True, **facts)
 
 
 def small(*, dropout: float = 0.0) -> Backbone:
@@ -188,16 +180,8 @@ def small(*, dropout: float = 0.0) -> Backbone:
         )
     )
     box_head = FullyConnectedHead(nn.Linear(128 * 7 * 7, 256), nn.Linear(256, 256), dropout)
-    return Backbone(
-        stages,
-        box_head,
-        channels=128,
-        pool_size=7,
-        stride=8,
-        box_features=256,
-        frozen_stages=0,
-        imagenet_box_head=False,
-    )
+    facts = {"channels": 128, "pool_size": 7, "stride": 8, "frozen_stages": 0}
+    return Backbone(stages, box_head, box_features=256, new_box_head=True, **facts)
 
 
 def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int, features: int) -> Backbone:
