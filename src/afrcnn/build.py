@@ -34,7 +34,7 @@ from afrcnn.detectors.weights import load_strict, read_state_dict
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DetectorRecipe, Recipe, in_one_line
-from afrcnn.run import Run
+from afrcnn.run import Run, dataset_root
 
 _ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""
@@ -310,12 +310,7 @@ def open_images(recipe: Recipe, split: str) -> DetectionDataset:
     Raises:
         UserError: the dataset is missing or wrong.
     """
-    data, fix = recipe.data, "name the dataset's folder: --data.root FOLDER"
-    if not data.root:
-        raise UserError("is not set", field="data.root", fix=fix)
-    if not Path(data.root).is_dir():
-        raise UserError("there is no such folder", file=data.root, field="data.root", fix=fix)
-    return open_dataset(data.root, split, data.layout, data.classes)
+    return open_dataset(dataset_root(recipe), split, recipe.data.layout, recipe.data.classes)
 
 
 def open_split(recipe: Recipe, split: str) -> DetectionDataset:

@@ -118,6 +118,20 @@ def resolve(recipe: Recipe) -> Recipe:
     return replace(recipe, data=replace(data, root=root, proposals=proposals))
 
 
+def dataset_root(recipe: Recipe) -> Path:
+    """Return the folder of a recipe's dataset.
+
+    Raises:
+        UserError: there is none, named with the field and the way out.
+    """
+    root, fix = recipe.data.root, "name the dataset's folder: --data.root FOLDER"
+    if not root:
+        raise UserError("is not set", field="data.root", fix=fix)
+    if not Path(root).is_dir():
+        raise UserError("there is no such folder", file=root, field="data.root", fix=fix)
+    return Path(root)
+
+
 def initial_weights(source: str) -> Path:
     """Return the file of a detector that a training starts from.
 

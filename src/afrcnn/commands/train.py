@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
-from afrcnn.run import Run
+from afrcnn.run import Run, dataset_root
 
 
 def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Sequence[str] = ()) -> Run:
@@ -32,17 +31,14 @@ def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Seque
         afrcnn train configs/voc07/vgg16_frcn.yaml --data.root VOCdevkit/VOC2007
     """
     loaded = load_recipe(recipe, overrides)
-    data = loaded.data
-    if not data.root or not Path(data.root).is_dir():
-        fix = "name the dataset's folder: --data.root FOLDER"
-        raise UserError("there is no such folder", file=data.root or None, field="data.root", fix=fix)
+    root = dataset_root(loaded)
 
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
     from afrcnn.training.train import train_stages
 
     name = f"{Path(recipe).stem}-seed{loaded.seed}"
-    folder = Path("runs", Path(data.root).resolve().name, name) if run is None else Path(run)
+    folder = Path("runs", root.resolve().name, name) if run is None else Path(run)
     rank_zero_only(print)(f"run:     {folder}", flush=True)  # of several processes, the first speaks
     return train_stages(loaded, folder)
 
