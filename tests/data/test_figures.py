@@ -4,10 +4,10 @@ import math
 import numpy as np
 import pytest
 
-from afrcnn.data.figures import FIGURES, Figure, bend
+from afrcnn.data.figures import FIGURES, _Figure, pose
 
 
-def turned(figure: Figure, angles: dict[str, float], name: str, x: float, y: float) -> tuple[float, float]:
+def turned(figure: _Figure, angles: dict[str, float], name: str, x: float, y: float) -> tuple[float, float]:
     """A point of a part after bending: from the part up to the root, one rotation of the plane at a time."""
     point = complex(x, y)
     chain = []
@@ -23,7 +23,7 @@ def turned(figure: Figure, angles: dict[str, float], name: str, x: float, y: flo
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_bending_by_nothing_is_the_rest_pose(name: str) -> None:
-    for outline, part in zip(bend(FIGURES[name], {}), FIGURES[name].values(), strict=True):
+    for outline, part in zip(pose(FIGURES[name], {}), FIGURES[name].values(), strict=True):
         np.testing.assert_array_equal(outline, part.outline)
 
 
@@ -32,7 +32,7 @@ def test_a_part_turns_about_its_pivot_and_takes_its_children_along(name: str) ->
     figure, rng = FIGURES[name], np.random.default_rng(1)
     angles = {part: rng.uniform(-90, 90) for part in figure if figure[part].reach}
     assert len(angles) >= 3, "a figure has joints to bend"
-    for outline, (part_name, part) in zip(bend(figure, angles), figure.items(), strict=True):
+    for outline, (part_name, part) in zip(pose(figure, angles), figure.items(), strict=True):
         expected = [turned(figure, angles, part_name, x, y) for x, y in part.outline.tolist()]
         np.testing.assert_allclose(outline, expected, atol=1e-5)
 

@@ -23,14 +23,8 @@ from afrcnn.data.voc import VOCObject, write_annotation
 
 _RECORD = "shapes.json"
 _GENERATOR = "afrcnn shapes 1"  # the number rises whenever the same parameters draw other pictures
-_LIMITS = {
-    "trainval": (2, 10**6),
-    "test": (1, 10**6),
-    "size": (64, 10**4),
-    "occlusion": (0, 1),
-    "deformation": (0, 1),
-    "seed": (0, 2**63),
-}
+_LIMITS = {"trainval": (2, 10**6), "test": (1, 10**6), "size": (64, 10**4), "seed": (0, 2**63)}
+_LIMITS |= dict.fromkeys(("occlusion", "deformation"), (0, 1))
 
 
 def generate(
@@ -73,7 +67,8 @@ def generate(
     """
     height, width = (size, size) if isinstance(size, int) else size
     drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
-    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), "trainval": trainval, "test": test}
+    counts = {"trainval": trainval, "test": test}
+    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), **counts}
     record |= {**drawing, "size": [height, width], "seed": seed}
     for field, (low, high) in _LIMITS.items():
         for value in np.ravel(record[field]).tolist():
@@ -82,10 +77,7 @@ def generate(
     folder = Path(folder)
     _claim(folder, record)
 
-    splits = {
-        "trainval": [f"trainval_{i:06d}" for i in range(trainval)],
-        "test": [f"test_{i:06d}" for i in range(test)],
-    }
+    splits = {split: [f"{split}_{i:06d}" for i in range(count)] for split, count in counts.items()}
     tasks = [
         joblib.delayed(_write_scene)(folder, image_id, (seed, number, i), drawing)
         for number, ids in enumerate(splits.values())
