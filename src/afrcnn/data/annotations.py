@@ -129,8 +129,9 @@ class AnnotatedImages:
         path, (height, width) = self.image_path(index), self.image_size(index)
         image = read_image(path)
         if image.shape[1:] != (height, width):
-            actual, annotation = f"{image.shape[2]} x {image.shape[1]}", self.root / self.annotation_files[index]
-            problem = f"the image is {actual} pixels, but its annotation in {annotation} says {width} x {height}"
+            annotation, (_, rows, columns) = self.root / self.annotation_files[index], image.shape
+            problem = f"the image is {columns} x {rows} pixels, but its annotation in {annotation} says"
+            problem += f" {width} x {height}"
             fix = "correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag"
             raise UserError(problem, file=path, fix=fix)
         return image, self.target(index)

@@ -63,8 +63,7 @@ class _SceneObject:
         return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A drawn scene.
 
     Attributes:
@@ -108,7 +107,7 @@ def draw_scene(
         name = str(rng.choice(CLASSES))
         side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
         reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
-        angles = {joint: deformation * reach * rng.uniform(-1, 1) for joint, reach in reaches.items()}
+        angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}
         sprite = _figure(rng, name, angles, side, light, dark_ground)
         overlap = MOST_OCCLUDED if rng.random() < occlusion else 0.0
         cut = _MOST_CUT if rng.random() < occlusion / 4 else 0.0
@@ -124,9 +123,6 @@ def draw_scene(
         if rng.random() < occlusion:
             _lay_occluder(rng, canvas, objects, unit, light)
     return Scene(_expose(rng, canvas, light), objects)
-
-
-# Objects and occluders
 
 
 def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float = 0.0) -> tuple[int, int]:
@@ -225,9 +221,6 @@ def _obstacle(rng: _Generator, side: float, light: Array) -> _Sprite:
     painted = base * rng.uniform(0.8, 1.15, (len(outlines), 1)).astype(np.float32)
     outlines = [side * outline @ rotation(tilt)[:, :2].T for outline in outlines]
     return _paint(outlines, painted, light, coat(rng, rng.uniform(0.04, 0.2)))
-
-
-# Paint and textures
 
 
 class _Sprite(NamedTuple):

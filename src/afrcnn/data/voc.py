@@ -205,7 +205,7 @@ class VOCLayout:
         annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
         annotations = [read_annotation(root / file) for file in annotation_files]
         objects = [item for annotation in annotations for item in annotation.objects]
-        places = [(row, n) for row, annotation in enumerate(annotations) for n in range(len(annotation.objects))]
+        places = [(row, n) for row, (_, items) in enumerate(annotations) for n in range(len(items))]
         if classes is None:
             classes = sorted({item.name for item in objects} | _scan_classes(root, set(ids)))
         files = _find_images(root, ids)
