@@ -26,7 +26,8 @@ def test_an_error_in_between_keeps_the_file_and_stays_what_it_is(error, tmp_path
     with pytest.raises(type(error)), atomic_write(file) as stream:
         stream.write("half")
         raise error
-    assert file.read_text() == "before" and [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_that_cannot_be_written_is_the_user_s_error(tmp_path):

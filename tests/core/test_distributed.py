@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from afrcnn.detectors.seam import AdversarialImages
 from torch import distributed as dist
 from torch import multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from afrcnn.adversaries import ASDN, ASTN, Chain, FullyConnectedASDN, LocalisationNetwork, MaskSampling, RoIHead, Seam
+from afrcnn.adversaries.asdn import ASDN
+from afrcnn.adversaries.astn import ASTN
+from afrcnn.adversaries.chain import Chain
 from afrcnn.core.distributed import mean_count, rank_and_size
-from afrcnn.detectors.backbones import FullyConnectedHead, Network
-from afrcnn.detectors.rcnn import FastRCNN
+from afrcnn.detectors.attach import _Turns, attach
+from afrcnn.detectors.backbones import Backbone, FullyConnectedHead
+from afrcnn.detectors.rcnn import fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
 from afrcnn.detectors.sampling import RoISampler
 
@@ -24,15 +26,14 @@ OBJECTS = [(1, 4), (0, 3), (0, 0)]
 def build_detector(clean_fraction):
     """A detector and the fusion, where nothing is left to chance: all RoIs are sampled, all top cells hidden."""
     torch.manual_seed(0)
-    trunk = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU()))
-    layers = FullyConnectedHead(nn.Linear(8 * 36, 16), nn.Linear(16, 16), dropout=0)
-    network = Network(trunk, layers, channels=8, pool_size=6, stride=8, features=16, frozen_stages=0)
-    detector = FastRCNN(network, RoIAlign(6, 8), 2, sampler=RoISampler(64, 0.5), short_side=64, long_side=64)
-    nn.init.normal_(detector.predictor.cls_score.weight)
-    head = RoIHead(layers, 16, 8, 6)
+    body = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU()))
+    box_head = FullyConnectedHead(nn.Linear(8 * 36, 16), nn.Linear(16, 16), dropout=0)
+    backbone = Backbone(body, box_head, channels=8, pool_size=6, stride=8, box_features=16, frozen_stages=0)
+    detector = fast_rcnn(backbone, RoIAlign, 2, sampler=RoISampler(64, 0.5), short_side=64, long_side=64)
+    nn.init.normal_(detector.roi_heads.predictor.cls_score.weight)
+    spec = detector.box_head_spec
     # Every mask is a target: which one passes a threshold could turn on the last bit.
-    asdn = ASDN(FullyConnectedASDN(head), MaskSampling(top=1 / 3), threshold=-1)
-    detector.seam = Seam(Chain(asdn=asdn, astn=ASTN(LocalisationNetwork(head), scale=0.1)), clean_fraction)
+    attach(detector, Chain(asdn=ASDN(spec, top=1 / 3, threshold=-1), astn=ASTN(spec, scale=0.1)), clean_fraction)
     return detector.train()
 
 
@@ -63,8 +64,8 @@ def process(rank, folder):
     report["turns"] = {}
     for fraction in (0.0, 0.5, 1.0, 1 / 3):
         for images in (1, 2, 3):
-            choose = AdversarialImages(fraction)
-            report["turns"][fraction, images] = [choose(images) for _ in range(4)]
+            turns = _Turns(fraction)
+            report["turns"][fraction, images] = [turns([{}] * images) for _ in range(4)]
     report["gradients"] = {}
     for fraction in (0.0, 0.5):
         for objects in OBJECTS:
@@ -97,8 +98,9 @@ def test_a_count_is_divided_over_processes_and_never_zero(reports):
 def test_processes_take_turns_as_one_with_all_their_images(reports):
     for (fraction, images), first in reports[0]["turns"].items():
         second = reports[1]["turns"][fraction, images]
-        together = AdversarialImages(fraction)
-        assert [a + b for a, b in zip(first, second, strict=True)] == [together(2 * images) for _ in range(4)]
+        together = _Turns(fraction)
+        expected = [together([{}] * 2 * images) for _ in range(4)]
+        assert [a + b for a, b in zip(first, second, strict=True)] == expected, (fraction, images)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
@@ -108,12 +110,12 @@ def test_gradients_are_those_of_one_process_with_all_objects_for_detector_and_ad
     detector = build_detector(fraction)
     expected, losses = gradients(detector, copy.deepcopy(examples))
     taught = {name for name, gradient in expected.items() if gradient.any()}
-    assert any(name.startswith("seam.") for name in taught) == (objects[1] > 0)
+    assert any(name.startswith("roi_heads.adversary.") for name in taught) == (objects[1] > 0)
     for report in reports:
-        found, _ = report["gradients"][fraction, objects]
-        assert found.keys() == expected.keys()
+        measured, _ = report["gradients"][fraction, objects]
+        assert measured.keys() == expected.keys()
         for name, gradient in expected.items():
-            torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-6, msg=name)
+            torch.testing.assert_close(measured[name], gradient, rtol=0, atol=1e-6, msg=name)
     for name, loss in losses.items():
         mean = sum(report["gradients"][fraction, objects][1][name] for report in reports) / 2
         torch.testing.assert_close(mean, loss)

@@ -26,7 +26,8 @@ def test_plain_lines_tell_the_rate_what_remains_and_the_note(clock, capsys):
         clock[0] += 50
         report(200, "loss 1.234")
     out, err = capsys.readouterr()
-    assert err == "training 200/1000  2.0 iteration/s  0:06:40 left  loss 1.234\n" and not out
+    assert err == "training 200/1000  2.0 iteration/s  0:06:40 left  loss 1.234\n"
+    assert not out
 
 
 def test_plain_lines_are_few_and_the_last_comes_always(clock, capsys):
@@ -70,4 +71,5 @@ def test_a_terminal_of_80_columns_gets_a_bar_that_fits(description, total, unit,
     assert all(len(line) <= 80 for line in lines)
     for part in (description, f"{total}/{total}", f"123.4 {unit}/s", "0:00:00"):
         assert part in lines[-1]
-    assert lines[-1].endswith(note) and "…" not in lines[-1]
+    assert lines[-1].endswith(note)
+    assert "…" not in lines[-1]

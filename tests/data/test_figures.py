@@ -2,12 +2,11 @@ import cmath
 import math
 
 import numpy as np
-import pytest
 
-from afrcnn.data.figures import FIGURES, Figure, bend
+from afrcnn.data.figures import FIGURES, _Figure, pose
 
 
-def turned(figure: Figure, angles: dict[str, float], name: str, x: float, y: float) -> tuple[float, float]:
+def turned(figure: _Figure, angles: dict[str, float], name: str, x: float, y: float) -> tuple[float, float]:
     """A point of a part after bending: from the part up to the root, one rotation of the plane at a time."""
     point = complex(x, y)
     chain = []
@@ -21,25 +20,26 @@ def turned(figure: Figure, angles: dict[str, float], name: str, x: float, y: flo
     return point.real, point.imag
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_bending_by_nothing_is_the_rest_pose(name: str) -> None:
-    for outline, part in zip(bend(FIGURES[name], {}), FIGURES[name].values(), strict=True):
-        np.testing.assert_array_equal(outline, part.outline)
+def test_bending_by_nothing_is_the_rest_pose() -> None:
+    for name, figure in FIGURES.items():
+        for outline, part in zip(pose(figure, {}), figure.values(), strict=True):
+            np.testing.assert_array_equal(outline, part.outline, err_msg=name)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_part_turns_about_its_pivot_and_takes_its_children_along(name: str) -> None:
-    figure, rng = FIGURES[name], np.random.default_rng(1)
-    angles = {part: rng.uniform(-90, 90) for part in figure if figure[part].reach}
-    assert len(angles) >= 3, "a figure has joints to bend"
-    for outline, (part_name, part) in zip(bend(figure, angles), figure.items(), strict=True):
-        expected = [turned(figure, angles, part_name, x, y) for x, y in part.outline.tolist()]
-        np.testing.assert_allclose(outline, expected, atol=1e-5)
+def test_a_part_turns_about_its_pivot_and_takes_its_children_along() -> None:
+    for name, figure in FIGURES.items():
+        rng = np.random.default_rng(1)
+        angles = {part: rng.uniform(-90, 90) for part in figure if figure[part].reach}
+        assert len(angles) >= 3, f"{name} has joints to bend"
+        for outline, (part_name, part) in zip(pose(figure, angles), figure.items(), strict=True):
+            expected = [turned(figure, angles, part_name, x, y) for x, y in part.outline.tolist()]
+            np.testing.assert_allclose(outline, expected, atol=1e-5, err_msg=f"{name}: {part_name}")
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_every_joint_lies_on_the_part_it_turns(name: str) -> None:
-    for part in FIGURES[name].values():
-        if part.reach:
-            low, high = part.outline.min(axis=0) - 0.06, part.outline.max(axis=0) + 0.06
-            assert (low <= part.pivot).all() and (part.pivot <= high).all()
+def test_every_joint_lies_on_the_part_it_turns() -> None:
+    for name, figure in FIGURES.items():
+        for part_name, part in figure.items():
+            if part.reach:
+                low, high = part.outline.min(axis=0) - 0.06, part.outline.max(axis=0) + 0.06
+                assert (low <= part.pivot).all(), (name, part_name)
+                assert (part.pivot <= high).all(), (name, part_name)

@@ -23,19 +23,22 @@ def test_the_same_state_draws_the_same_scene() -> None:
 def test_the_image_has_the_size_asked_for(size: int | tuple[int, int]) -> None:
     height, width = (size, size) if isinstance(size, int) else size
     drawn = draw(3, size)
-    assert drawn.image.shape == (height, width, 3) and drawn.image.dtype == np.uint8
+    assert drawn.image.shape == (height, width, 3)
+    assert drawn.image.dtype == np.uint8
     assert all(o.visible.shape == o.amodal.shape == (height, width) for o in drawn.objects)
 
 
 def test_every_scene_has_one_to_five_objects() -> None:
     counts = Counter(len(draw(i, occlusion=occlusion).objects) for i in range(25) for occlusion in (0.0, 1.0))
-    assert min(counts) == 1 and max(counts) == 5
+    assert min(counts) == 1
+    assert max(counts) == 5
 
 
 def test_without_occlusion_every_object_is_whole() -> None:
     for i in range(25):
         for item in draw(i, occlusion=0.0).objects:
-            assert item.occlusion == 0 and not item.truncated
+            assert item.occlusion == 0
+            assert not item.truncated
             np.testing.assert_array_equal(item.visible, item.amodal)
 
 
@@ -46,7 +49,8 @@ def test_without_deformation_every_bend_is_zero() -> None:
 def test_more_occlusion_occludes_more_and_never_too_much() -> None:
     occlusions = [[o.occlusion for i in range(40) for o in draw(i, 64, occlusion=k).objects] for k in (0.0, 0.5, 1.0)]
     none, half, full = (np.mean(values) for values in occlusions)
-    assert none == 0 and 0.05 < half < full - 0.05
+    assert none == 0
+    assert 0.05 < half < full - 0.05
     assert max(max(values) for values in occlusions) <= MOST_OCCLUDED
 
 
@@ -54,7 +58,9 @@ def test_more_deformation_bends_in_proportion() -> None:
     rest, half, full = (
         np.mean([o.bend for i in range(40) for o in draw(i, 64, deformation=k).objects]) for k in (0, 0.5, 1)
     )
-    assert rest == 0 and full > 10 and 0.4 < half / full < 0.6
+    assert rest == 0
+    assert full > 10
+    assert 0.4 < half / full < 0.6
 
 
 def test_the_occluded_fraction_is_that_of_a_map_of_the_front_most_layer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +103,8 @@ def test_an_object_that_the_border_cuts_is_truncated() -> None:
     items = [item for i in range(60) for item in draw(i, 64, occlusion=1.0).objects]
     at_border = [o.amodal[0].any() | o.amodal[-1].any() | o.amodal[:, 0].any() | o.amodal[:, -1].any() for o in items]
     truncated = [o.truncated for o in items]
-    assert any(truncated) and not all(truncated)
+    assert any(truncated)
+    assert not all(truncated)
     assert all(border for border, cut in zip(at_border, truncated, strict=True) if cut)
 
 
@@ -121,5 +128,6 @@ def test_objects_differ_from_what_surrounds_them() -> None:
 def test_classes_are_balanced() -> None:
     counts = Counter(item.name for i in range(120) for item in draw(i, 64).objects)
     assert set(counts) == set(CLASSES)
-    share = np.array([*counts.values()]) / counts.total()
-    assert share.min() > 0.5 / len(CLASSES) and share.max() < 1.7 / len(CLASSES)
+    fraction = np.array([*counts.values()]) / counts.total()
+    assert fraction.min() > 0.5 / len(CLASSES)
+    assert fraction.max() < 1.7 / len(CLASSES)

@@ -54,16 +54,20 @@ def test_the_voc_reader_finds_the_scenes_as_they_were_drawn(tmp_path: Path) -> N
             np.testing.assert_array_equal(target["difficult"], occlusion > 0.5)
             np.testing.assert_array_equal(target["truncated"], [o.truncated for o in drawn.objects])
             seen.extend(occlusion)
-    assert max(seen) > 0.5 and min(seen) <= 0.05, "both kinds were read"
+    assert max(seen) > 0.5, "both kinds were read"
+    assert min(seen) <= 0.05, "both kinds were read"
 
 
 @pytest.mark.parametrize("trainval", [2, 11])
-def test_train_and_val_share_out_trainval(tmp_path: Path, trainval: int) -> None:
+def test_train_and_val_divide_trainval(tmp_path: Path, trainval: int) -> None:
     small(tmp_path, trainval=trainval)
     lists = tmp_path / "ImageSets" / "Main"
     train, val, both, test = ((lists / f"{s}.txt").read_text().split() for s in ("train", "val", "trainval", "test"))
-    assert train and val and sorted(train + val) == sorted(both)
-    assert len(both) == trainval and not set(both) & set(test)
+    assert train
+    assert val
+    assert sorted(train + val) == sorted(both)
+    assert len(both) == trainval
+    assert not set(both) & set(test)
 
 
 def test_generating_again_changes_nothing(tmp_path: Path) -> None:

@@ -30,7 +30,8 @@ def test_matlab_boxes_become_half_open_and_zero_based(tmp_path, dtype):
     write_mat(tmp_path / "ss.mat", ["000005", "2008_000002"], [one, one[1:]])
     published = read_selective_search_mat(tmp_path / "ss.mat")
     assert list(published) == ["000005", "2008_000002"]
-    assert published["000005"].boxes.dtype == np.float32 and published["000005"].scores is None
+    assert published["000005"].boxes.dtype == np.float32
+    assert published["000005"].scores is None
     np.testing.assert_array_equal(published["000005"].boxes, [[0, 0, 500, 375], [19, 9, 60, 30]])
     np.testing.assert_array_equal(published["2008_000002"].boxes, [[19, 9, 60, 30]])
 
@@ -165,7 +166,9 @@ def some(count: int, scores: bool = True) -> Proposals:
 def test_published_proposals_are_stored_for_the_images_of_the_dataset(scenes, tmp_path, scores):
     published = {image_id: some(index, scores) for index, image_id in enumerate([*scenes.ids, "not in the split"])}
     store = import_published(scenes, tmp_path / "s", published, method="deepmask", source="a.json")
-    assert store.ids == scenes.ids and store.method == "deepmask" and store.parameters["source"] == "a.json"
+    assert store.ids == scenes.ids
+    assert store.method == "deepmask"
+    assert store.parameters["source"] == "a.json"
     for image_id in scenes.ids:
         np.testing.assert_array_equal(store.boxes(image_id), published[image_id].boxes)
         if scores:
@@ -181,7 +184,8 @@ def test_images_that_lack_proposals_are_counted_and_may_be_allowed(scenes, tmp_p
         import_published(scenes, tmp_path / "s", published, method="deepmask", source="a.json")
     assert not (tmp_path / "s").exists()
     store = import_published(scenes, tmp_path / "s", published, method="deepmask", source="a.json", allow_missing=True)
-    assert store.boxes("scene4").shape == (0, 4) and store.scores("scene4").shape == (0,)
+    assert store.boxes("scene4").shape == (0, 4)
+    assert store.scores("scene4").shape == (0,)
     assert store.parameters["missing"] == 2
 
 

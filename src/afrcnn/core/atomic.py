@@ -12,7 +12,7 @@ from typing import IO
 
 from afrcnn.core.errors import UserError
 
-PART = ".part"
+_SUFFIX = ".part"
 """The suffix of a temporary file."""
 
 
@@ -32,23 +32,21 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ig
         UserError: the file cannot be written (a full disk, a folder without permission).
     """
     path = Path(path)
-    temporary: Path | None = None
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
-            temporary = Path(name)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
+        temporary = Path(name)
+        try:
             with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp makes a private file; what we leave behind has the permissions of any other new file.
+            # mkstemp makes a private file; what is left behind has the permissions of any other new file.
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)
             temporary.replace(path)
-    finally:
-        if temporary is not None:
+        finally:
             temporary.unlink(missing_ok=True)
 
 
@@ -71,5 +69,5 @@ def writing(path: Path) -> Iterator[None]:
 
 def remove_parts(path: Path) -> None:
     """Remove what processes that were killed while they wrote ``path`` have left beside it."""
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*{PART}"):
-        part.unlink(missing_ok=True)
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*{_SUFFIX}"):
+        temporary.unlink(missing_ok=True)

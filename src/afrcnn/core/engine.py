@@ -9,11 +9,11 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 from afrcnn.core.errors import UserError
 
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def build_fabric(
-    accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: Precision = "32-true"
+    accelerator: str = "auto", devices: int = 1, nodes: int = 1, precision: _Precision = "32-true"
 ) -> Fabric:
     """Return Fabric on devices.
 

@@ -27,8 +27,8 @@ class UserError(Exception):
         # A DataLoader raises its workers' errors anew with a traceback for a problem, which ends in the message.
         problem = problem.rpartition("afrcnn.core.errors.UserError: ")[2]
         self.problem, self.file, self.field, self.fix = problem, file, field, fix
-        where = [str(part) for part in (file, field) if part is not None]
-        message = ": ".join([*where, problem]) + (f"; {fix}" if fix else "")
+        message = ": ".join(str(item) for item in (file, field, problem) if item is not None)
+        message += f"; {fix}" if fix else ""
         super().__init__(" ".join(message.split()))
 
 

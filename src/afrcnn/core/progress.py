@@ -12,27 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-Report = Callable[[int, str], None]
+_Report = Callable[[int, str], None]
 """Called with how much is done in all, and a short note on how it goes (the losses, say)."""
 
-SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_LINES = 10.0
 
 
-class RateColumn(ProgressColumn):
-    """How many items a second."""
-
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
+class _RateColumn(ProgressColumn):
+    """How many items a second; the task's field ``unit`` is what they are."""
 
     def render(self, task: Task) -> Text:
         """Return the rate, once there is one."""
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self.unit}/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="progress.data.speed")
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> Iterator[Report]:
+def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: bool = False) -> Iterator[_Report]:
     """Show how far a piece of work is, with its rate and the time that remains, on standard error.
 
     Args:
@@ -50,19 +46,19 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             MofNCompleteColumn(),
-            RateColumn(unit),
+            _RateColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", style="dim"),
         )
         # The default, 30 s, would show no rate where reports are further apart than that.
         with Progress(*columns, console=console, speed_estimate_period=300) as bar:
-            task = bar.add_task(description, total=total, completed=done, note="")
+            task = bar.add_task(description, total=total, completed=done, note="", unit=unit)
             yield lambda done, note: bar.update(task, completed=done, note=note)
     else:
         yield _plain_lines(description, total, unit, done)
 
 
-def _plain_lines(description: str, total: int, unit: str, start: int) -> Report:
+def _plain_lines(description: str, total: int, unit: str, start: int) -> _Report:
     """Return a report that prints a line at most every few seconds, and at the end."""
     began = time.monotonic()
     printed = began
@@ -70,7 +66,7 @@ def _plain_lines(description: str, total: int, unit: str, start: int) -> Report:
     def report(done: int, note: str) -> None:
         nonlocal printed
         now = time.monotonic()
-        if done < total and now - printed < SECONDS_BETWEEN_LINES:
+        if done < total and now - printed < _SECONDS_BETWEEN_LINES:
             return
         printed = now
         rate = (done - start) / max(now - began, 1e-9)

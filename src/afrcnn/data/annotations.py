@@ -15,13 +15,15 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import Target
 
+_Locate = Callable[[int], tuple[Path, str, str]]
+
 _TOLERANCE = 1.0
 """Pixels by which a box may stand out of its image. Published boxes do so by rounding, and tools that count
 VOC's pixels from 0 do so by one; such boxes are clipped. What stands out further is a mistake."""
 
 
 def _check_boxes(
-    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], locate: Callable[[int], tuple[Path, str]]
+    boxes: npt.NDArray[np.float64], sizes: npt.NDArray[np.int64], locate: _Locate
 ) -> npt.NDArray[np.float32]:
     """Return boxes (M x 4) clipped to their images (M x 2, height and width), and refuse those of no object."""
     limits = sizes[:, [1, 0, 1, 0]]  # M x 4
@@ -36,7 +38,7 @@ def _check_boxes(
     ):
         if wrong.any():
             i = int(np.argmax(wrong))
-            (x1, y1, x2, y2), (height, width), (file, field) = boxes[i], sizes[i], locate(i)
+            (x1, y1, x2, y2), (height, width), (file, _, field) = boxes[i], sizes[i], locate(i)
             box = f"the box from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g})"
             raise UserError(f"{box} {problem} of {width:g} x {height:g} pixels", file=file, field=field, fix=fix)
     return clipped
@@ -46,12 +48,8 @@ def _is_empty(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     return np.asarray((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
 
 
-def number_classes(classes: Sequence[str]) -> dict[str, int]:
-    """Return the label of each class, 1..K, by its name.
-
-    Raises:
-        UserError: a class is named twice.
-    """
+def _number_classes(classes: Sequence[str]) -> dict[str, int]:
+    """Return the label of each class, 1..K, by its name."""
     labels = {name: label for label, name in enumerate(classes, start=1)}
     if len(labels) < len(classes):
         raise UserError("a class is named twice", field="classes", fix="name each class once")
@@ -61,8 +59,8 @@ def number_classes(classes: Sequence[str]) -> dict[str, int]:
 class AnnotatedImages:
     """A ``DetectionDataset`` over arrays: what every layout is once it has been read.
 
-    The objects stand image by image in a few arrays, however many images there are, which data loading workers share
-    or unpickle in no time.
+    The objects stand image by image in a few arrays, however many images there are: to hand them to data loading
+    workers takes no time.
 
     Args:
         root: the folder that the dataset was read from.
@@ -71,17 +69,18 @@ class AnnotatedImages:
         files: each image's file, relative to ``root``.
         annotation_files: the file of each image's annotation, likewise.
         sizes: of each image, height and width in pixels.
-        rows: of each of the M objects, in any order: the number of its image, from 0; its label, 1..K; its box,
+        rows: of each of the M objects, in any order: the number of its image, from 0; the name of its class; its box,
             x1, y1, x2, y2 in pixels, half-open; and its columns.
         columns: what else a target holds of each object: the type of each column, as NumPy writes it, by its name.
-        locate: gives the file and the field of the box of row i.
+        locate: gives the file of row i, and in it the fields of the class and of the box.
 
     Attributes:
         category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
         annotation_file: COCO's JSON file; None in other layouts.
 
     Raises:
-        UserError: a box is not finite, has no area, or stands out of its image by more than a pixel.
+        UserError: a class is named twice or unknown; a box is not finite, has no area, or stands out of its image by
+            more than a pixel.
     """
 
     def __init__(
@@ -94,21 +93,28 @@ class AnnotatedImages:
         sizes: Sequence[tuple[int, int]],
         rows: Sequence[tuple[Any, ...]],
         columns: Mapping[str, str],
-        locate: Callable[[int], tuple[Path, str]],
+        locate: _Locate,
     ) -> None:
         self.root, self.classes, self.ids = root, tuple(classes), ids
         self.files, self.annotation_files = files, annotation_files
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.annotation_file: Path | None = None
-        table = np.array(rows, dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()])
+        labels = _number_classes(classes)
+        for i, (_, name, *_) in enumerate(rows):
+            if name not in labels:
+                file, field, _ = locate(i)
+                fix = f"correct the name or add it to the classes ({', '.join(classes)})"
+                raise UserError(f"unknown class {name!r}", file=file, field=field, fix=fix)
+        table = np.array(
+            [(image, labels[name], *values) for image, name, *values in rows],
+            dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()],
+        )
         self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
         boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)
         order = np.argsort(table["image"], kind="stable")
         self._boxes = boxes[order]  # M x 4
         self._columns = {name: table[name][order] for name in ("labels", *columns)}  # each M
-        self._ends = np.cumsum(
-            np.bincount(table["image"], minlength=len(ids))
-        )  # N: the objects up to each image's last
+        self._ends = np.cumsum(np.bincount(table["image"], minlength=len(ids)))  # N: objects up to each image's last
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -123,12 +129,11 @@ class AnnotatedImages:
         path, (height, width) = self.image_path(index), self.image_size(index)
         image = read_image(path)
         if image.shape[1:] != (height, width):
-            raise UserError(
-                f"the image is {image.shape[2]} x {image.shape[1]} pixels, but its annotation in "
-                f"{self.root / self.annotation_files[index]} says {width} x {height}",
-                file=path,
-                fix="correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag",
-            )
+            annotation, (_, rows, columns) = self.root / self.annotation_files[index], image.shape
+            problem = f"the image is {columns} x {rows} pixels, but its annotation in {annotation} says"
+            problem += f" {width} x {height}"
+            fix = "correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag"
+            raise UserError(problem, file=path, fix=fix)
         return image, self.target(index)
 
     def target(self, index: int) -> Target:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages, number_classes
+from afrcnn.data.annotations import AnnotatedImages
 
 _Record = dict[str, Any]
 
-# The (annotation, image) of the two boxes without area in the published instances_train2017.json and its
-# predecessors of 2014: known mistakes of a file that everyone uses as it is, and that are passed over here.
 _ERRATA = {(918, 200365), (2206849, 550395)}
+"""The (annotation, image) of the two boxes without area in the published instances_train2017.json and its predecessors
+of 2014: known mistakes of a file that everyone uses as it is, and that are passed over here."""
 
 
 class COCOLayout:
@@ -60,7 +60,6 @@ class COCOLayout:
         if len(names) < len(categories):
             raise file.error("two categories have the same name", "categories", "rename one")
         classes = tuple(names) if classes is None else tuple(classes)
-        labels = number_classes(classes)
         if unknown := [name for name in classes if name not in names]:
             raise file.error(f"no category is named {unknown[0]!r}", "categories", f"choose of {', '.join(names)}")
 
@@ -77,20 +76,19 @@ class COCOLayout:
                 raise file.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
             if category not in categories:
                 raise file.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
-            if (name := categories[category]["name"]) not in labels:
-                fix = f"add it to the classes ({', '.join(classes)})"
-                raise file.error(f"unknown class {name!r}", f"{at}.category_id", fix)
             if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
                 raise file.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
             area = file.get(annotation, "area", (int, float), at, default=width * height)
-            rows.append((image_rows[image], labels[name], (x, y, x + width, y + height), id_, crowd, area))
+            name, box = categories[category]["name"], (x, y, x + width, y + height)
+            rows.append((image_rows[image], name, box, id_, crowd, area))
 
         ids, files = [str(id_) for id_ in images], _find_images(root, split, images, file)
         annotation_files = [str(file.path.relative_to(root))] * len(images)
         columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
 
-        def locate(i: int) -> tuple[Path, str]:
-            return file.path, f"annotations[id={rows[i][3]}].bbox"
+        def locate(i: int) -> tuple[Path, str, str]:
+            at = f"annotations[id={rows[i][3]}]"
+            return file.path, f"{at}.category_id", f"{at}.bbox"
 
         dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
         dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
@@ -118,9 +116,8 @@ class _AnnotationFile:
     def __init__(self, path: Path, splits: Sequence[str]) -> None:
         self.path = path
         if not path.is_file():
-            fix = (
-                f"choose one of {', '.join(splits)}" if splits else "give the folder with annotations/instances_*.json"
-            )
+            choice = f"choose one of {', '.join(splits)}" if splits else ""
+            fix = choice or "give the folder with annotations/instances_*.json"
             raise UserError("the split is missing", file=path, fix=fix)
 
         def without_mask(record: _Record) -> _Record:

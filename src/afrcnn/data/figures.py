@@ -33,7 +33,7 @@ class _Part(NamedTuple):
     reach: float = 0.0
 
 
-Figure = dict[str, _Part]
+_Figure = dict[str, _Part]
 """The parts by name, in the order of painting."""
 
 
@@ -44,7 +44,7 @@ def rotation(degrees: float, centre: _Point = (0.0, 0.0)) -> NDArray[np.float64]
     return np.array([[c, -s, x - c * x + s * y], [s, c, y - s * x - c * y]])
 
 
-def bend(figure: Figure, angles: dict[str, float]) -> list[Array]:
+def pose(figure: _Figure, angles: dict[str, float]) -> list[Array]:
     """The outlines of a figure whose joints are turned.
 
     Args:
@@ -56,17 +56,14 @@ def bend(figure: Figure, angles: dict[str, float]) -> list[Array]:
     """
 
     @functools.cache
-    def pose(name: str) -> NDArray[np.float64]:
+    def placed(name: str) -> NDArray[np.float64]:  # 3 x 3
         if not name:
             return np.eye(3)
-        part = figure[name]
-        turn = np.vstack([rotation(angles.get(name, 0.0), part.pivot), (0, 0, 1)])
-        whole: NDArray[np.float64] = pose(part.parent) @ turn
-        return whole
+        turn = np.vstack([rotation(angles.get(name, 0.0), figure[name].pivot), (0, 0, 1)])
+        return np.asarray(placed(figure[name].parent) @ turn)
 
-    return [
-        (part.outline @ pose(name)[:2, :2].T + pose(name)[:2, 2]).astype(np.float32) for name, part in figure.items()
-    ]
+    maps = [(outline, placed(name)) for name, (outline, *_) in figure.items()]
+    return [(outline @ map_[:2, :2].T + map_[:2, 2]).astype(np.float32) for outline, map_ in maps]
 
 
 def _ellipse(x: float, y: float, rx: float, ry: float, degrees: float = 0.0) -> Array:
@@ -85,7 +82,7 @@ def limb(start: _Point, end: _Point, start_radius: float, end_radius: float) -> 
 
 
 def smooth(*corners: _Point, rounds: int = 3) -> Array:
-    """A polygon whose corners are cut (Chaikin's subdivision), which tends to a quadratic B-spline."""
+    """A polygon whose corners are cut (Chaikin's subdivision), which tends to a quadratic B-spline; as it is at 0."""
     points = np.asarray(corners, np.float32)
     for _ in range(rounds):
         following = np.roll(points, -1, axis=0)
@@ -93,25 +90,19 @@ def smooth(*corners: _Point, rounds: int = 3) -> Array:
     return points
 
 
-def polygon(*corners: _Point) -> Array:
-    """The polygon of these corners, as it is."""
-    return np.asarray(corners, np.float32)
-
-
-def _part(
-    *, tone: int = 0, parent: str = "", pivot: _Point | None = None, reach: float = 0.0, rounds: int = 3, **outline: Any
-) -> _Part:
+def _part(*, rounds: int = 3, **fields: Any) -> _Part:
     """A part as ``figures.toml`` describes it."""
-    kinds: dict[str, Callable[..., Array]] = {"ellipse": _ellipse, "limb": limb, "polygon": polygon}
-    kinds["smooth"] = functools.partial(smooth, rounds=rounds)
-    [(kind, values)] = outline.items()
-    start = values[0] if kind == "limb" else (0.0, 0.0)
-    return _Part(kinds[kind](*values), tone, parent, pivot or start, reach)
+    kinds: dict[str, Callable[..., Array]] = {"ellipse": _ellipse, "limb": limb}
+    kinds |= {"polygon": functools.partial(smooth, rounds=0), "smooth": functools.partial(smooth, rounds=rounds)}
+    [kind] = fields.keys() & kinds.keys()
+    values = fields.pop(kind)
+    start = {"pivot": values[0]} if kind == "limb" else {}
+    return _Part(kinds[kind](*values), **(start | fields))
 
 
-FIGURES: dict[str, Figure] = {
-    name: {part: _part(**description) for part, description in parts.items()}
-    for name, parts in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
+FIGURES: dict[str, _Figure] = {
+    name: {part_name: _part(**description) for part_name, description in figure.items()}
+    for name, figure in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
 }
 """The rest pose of every class, by its name."""
 

@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as F
 
 from afrcnn.core.errors import UserError
 
-# What Pillow's decoders raise on broken files of the various formats.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+"""What Pillow's decoders raise on broken files of the various formats."""
 
 
 @contextmanager
@@ -26,9 +26,8 @@ def _open(path: Path) -> Iterator[Image.Image]:
     except FileNotFoundError as error:
         raise UserError("the image is missing", file=path, fix="restore it or remove it from the split") from error
     except _BROKEN as error:
-        raise UserError(
-            f"the image cannot be decoded ({error})", file=path, fix="replace the file; it may be truncated"
-        ) from error
+        problem = f"the image cannot be decoded ({error})"
+        raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
 def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:

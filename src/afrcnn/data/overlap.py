@@ -27,6 +27,12 @@ def intersection_over_foreground(boxes: Tensor, regions: Tensor) -> Tensor:
     return intersection / (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)[:, None]
 
 
+def not_crowds(target: Target) -> Tensor:
+    """Tell which of the M boxes of an image are objects, not COCO's crowd regions: M flags, bool."""
+    count = len(target["boxes"])
+    return ~target["iscrowd"] if "iscrowd" in target else torch.ones(count, dtype=torch.bool)
+
+
 def overlapped(target: Target, overlap: float = OVERLAP) -> Tensor:
     """Tell which objects of an image another labelled object overlaps: those that may be occluded.
 
@@ -42,7 +48,6 @@ def overlapped(target: Target, overlap: float = OVERLAP) -> Tensor:
     Returns:
         M flags, bool.
     """
-    boxes = target["boxes"].as_subclass(Tensor).double()
-    objects = ~target["iscrowd"] if "iscrowd" in target else torch.ones(len(boxes), dtype=torch.bool)
+    boxes, objects = target["boxes"].as_subclass(Tensor).double(), not_crowds(target)
     iof = intersection_over_foreground(boxes, boxes).fill_diagonal_(0) * objects  # M x M
     return objects & (iof > overlap).any(dim=1)

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.data.figures import CLASSES, FIGURES, Array, bend, limb, polygon, rotation, smooth
+from afrcnn.data.figures import CLASSES, FIGURES, Array, limb, pose, rotation, smooth
 from afrcnn.data.textures import coat, colours, ground
 
 _Mask = NDArray[np.bool_]
@@ -30,7 +30,7 @@ _MOST_CUT = 0.3
 
 
 @dataclass
-class SceneObject:
+class _SceneObject:
     """An object of a scene.
 
     Attributes:
@@ -63,8 +63,7 @@ class SceneObject:
         return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A drawn scene.
 
     Attributes:
@@ -73,7 +72,7 @@ class Scene:
     """
 
     image: NDArray[np.uint8]
-    objects: list[SceneObject]
+    objects: list[_SceneObject]
 
 
 def draw_scene(
@@ -103,13 +102,12 @@ def draw_scene(
         clutter = _obstacle(rng, rng.uniform(16, 64) * unit, light)
         _lay(canvas, clutter, *_inside(rng, clutter, shape), light)
 
-    objects: list[SceneObject] = []
+    objects: list[_SceneObject] = []
     for _ in range(rng.integers(1, 6)):
         name = str(rng.choice(CLASSES))
         side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
-        angles = {
-            joint: deformation * part.reach * rng.uniform(-1, 1) for joint, part in FIGURES[name].items() if part.reach
-        }
+        reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
+        angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}
         sprite = _figure(rng, name, angles, side, light, dark_ground)
         overlap = MOST_OCCLUDED if rng.random() < occlusion else 0.0
         cut = _MOST_CUT if rng.random() < occlusion / 4 else 0.0
@@ -119,15 +117,12 @@ def draw_scene(
         _lay(canvas, sprite, *place, light)
         mask = _mask(sprite, *place, shape)
         _occlude(objects, mask)
-        bent = float(np.mean(np.abs([*angles.values()])))
+        bend = float(np.mean(np.abs([*angles.values()])))
         truncated = bool(np.count_nonzero(mask) < np.count_nonzero(sprite.mask))
-        objects.append(SceneObject(name, bent, truncated, amodal=mask, visible=mask))
+        objects.append(_SceneObject(name, bend, truncated, amodal=mask, visible=mask))
         if rng.random() < occlusion:
             _lay_occluder(rng, canvas, objects, unit, light)
     return Scene(_expose(rng, canvas, light), objects)
-
-
-# Objects and occluders
 
 
 def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float = 0.0) -> tuple[int, int]:
@@ -142,7 +137,12 @@ def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float
 
 
 def _find_place(
-    rng: _Generator, sprite: _Sprite, objects: Sequence[SceneObject], shape: tuple[int, int], overlap: float, cut: float
+    rng: _Generator,
+    sprite: _Sprite,
+    objects: Sequence[_SceneObject],
+    shape: tuple[int, int],
+    overlap: float,
+    cut: float,
 ) -> tuple[int, int] | None:
     """A random place where a sprite occludes no object beyond ``overlap`` and leaves the image by at most ``cut``."""
     for _ in range(20):
@@ -154,7 +154,7 @@ def _find_place(
     return None
 
 
-def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[SceneObject], unit: float, light: Array) -> None:
+def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[_SceneObject], unit: float, light: Array) -> None:
     """Put an obstacle in front of the last object, if one is found that leaves every object recognisable."""
     target = objects[-1].amodal
     ys, xs = np.nonzero(target)
@@ -170,12 +170,12 @@ def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[SceneObject]
             return
 
 
-def _most_occluded(objects: Sequence[SceneObject], mask: _Mask) -> float:
+def _most_occluded(objects: Sequence[_SceneObject], mask: _Mask) -> float:
     """The largest occluded fraction of those that ``mask`` would touch, if it came in front of them."""
     return max((item.occlusion_behind(mask) for item in objects if np.any(item.visible & mask)), default=0.0)
 
 
-def _occlude(objects: Sequence[SceneObject], mask: _Mask) -> None:
+def _occlude(objects: Sequence[_SceneObject], mask: _Mask) -> None:
     for item in objects:
         item.visible = item.visible & ~mask
 
@@ -184,10 +184,9 @@ def _figure(
     rng: _Generator, name: str, angles: dict[str, float], side: float, light: Array, dark_ground: bool
 ) -> _Sprite:
     """A figure of a class, ``side`` pixels long, in random colours, aspect and tilt."""
-    parts = FIGURES[name]
     stretch = np.exp(rng.uniform(-0.15, 0.15))
     shape = rotation(rng.uniform(-12, 12))[:, :2] @ np.diag([rng.choice([-1, 1]) * stretch, 1 / stretch])
-    outlines = [outline @ shape.T for outline in bend(parts, angles)]
+    outlines = [outline @ shape.T for outline in pose(FIGURES[name], angles)]
     scale = side / np.ptp(np.concatenate(outlines), axis=0).max()
 
     # Light on dark or dark on light, so that a figure stands out from most grounds; hue and chroma are free.
@@ -196,7 +195,7 @@ def _figure(
     second_hue = hue + (rng.uniform(-50, 50) if rng.random() < 0.5 else rng.uniform(120, 240))
     lightnesses = [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12]
     tones = colours(lightnesses, [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma], [hue, second_hue, hue, hue])
-    painted = tones[[part.tone for part in parts.values()]]
+    painted = tones[[tone for _, tone, *_ in FIGURES[name].values()]]
     return _paint([o * scale for o in outlines], painted, light, coat(rng, rng.uniform(0.03, 0.14)))
 
 
@@ -210,7 +209,7 @@ def _obstacle(rng: _Generator, side: float, light: Array) -> _Sprite:
         tilt += rng.choice([0, 90])
     elif kind == "board":
         w, h = rng.uniform(0.3, 0.55, 2)
-        outlines = [polygon((-w, -h), (w, -h), (w, h), (-w, h))]
+        outlines = [smooth((-w, -h), (w, -h), (w, h), (-w, h), rounds=0)]
     elif kind == "stone":
         turns = np.radians(np.arange(0, 360, 40) + rng.uniform(-15, 15, 9))
         outlines = [smooth(*(np.stack([np.cos(turns), np.sin(turns)], 1) * rng.uniform(0.4, 0.6, (9, 1))))]
@@ -222,9 +221,6 @@ def _obstacle(rng: _Generator, side: float, light: Array) -> _Sprite:
     painted = base * rng.uniform(0.8, 1.15, (len(outlines), 1)).astype(np.float32)
     outlines = [side * outline @ rotation(tilt)[:, :2].T for outline in outlines]
     return _paint(outlines, painted, light, coat(rng, rng.uniform(0.04, 0.2)))
-
-
-# Paint and textures
 
 
 class _Sprite(NamedTuple):

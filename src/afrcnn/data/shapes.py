@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,10 @@ from afrcnn.data.scene import draw_scene
 from afrcnn.data.voc import VOCObject, write_annotation
 
 _RECORD = "shapes.json"
-_GENERATOR = "afrcnn shapes 1"  # the number rises whenever the same parameters draw other pictures
-_LIMITS = {
-    "trainval": (2, 10**6),
-    "test": (1, 10**6),
-    "size": (64, 10**4),
-    "occlusion": (0, 1),
-    "deformation": (0, 1),
-    "seed": (0, 2**63),
-}
+_GENERATOR = "afrcnn shapes 1"
+"""The number rises whenever the same parameters draw other images."""
+_LIMITS = {"trainval": (2, 10**6), "test": (1, 10**6), "size": (64, 10**4), "seed": (0, 2**63)}
+_LIMITS |= dict.fromkeys(("occlusion", "deformation"), (0, 1))
 
 
 def generate(
@@ -73,7 +69,8 @@ def generate(
     """
     height, width = (size, size) if isinstance(size, int) else size
     drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
-    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), "trainval": trainval, "test": test}
+    counts = {"trainval": trainval, "test": test}
+    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), **counts}
     record |= {**drawing, "size": [height, width], "seed": seed}
     for field, (low, high) in _LIMITS.items():
         for value in np.ravel(record[field]).tolist():
@@ -82,10 +79,7 @@ def generate(
     folder = Path(folder)
     _claim(folder, record)
 
-    splits = {
-        "trainval": [f"trainval_{i:06d}" for i in range(trainval)],
-        "test": [f"test_{i:06d}" for i in range(test)],
-    }
+    splits = {split: [f"{split}_{i:06d}" for i in range(count)] for split, count in counts.items()}
     tasks = [
         joblib.delayed(_write_scene)(folder, image_id, (seed, number, i), drawing)
         for number, ids in enumerate(splits.values())
@@ -109,10 +103,9 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError("is a file, not a folder", file=folder, fix=fix)
     if folder.is_dir() and any(folder.iterdir()):
-        try:
+        earlier = None
+        with suppress(OSError, ValueError):
             earlier = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            earlier = None
         if not isinstance(earlier, dict) or "generator" not in earlier:
             raise UserError("is not empty and holds no generated set", file=folder, fix=fix)
         for field, value in record.items():
@@ -120,8 +113,7 @@ def _claim(folder: Path, record: dict[str, Any]) -> None:
                 problem = f"the set in this folder has {earlier.get(field)}, not {value}"
                 raise UserError(problem, file=folder / _RECORD, field=field, fix=fix)
     with atomic_write(folder / _RECORD) as file:
-        json.dump(record, file, indent=2)
-        file.write("\n")
+        file.write(json.dumps(record, indent=2) + "\n")
 
 
 def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawing: dict[str, Any]) -> None:

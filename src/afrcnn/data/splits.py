@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import Layout, find_layout
-from afrcnn.data.overlap import OVERLAP, overlapped
+from afrcnn.data.overlap import OVERLAP, not_crowds, overlapped
 
 
 @dataclass(frozen=True)
@@ -71,28 +69,25 @@ def split_by_occlusion(
         raise UserError(f"{overlap} is not a valid fraction", field="overlap", fix="give a number from 0 to 1")
     reader, target_root = find_layout(root, layout), Path(root if out is None else out)
     dataset = reader.open(Path(root), split)
-    objects, flags = [], []  # of each image, M
-    for index in range(len(dataset)):
-        target = dataset.target(index)
-        objects.append(~target["iscrowd"] if "iscrowd" in target else target["labels"] > 0)
-        flags.append(overlapped(target, overlap))
+    targets = [dataset.target(index) for index in range(len(dataset))]
+    objects = [not_crowds(target) for target in targets]  # M of each image
+    flags = [overlapped(target, overlap) for target in targets]  # M of each image
     occluded = [bool(flag.any() or not real.all()) for flag, real in zip(flags, objects, strict=True)]
     splits, contents = [], []
     for name, wanted in zip(names or (f"unoccluded_{split}", f"occluded_{split}"), (False, True), strict=True):
         indices = [index for index, value in enumerate(occluded) if value is wanted]
         ids = [dataset.ids[index] for index in indices]
-        counts = (_count(dataset, indices, chosen) for chosen in (objects, flags))
+        counts = []
+        for chosen in (objects, flags):
+            labels = Counter(n for i in indices for n in targets[i]["labels"][chosen[i]].tolist())
+            counts.append({class_: labels[n] for n, class_ in enumerate(dataset.classes, start=1)})
         splits.append(OcclusionSplit(name, reader.split_file(target_root, name), ids, *counts))
         contents.append(reader.split_content(dataset, indices))
     for new, other in (splits, splits[::-1]):
-        for class_name, count in new.objects.items():
-            if count and not other.objects[class_name]:
-                raise UserError(
-                    f"all objects of the class {class_name} are in images of {new.name}, none in {other.name}",
-                    file=dataset.root,
-                    field=split,
-                    fix=f"split where it is both occluded and unoccluded, or by another overlap than {overlap:g}",
-                )
+        if absent := [name for name, count in new.objects.items() if count and not other.objects[name]]:
+            problem = f"all objects of the class {absent[0]} are in images of {new.name}, none in {other.name}"
+            fix = f"split where it is both occluded and unoccluded, or by another overlap than {overlap:g}"
+            raise UserError(problem, file=dataset.root, field=split, fix=fix)
     for new, content in zip(splits, contents, strict=True):
         if new.file.exists() and new.file.read_bytes() != content.encode():
             raise UserError("another split has this name", file=new.file, fix="choose other names, or remove it")
@@ -102,12 +97,6 @@ def split_by_occlusion(
         with atomic_write(new.file) as file:
             file.write(content)
     return splits[0], splits[1]
-
-
-def _count(dataset: AnnotatedImages, indices: Sequence[int], chosen: Sequence[Tensor]) -> dict[str, int]:
-    """Return how many of the chosen objects of some images are of each class."""
-    counts = Counter(label for i in indices for label in dataset.target(i)["labels"][chosen[i]].tolist())
-    return {name: counts[label] for label, name in enumerate(dataset.classes, start=1)}
 
 
 def _link(dataset: AnnotatedImages, layout: Layout, root: Path) -> None:

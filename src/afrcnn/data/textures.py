@@ -20,12 +20,8 @@ def ground(rng: np.random.Generator, height: int, width: int, dark: bool, unit: 
     """A textured ground, H x W x 3 in [0, 1]: a pattern between two near colours, and finer grain over it."""
     lightness = rng.uniform(24, 42) if dark else rng.uniform(66, 88)
     hue, chroma = rng.uniform(0, 360), rng.uniform(3, 18)
-    far_lightness, far_chroma, far_hue = (
-        lightness + rng.uniform(-10, 10),
-        rng.uniform(3, 18),
-        hue + rng.uniform(-70, 70),
-    )
-    near, far = colours([lightness, far_lightness], [chroma, far_chroma], [hue, far_hue])
+    second = lightness + rng.uniform(-10, 10), rng.uniform(3, 18), hue + rng.uniform(-70, 70)
+    near, far = colours(*zip((lightness, chroma, hue), second, strict=True))
     blend = 0.5 + 0.5 * _texture(rng, height, width, rng.uniform(16, 60) * unit)
     grain = 1 + np.float32(rng.uniform(0.02, 0.06)) * _noise(rng, height, width, coarsest=12)
     return np.asarray((near + blend[..., None] * (far - near)) * grain[..., None])

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
@@ -19,7 +20,7 @@ import defusedxml.ElementTree
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages, number_classes
+from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.image import read_image_size
 
 _LISTS = Path("ImageSets", "Main")
@@ -145,9 +146,8 @@ def write_annotation(path: Path, *, filename: str, height: int, width: int, obje
 
     def add(parent: ElementTree.Element, **values: str | float) -> None:
         for tag, value in values.items():
-            ElementTree.SubElement(parent, tag).text = (
-                str(value) if isinstance(value, str) else f"{value}".removesuffix(".0")
-            )
+            text = value if isinstance(value, str) else f"{value}".removesuffix(".0")
+            ElementTree.SubElement(parent, tag).text = text
 
     root = ElementTree.Element("annotation")
     add(root, filename=filename)
@@ -204,33 +204,21 @@ class VOCLayout:
         ids = self._read_list(root, split)
         annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
         annotations = [read_annotation(root / file) for file in annotation_files]
-        objects = [
-            (row, n, item)
-            for row, annotation in enumerate(annotations)
-            for n, item in enumerate(annotation.objects, start=1)
-        ]
+        objects = [item for annotation in annotations for item in annotation.objects]
+        places = [(row, n) for row, (_, items) in enumerate(annotations) for n in range(len(items))]
         if classes is None:
-            classes = sorted({item.name for *_, item in objects} | _scan_classes(root, set(ids)))
-        labels, files = number_classes(classes), _find_images(root, ids)
+            classes = sorted({item.name for item in objects} | _scan_classes(root, set(ids)))
+        files = _find_images(root, ids)
         sizes = [known.size or read_image_size(root / file) for known, file in zip(annotations, files, strict=True)]
 
-        def locate(i: int, field: str = "bndbox") -> tuple[Path, str]:
-            row, n, _ = objects[i]
-            return root / annotation_files[row], f"object[{n}]/{field}"
+        def locate(i: int) -> tuple[Path, str, str]:
+            row, n = places[i]
+            return root / annotation_files[row], f"object[{n + 1}]/name", f"object[{n + 1}]/bndbox"
 
-        for i, (*_, item) in enumerate(objects):
-            if item.name not in labels:
-                (file, field), fix = (
-                    locate(i, "name"),
-                    f"correct the name or add it to the classes ({', '.join(classes)})",
-                )
-                raise UserError(f"unknown class {item.name!r}", file=file, field=field, fix=fix)
-        recorded = [key for key in _EXTRA if any(getattr(item, key) is not None for *_, item in objects)]
+        recorded = [key for key in _EXTRA if any(getattr(item, key) is not None for item in objects)]
         columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
-        rows = [
-            (row, labels[item.name], item.box, *(getattr(item, column) for column in columns))
-            for row, _, item in objects
-        ]
+        values = attrgetter("name", "box", *columns)
+        rows = [(row, *values(item)) for (row, _), item in zip(places, objects, strict=True)]
         return AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
 
     def split_file(self, root: Path, split: str) -> Path:
@@ -247,11 +235,8 @@ class VOCLayout:
         mistake = partial(UserError, file=path)
         if not path.parent.is_dir():
             years = sorted(folder.parent.name for folder in root.glob("*/ImageSets"))
-            fix = (
-                f"name the folder of one year, e.g. {root / years[0]}"
-                if years
-                else "give the folder with ImageSets/Main"
-            )
+            year = f"name the folder of one year, e.g. {root / years[0]}" if years else ""
+            fix = year or "give the folder with ImageSets/Main"
             raise UserError("no dataset in PASCAL VOC layout (ImageSets/Main is missing)", file=root, fix=fix)
         if not path.is_file():
             splits = self.splits(root)

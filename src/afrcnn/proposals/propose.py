@@ -19,7 +19,7 @@ from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 
-Backend = Literal["loky", "dask", "ray"]
+_Backend = Literal["loky", "dask", "ray"]
 
 
 class Proposer(Protocol):
@@ -43,7 +43,7 @@ def propose(
     proposer: Proposer,
     *,
     jobs: int = -1,
-    backend: Backend = "loky",
+    backend: _Backend = "loky",
     progress: Callable[[int, int], None] | None = None,
 ) -> ProposalStore:
     """Propose boxes for the images of a dataset, many images at a time, and store them.
@@ -109,7 +109,7 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 
 def _propose_all(
-    proposer: Proposer, paths: list[Path], jobs: int, backend: Backend
+    proposer: Proposer, paths: list[Path], jobs: int, backend: _Backend
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
@@ -120,7 +120,7 @@ def _propose_all(
             yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
 
 
-def _connect(backend: Backend) -> AbstractContextManager[object]:
+def _connect(backend: _Backend) -> AbstractContextManager[object]:
     """Make a backend known to joblib, and return the connection to close in the end."""
     package = {"loky": "joblib", "dask": "distributed", "ray": "ray"}[backend]
     if importlib.util.find_spec(package) is None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from array import array
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import ijson
 import joblib
@@ -18,6 +18,8 @@ from scipy.io import loadmat
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+
+_other_split = partial(UserError, fix="take the file of this dataset and split")
 
 
 def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
@@ -44,8 +46,7 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
         with joblib.parallel_config(backend="loky"):
             [content] = joblib.Parallel(n_jobs=2)([load])
     except NotImplementedError as error:
-        problem, fix = "is in MATLAB's 7.3 format, which is not read", "save it in MATLAB with -v7"
-        raise mistake(problem, fix=fix) from error
+        raise mistake("is in MATLAB's format 7.3, which is not read", fix="save it with -v7") from error
     except Exception as error:  # a damaged file can fail anywhere in the parser, with any exception
         problem = f"cannot be read as a MATLAB file ({type(error).__name__})"
         raise mistake(problem, fix="fetch the file again") from error
@@ -84,13 +85,9 @@ def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
     """
     rows: defaultdict[str, array[float]] = defaultdict(lambda: array("f"))
     for path in map(Path, paths):
-        try:
-            with path.open("rb") as file:
-                for number, entry in enumerate(_entries(file, path)):
-                    image_id, row = _parse(entry, path, number)
-                    rows[image_id].extend(row)
-        except FileNotFoundError as error:
-            raise UserError("is missing", file=path) from error
+        for number, entry in enumerate(_entries(path)):
+            image_id, row = _parse(entry, path, number)
+            rows[image_id].extend(row)
     published = {}
     for image_id in list(rows):
         table: NDArray[np.float32] = np.array(rows.pop(image_id), dtype=np.float32).reshape(-1, 5)
@@ -100,18 +97,22 @@ def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
     return published
 
 
-def _entries(file: IO[bytes], path: Path) -> Iterator[Any]:
+def _entries(path: Path) -> Iterator[Any]:
     """Yield the elements of the list that a JSON file is."""
-    if not file.read(64).lstrip().startswith(b"["):
-        raise UserError("is not a JSON list of proposals", file=path)
-    file.seek(0)
-    number = -1
+    number = 0
     try:
-        for number, entry in enumerate(ijson.items(file, "item", use_float=True)):  # noqa: B007
-            yield entry
+        with path.open("rb") as file:
+            if not file.read(64).lstrip().startswith(b"["):
+                raise UserError("is not a JSON list of proposals", file=path)
+            file.seek(0)
+            for entry in ijson.items(file, "item", use_float=True):
+                yield entry
+                number += 1
+    except FileNotFoundError as error:
+        raise UserError("is missing", file=path) from error
     except ijson.JSONError as error:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
-        problem = f"is malformed JSON after {number + 1} proposals ({reason.splitlines()[0]})"
+        problem = f"is malformed JSON after {number} proposals ({reason.splitlines()[0]})"
         raise UserError(problem, file=path, fix="fetch the file again") from error
 
 
@@ -134,14 +135,14 @@ def read_published(paths: Sequence[Path | str]) -> tuple[str, dict[str, Proposal
     Raises:
         UserError: a file is missing, malformed, or no file holds a proposal.
     """
-    matlab = all(Path(path).suffix == ".mat" for path in paths)
-    if matlab:
-        published = {image_id: boxes for path in paths for image_id, boxes in read_selective_search_mat(path).items()}
+    if all(Path(path).suffix == ".mat" for path in paths):
+        method = "selective_search"
+        published = dict(ChainMap(*map(read_selective_search_mat, reversed(paths))))
     else:
-        published = read_deepmask_json(paths)
+        method, published = "deepmask", read_deepmask_json(paths)
     if not published:
-        raise UserError("holds no proposals", file=paths[0], fix="take the file of this dataset and split")
-    return "selective_search" if matlab else "deepmask", published
+        raise _other_split("holds no proposals", file=paths[0])
+    return method, published
 
 
 def import_published(
@@ -172,7 +173,7 @@ def import_published(
     if missing := [image_id for image_id in dataset.ids if image_id not in published]:
         problem = f"has no proposals for {len(missing)} of {len(dataset)} images, {missing[0]!r} the first"
         if len(missing) == len(dataset) or not allow_missing:
-            raise UserError(problem, file=source, fix="take the file of this dataset and split")
+            raise _other_split(problem, file=source)
     scored = next(iter(published.values())).scores is not None
     none = Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32) if scored else None)
 
@@ -188,11 +189,11 @@ def import_published(
 def _fit(proposals: Proposals, size: tuple[int, int], image_id: str, source: Path | str) -> Proposals:
     """Clip boxes to the image, and refuse those that are another image's."""
     height, width = size
-    border = np.array([width, height, width, height], dtype=np.float32)
+    border = np.array([width, height] * 2, dtype=np.float32)
     boxes, scores = proposals
     if not ((boxes >= -1) & (boxes <= border + 1)).all():  # NaN is neither
         problem = f"a proposal lies outside the image of {width} x {height} pixels, or is not finite"
-        raise UserError(problem, file=source, field=image_id, fix="take the file of this dataset and split")
+        raise _other_split(problem, file=source, field=image_id)
     boxes = boxes.clip(0, border)
     area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return Proposals(boxes[area], None if scores is None else scores[area])

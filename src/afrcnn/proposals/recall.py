@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from torchvision.ops import box_iou
 
+from afrcnn.data.overlap import not_crowds
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import ProposalStore
 
@@ -64,9 +65,7 @@ def recall(
         proposals = torch.from_numpy(store.boxes(image_id)).double()
         total += len(proposals)
         target = dataset.target(index)
-        counted = target["labels"] > 0
-        for flag in {"difficult", "iscrowd"} & target.keys():
-            counted &= ~target[flag]
+        counted = not_crowds(target) & ~target.get("difficult", torch.tensor(False))
         overlaps = box_iou(target["boxes"].as_subclass(torch.Tensor)[counted].double(), proposals)  # m x P
         so_far = F.pad(overlaps, (1, 0)).cummax(dim=1).values  # m x (P + 1): best of none is 0
         at = torch.tensor(counts).clamp(max=len(proposals))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,38 +196,33 @@ class ProposalStore:
             UserError: the folder cannot be written.
             ValueError: proposals of the wrong type or shape, without area, or not finite.
         """
-        folder = Path(folder)
-        ids: list[str] = []
-        prints, checksums, counts, has_scores = [], [], [], False
-        with ExitStack() as files:
-            append_boxes = files.enter_context(_growing(folder / "boxes.npy", (4,)))
+        folder, rows = Path(folder), []
+        boxes_file, scores_file = (folder / f"{name}.npy" for name in ("boxes", "scores"))
+        with _growing(scores_file, ()) as append_scores, _growing(boxes_file, (4,)) as append_boxes:
             for image_id, digest, (boxes, scores) in images:
                 _check(image_id, boxes, scores)
-                if not ids and scores is not None:
-                    append_scores = files.enter_context(_growing(folder / "scores.npy", ()))
-                    has_scores = True
-                if (scores is not None) != has_scores:
-                    raise ValueError(f"{image_id}: some images have scores and some have none")
                 append_boxes(boxes)
                 if scores is not None:
                     append_scores(scores)
-                ids.append(image_id)
-                prints.append(np.frombuffer(digest, np.uint8))
-                checksums.append(crc32(boxes.tobytes()))
-                counts.append(len(boxes))
+                scored = scores is not None
+                rows.append((image_id, digest, crc32(boxes.tobytes()), len(boxes), scored))
+                if rows[0][-1] != scored:
+                    raise ValueError(f"{image_id}: some images have scores and some have none")
             # From here until the new description is there, the folder is not a store.
             (folder / "proposals.json").unlink(missing_ok=True)
-            (folder / "scores.npy").unlink(missing_ok=True)
+        ids, digests, checksums, counts, flags = zip(*rows, strict=True) if rows else [()] * 5
+        if not any(flags):
+            scores_file.unlink()
         for name, array in {
             "ids": np.array(ids, dtype=np.str_),
-            "fingerprints": np.array(prints, dtype=np.uint8).reshape(-1, 16),
+            "fingerprints": np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 16),
             "checksums": np.array(checksums, dtype=np.uint32),
-            "offsets": np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            "offsets": np.cumsum([0, *counts], dtype=np.int64),
         }.items():
             with atomic_write(folder / f"{name}.npy", "wb") as file:
                 np.save(file, array, allow_pickle=False)
         header = {"format": _FORMAT, "method": method, "parameters": parameters, "afrcnn": __version__}
-        numbers = {"images": len(ids), "proposals": sum(counts), "scores": has_scores}
+        numbers = {"images": len(ids), "proposals": sum(counts), "scores": any(flags)}
         with atomic_write(folder / "proposals.json") as file:
             json.dump(header | numbers, file, indent=2)
         return cls(folder)
