@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from afrcnn.adversaries import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
-from afrcnn.adversaries.astn import affine, warp
+from afrcnn.adversaries.astn import _affine, warp
 from afrcnn.adversaries.base import Head, score_drop, true_class_score
 from afrcnn.build import load_adversary, load_detector, open_split
 from afrcnn.recipe import Recipe, load_recipe
@@ -49,7 +49,7 @@ def train_adversaries(detector: Run, folder: Path, arguments: argparse.Namespace
 
 def bent(features: Tensor, angles: Tensor) -> Tensor:
     """Turn blocks of channels of features (n x C x d x d) by angles (n x blocks, radians)."""
-    return warp(features, affine(angles, torch.ones_like(angles), torch.zeros(*angles.shape, 2)))
+    return warp(features, _affine(angles, torch.ones_like(angles), torch.zeros(*angles.shape, 2)))
 
 
 def drops(asdn: ASDN, astn: ASTN, features: Tensor, labels: Tensor, head: Head) -> Tensor:

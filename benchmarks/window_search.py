@@ -34,9 +34,9 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 
 from afrcnn.adversaries.base import DetachedHead
 from afrcnn.adversaries.window_search import (
+    _sliding_windows,
     default_window,
     first_outputs,
-    sliding_windows,
     stored_by_input,
     window_losses,
 )
@@ -111,7 +111,7 @@ def compare(name: str, objects: int, rounds: int, frozen: bool) -> list[str]:
     """Return a row of the table."""
     channels, size, _ = HEADS[name]
     features, labels = torch.rand(objects, channels, size, size), torch.randint(1, CLASSES + 1, (objects,))
-    windows = sliding_windows(size, default_window(size))
+    windows = _sliding_windows(size, default_window(size))
     head = build(name)
     layer = head.first_layer
     assert layer is not None

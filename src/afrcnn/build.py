@@ -48,7 +48,7 @@ OURS: dict[str, type[Adversary]] = {
 }
 """Adversaries of ours by their names in recipes."""
 
-Trust = Sequence[str] | Literal["all"]
+_Trust = Sequence[str] | Literal["all"]
 """Modules, or packages, from which classes may be imported; ``"all"`` where a person wrote the recipe: in training."""
 
 _FOR_ALL: dict[str, tuple[Any, Any]] = {
@@ -59,7 +59,7 @@ _FOR_ALL: dict[str, tuple[Any, Any]] = {
 """Fields that every adversary has besides its arguments: types and defaults."""
 
 
-def load_class(name: str, base: type, trust: Trust, field: str) -> type:
+def load_class(name: str, base: type, trust: _Trust, field: str) -> type:
     """Import the class that a recipe names; nothing is imported that is not trusted.
 
     Args:
@@ -95,7 +95,7 @@ def load_class(name: str, base: type, trust: Trust, field: str) -> type:
     return loaded
 
 
-def build_adversary(recipe: Recipe, spec: BoxHeadSpec, trust: Trust) -> Chain:
+def build_adversary(recipe: Recipe, spec: BoxHeadSpec, trust: _Trust) -> Chain:
     """Build the chain of adversaries that a recipe names; it may be empty.
 
     Args:
@@ -156,7 +156,7 @@ def _build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backb
 
 
 def build_detector(
-    recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True, trust: Trust = ()
+    recipe: DetectorRecipe, num_classes: int, *, pretrained: bool = True, trust: _Trust = ()
 ) -> nn.Module:
     """Build the detector that a recipe describes.
 
@@ -227,7 +227,7 @@ def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHe
     return spec if backbone.new_box_head else spec._replace(layers=_build_backbone(recipe.detector).box_head)
 
 
-def check(recipe: Recipe, num_classes: int, trust: Trust) -> None:
+def check(recipe: Recipe, num_classes: int, trust: _Trust) -> None:
     """Refuse a recipe whose detector or adversaries cannot be built; takes no memory for their weights.
 
     Raises:
@@ -259,7 +259,7 @@ def pretrainable(chain: Chain) -> dict[str, Adversary]:
     return chosen
 
 
-def load_detector(run: Run, trust: Trust = ()) -> nn.Module:
+def load_detector(run: Run, trust: _Trust = ()) -> nn.Module:
     """Return the trained detector of a run, in evaluation mode, on the CPU.
 
     Args:
@@ -275,7 +275,7 @@ def load_detector(run: Run, trust: Trust = ()) -> nn.Module:
     return detector.eval()
 
 
-def load_adversary(run: Run, detector: nn.Module, trust: Trust = ()) -> Chain:
+def load_adversary(run: Run, detector: nn.Module, trust: _Trust = ()) -> Chain:
     """Return the trained adversaries of a run, in evaluation mode, on the CPU.
 
     Those without parameters, as random dropout, need no training: an override can name them for any run.

@@ -25,7 +25,7 @@ from jsonargparse.typing import (
 from afrcnn.core.errors import UserError, suggest
 from afrcnn.migration import OLD_FIELDS, OLD_SECTIONS, migrate
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _SEE_HELP = "see `afrcnn train --help` for the fields"
 
@@ -321,7 +321,7 @@ def dump_recipe(recipe: Recipe) -> str:
     return yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
 
 
-def _plain_numbers(value: T) -> T:
+def _plain_numbers(value: _T) -> _T:
     """Return a value in which the numbers of jsonargparse's restricted types are Python's own."""
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{name: _plain_numbers(item) for name, item in vars(value).items()})

@@ -10,7 +10,7 @@ from scipy import ndimage
 from torch import nn
 from torch.nn import functional as F
 
-from afrcnn.adversaries.astn import ASTN, Confine, affine, degrees_of, warp
+from afrcnn.adversaries.astn import ASTN, _affine, _Confine, _degrees_of, warp
 from afrcnn.adversaries.base import BoxHeadSpec
 from reference import PlainHead
 from tiny import KINDS
@@ -68,23 +68,23 @@ def test_zero_angles_return_the_input():
 def test_warps_are_those_of_scipy(factor, shift):
     for size, degrees in itertools.product((6, 7, 14), (-90, -10, -3, 5, 10, 30, 180)):
         x = torch.randn(1, 1, size, size, dtype=torch.float64)
-        theta = affine(
+        theta = _affine(
             torch.full((1, 1), math.radians(degrees), dtype=torch.float64),
             torch.full((1, 1), factor, dtype=torch.float64),
             2 * torch.tensor(shift, dtype=torch.float64).view(1, 1, 2),
         )
         expected = bent_by_scipy(x[0, 0].numpy(), degrees, factor, shift)
         np.testing.assert_allclose(warp(x, theta)[0, 0].numpy(), expected, atol=1e-9, err_msg=f"{size}, {degrees}")
-        assert math.remainder(degrees_of(theta).item() - degrees, 360) == pytest.approx(0, abs=1e-9)
+        assert math.remainder(_degrees_of(theta).item() - degrees, 360) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_positive_angle_turns_clockwise_on_the_screen():
     x = torch.zeros(1, 1, 7, 7)
     x[0, 0, 0, 3] = 1  # top centre
-    quarter = affine(torch.full((1, 1), math.pi / 2), torch.ones(1, 1), torch.zeros(1, 1, 2))
+    quarter = _affine(torch.full((1, 1), math.pi / 2), torch.ones(1, 1), torch.zeros(1, 1, 2))
     row, column = divmod(int(warp(x, quarter).argmax()), 7)
     assert (row, column) == (3, 6)  # right centre
-    assert degrees_of(quarter).item() == pytest.approx(90)
+    assert _degrees_of(quarter).item() == pytest.approx(90)
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 4, 8])
@@ -234,7 +234,7 @@ def test_the_gradient_of_the_detectors_loss_passes_the_warp_to_the_features():
 def test_a_number_beyond_its_bound_has_a_gradient_only_if_that_leads_back():
     numbers = torch.tensor([-2.0, -2.0, -0.5, 0.5, 2.0, 2.0, 1.0, 1.0], requires_grad=True)
     descent = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0])  # the way that descent takes
-    confined = Confine.apply(numbers)
+    confined = _Confine.apply(numbers)
     assert confined.tolist() == [-1, -1, -0.5, 0.5, 1, 1, 1, 1]
     confined.backward(-descent)
     assert (-numbers.grad).tolist() == [1, 0, 1, -1, 0, -1, 0, -1]

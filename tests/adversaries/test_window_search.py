@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from afrcnn.adversaries.window_search import WindowSearch, sliding_windows
+from afrcnn.adversaries.window_search import WindowSearch, _sliding_windows
 from reference import PlainHead, losses_one_by_one, windows_by_loops
 
 GRIDS = list(itertools.product([6, 7, 14], [2, 3, 5], [1, 2]))
@@ -13,14 +13,14 @@ GRIDS = list(itertools.product([6, 7, 14], [2, 3, 5], [1, 2]))
 
 def test_windows_slide_over_the_whole_grid_row_by_row():
     for size, window, stride in [*GRIDS, (1, 1, 1), (6, 6, 3), (6, 1, 1)]:
-        masks = sliding_windows(size, window, stride)
+        masks = _sliding_windows(size, window, stride)
         assert masks.dtype == torch.bool
         assert torch.equal(masks, windows_by_loops(size, window, stride)), (size, window, stride)
 
 
 def test_windows_that_cannot_slide_are_refused():
     for size, window, stride in [(7, 8, 1), (7, 0, 1), (7, -1, 1), (7, 2, 0), (2, 3, 1)]:
-        for build in (sliding_windows, WindowSearch):
+        for build in (_sliding_windows, WindowSearch):
             with pytest.raises(ValueError, match=f"a window of {window} cells cannot slide by {stride}"):
                 build(size, window, stride)
 

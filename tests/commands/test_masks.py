@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from afrcnn.adversaries import Hardened
-from afrcnn.adversaries.astn import affine, warp
+from afrcnn.adversaries.astn import _affine, warp
 from afrcnn.build import build_detector, load_adversary, load_detector
 from afrcnn.commands.masks import masks
 from afrcnn.commands.predict import predict
@@ -96,7 +96,7 @@ def hide(features, steps):
 def turn(features, steps):
     """Features whose blocks are turned by the angles."""
     angles = torch.tensor([step.angles for step in steps]).deg2rad()
-    return warp(features, affine(angles, torch.ones_like(angles), torch.zeros(*angles.shape, 2)))
+    return warp(features, _affine(angles, torch.ones_like(angles), torch.zeros(*angles.shape, 2)))
 
 
 # What is told is what happened.

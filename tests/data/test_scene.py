@@ -5,7 +5,7 @@ import pytest
 
 from afrcnn.data import scene
 from afrcnn.data.figures import CLASSES
-from afrcnn.data.scene import MOST_OCCLUDED, Scene, draw_scene
+from afrcnn.data.scene import _MOST_OCCLUDED, Scene, draw_scene
 
 
 def draw(number: int, size: int | tuple[int, int] = 96, **strength: float) -> Scene:
@@ -51,7 +51,7 @@ def test_more_occlusion_occludes_more_and_never_too_much() -> None:
     none, half, full = (np.mean(values) for values in occlusions)
     assert none == 0
     assert 0.05 < half < full - 0.05
-    assert max(max(values) for values in occlusions) <= MOST_OCCLUDED
+    assert max(max(values) for values in occlusions) <= _MOST_OCCLUDED
 
 
 def test_more_deformation_bends_in_proportion() -> None:

@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from afrcnn.data import transforms
-from afrcnn.data.transforms import LARGEST_OCCLUSION, MEAN_COLOUR, SMALLEST_IOU, CopyPaste, CutOut, RandomErasing
+from afrcnn.data.transforms import _LARGEST_OCCLUSION, _MEAN_COLOUR, _SMALLEST_IOU, CopyPaste, CutOut, RandomErasing
 
 SIZE = (120, 160)
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
@@ -79,7 +79,7 @@ def test_cut_out_hides_the_asked_fraction_of_each_box_under_one_rectangle_of_the
         row = int(changed.any(dim=0).sum())
         assert changed.sum() == pytest.approx(fraction * (x2 - x1) * (y2 - y1), abs=max(row / 2, 1) + 1e-3)
         changed = changed.numpy()
-        assert (hidden.permute(1, 2, 0)[torch.from_numpy(changed)] == torch.tensor(MEAN_COLOUR)).all()
+        assert (hidden.permute(1, 2, 0)[torch.from_numpy(changed)] == torch.tensor(_MEAN_COLOUR)).all()
         if changed.any():
             rows, columns = np.nonzero(changed)
             top, bottom, left, right = rows.min(), rows.max() + 1, columns.min(), columns.max() + 1
@@ -110,7 +110,7 @@ def test_cut_out_hides_every_object_and_leaves_the_rest_and_the_given_image():
     inside = torch.zeros(SIZE, dtype=torch.bool)
     for x1, y1, x2, y2 in boxes:
         inside[y1:y2, x1:x2] = True
-    assert (hidden.permute(1, 2, 0)[inside] == torch.tensor(MEAN_COLOUR)).all()
+    assert (hidden.permute(1, 2, 0)[inside] == torch.tensor(_MEAN_COLOUR)).all()
     assert torch.equal(hidden[:, ~inside], pixels[:, ~inside])
     assert torch.equal(image, pixels)
 
@@ -239,7 +239,7 @@ def test_an_object_that_pasted_ones_hide_too_much_of_loses_its_label_and_no_othe
             x1, y1, x2, y2 = map(int, box)
             colour = 200 if label > 100 else label
             seen = sum(int(pasted[0, y, x]) == colour for y in range(y1, y2) for x in range(x1, x2))
-            if 1 - seen / ((x2 - x1) * (y2 - y1)) <= LARGEST_OCCLUSION:
+            if 1 - seen / ((x2 - x1) * (y2 - y1)) <= _LARGEST_OCCLUSION:
                 expected.append((label, box))
         assert list(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)) == expected, case
 
@@ -263,7 +263,7 @@ def test_proposals_of_what_was_pasted_come_with_it_and_overlap_it_as_before():
         pasted, box, label = target["proposals"][7:], target["boxes"][1:], int(target["labels"][1])
         tile = torch.tensor([tiles.boxes[label - 1]]).float()
         overlap = box_iou(tiles.around.float(), tile)[:, 0]
-        expected = overlap[overlap >= SMALLEST_IOU]
+        expected = overlap[overlap >= _SMALLEST_IOU]
         assert len(pasted) == len(expected) >= 4, case
         # Far from the edges nothing is clipped, and stretching both sides keeps the IoU.
         assert torch.allclose(box_iou(pasted, box)[:, 0], expected, rtol=1e-4, atol=1e-4), case

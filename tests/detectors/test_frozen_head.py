@@ -13,7 +13,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 
 from afrcnn.adversaries import base
 from afrcnn.adversaries.base import Head
-from afrcnn.adversaries.window_search import sliding_windows
+from afrcnn.adversaries.window_search import _sliding_windows
 from afrcnn.detectors import frozen_head
 from afrcnn.detectors.backbones import FullyConnectedHead
 from afrcnn.detectors.frozen_head import FrozenHead, column_major
@@ -112,7 +112,7 @@ def test_in_float64_the_search_is_the_plain_one(tiny, kind, is_column_major, mon
     monkeypatch.setattr(frozen_head, "_VECTORS_ONWARD", 7)
     monkeypatch.setattr(frozen_head, "_OUTPUTS", 5)  # of 12
     for size, window, stride in GRIDS:
-        masks = sliding_windows(size, window, stride)
+        masks = _sliding_windows(size, window, stride)
         monkeypatch.setattr(frozen_head, "_VECTORS", 2 * len(masks))  # the three objects in chunks of two and one
         monkeypatch.setattr(base, "COPIES", 2 * len(masks))
         detector = constant(tiny.detector(kind, 2, size), torch.float64)
@@ -134,7 +134,7 @@ def test_in_float32_the_hardest_window_is_that_of_the_plain_search_except_at_tie
     for size, window, stride in GRIDS:
         detector = constant(tiny.detector(kind, 2, size), torch.float32)
         features, labels = tiny.objects(3, 2, size)
-        masks = sliding_windows(size, window, stride)
+        masks = _sliding_windows(size, window, stride)
         hardest = detector.head.losses_without(features, labels, masks).argmax(dim=1)
         constant(detector, torch.float64)
         exact = losses_one_by_one(features.double(), labels, logits_of(detector), masks)
@@ -150,7 +150,7 @@ def test_first_layers_without_bias_and_in_two_are_searched_too(tiny):
         detector.box_head.fc6 = fc6
         constant(detector, torch.float64)
         features, labels = tiny.objects(3, 2, 6, torch.float64)
-        masks = sliding_windows(6, 2)
+        masks = _sliding_windows(6, 2)
         expected = losses_one_by_one(features, labels, logits_of(detector), masks)
         losses = detector.head.losses_without(features, labels, masks)
         torch.testing.assert_close(losses, expected, rtol=0, atol=1e-9)
@@ -173,7 +173,7 @@ def test_the_search_is_bounded_in_chunks(tiny, kind, monkeypatch):
     features, labels = tiny.objects(20)
     seen = []
     detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
-    masks = sliding_windows(6, 2)  # 25: two objects at once
+    masks = _sliding_windows(6, 2)  # 25: two objects at once
     module, bound = (base, "COPIES") if kind == "residual" else (frozen_head, "_VECTORS")
     monkeypatch.setattr(module, bound, 60)
     losses = detector.head.losses_without(features, labels, masks)
@@ -187,7 +187,7 @@ def test_the_search_is_bounded_in_chunks(tiny, kind, monkeypatch):
 def test_few_vectors_at_once_go_through_the_rest_of_the_box_head(tiny, kind, monkeypatch):
     detector = tiny.detector(kind)
     features, labels = tiny.objects(4)
-    masks = sliding_windows(6, 2)
+    masks = _sliding_windows(6, 2)
     at_once = detector.head.losses_without(features, labels, masks)
     seen = []
     detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
@@ -216,7 +216,7 @@ class Allocations(TorchDispatchMode):
 def test_a_column_major_weight_is_searched_without_a_copy(tiny, kind):
     detector = tiny.detector(kind, channels=512)
     features, labels = tiny.objects(2, 512)
-    weight, masks = detector.box_head.fc6.weight, sliding_windows(6, 2)
+    weight, masks = detector.box_head.fc6.weight, _sliding_windows(6, 2)
     size = weight.untyped_storage().nbytes()
     with column_major(detector.head), Allocations(weight, features) as allocations:
         inside = detector.head.losses_without(features, labels, masks)
@@ -268,7 +268,7 @@ def test_the_search_holds_no_graph_and_no_objects_need_no_search(tiny):
     for kind in KINDS:
         detector = tiny.detector(kind)
         features, labels = tiny.objects()
-        masks = sliding_windows(6, 2)
+        masks = _sliding_windows(6, 2)
         losses = detector.head.losses_without(features.requires_grad_(), labels, masks)
         assert losses.shape == (5, 25)
         assert not losses.requires_grad
@@ -278,7 +278,7 @@ def test_the_search_holds_no_graph_and_no_objects_need_no_search(tiny):
 def test_in_sixteen_bits_the_window_found_is_nearly_as_hard_as_the_hardest(tiny):
     detector = tiny.detector(channels=32)
     features, labels = tiny.objects(40, 32)
-    masks = sliding_windows(6, 2)
+    masks = _sliding_windows(6, 2)
     exact = detector.head.losses_without(features, labels, masks)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         hardest = detector.head.losses_without(features, labels, masks).argmax(dim=1)
@@ -291,5 +291,5 @@ def test_a_box_head_with_fc6_first_is_searched_by_that_layer_alone():
         calls = []
         box_head.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         features, labels = torch.rand(2, 2, 6, 6), torch.tensor([1, 2])
-        FrozenHead(box_head, FastRCNNPredictor(12, 4)).losses_without(features, labels, sliding_windows(6, 2))
+        FrozenHead(box_head, FastRCNNPredictor(12, 4)).losses_without(features, labels, _sliding_windows(6, 2))
         assert not calls

@@ -14,7 +14,7 @@ from scipy import stats
 from afrcnn.adversaries.astn import warp
 from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.jitter import ProposalJitter
-from afrcnn.detectors.roi_pooling import Features, RoIAlign, RoIPool, RoIPooling, cover_of_turned
+from afrcnn.detectors.roi_pooling import Features, RoIAlign, RoIPool, RoIPooling, _cover_of_turned
 from afrcnn.detectors.sampling import RoIs
 
 SIZE = 7
@@ -147,7 +147,7 @@ def test_turned_rois_are_read_where_the_definition_says():
 @pytest.mark.parametrize("degrees", [-180, -100, -90, -30, -10, 0, 5, 10, 45, 90, 135])
 def test_covers_are_the_smallest_boxes_around_turned_ones_and_angles_are_true_in_pixels(degrees):
     boxes = torch.tensor([[10.0, 20, 110, 45], [0, 0, 30, 90], [5, 5, 6, 300], [7, 7, 27, 27]], dtype=torch.float64)
-    covers, theta = cover_of_turned(boxes, torch.full((4,), math.radians(degrees), dtype=torch.float64))
+    covers, theta = _cover_of_turned(boxes, torch.full((4,), math.radians(degrees), dtype=torch.float64))
     for box, cover, matrix in zip(boxes.numpy(), covers.numpy(), theta.numpy(), strict=True):
         x, y = (box[:2] + box[2:]) / 2
         t = math.radians(degrees)
@@ -169,7 +169,7 @@ def test_covers_are_the_smallest_boxes_around_turned_ones_and_angles_are_true_in
 def test_a_square_turned_clockwise_by_a_right_angle_shows_its_content_turned_counterclockwise():
     square, pattern = torch.tensor([[10.0, 20, 80, 90]]), torch.rand(1, 3, SIZE, SIZE)
     for degrees, quarters in ((90, 1), (180, 2), (-90, -1)):
-        cover, theta = cover_of_turned(square, torch.tensor([math.radians(degrees)]))
+        cover, theta = _cover_of_turned(square, torch.tensor([math.radians(degrees)]))
         torch.testing.assert_close(cover, square)
         torch.testing.assert_close(warp(pattern, theta[:, None]), pattern.rot90(quarters, (2, 3)), rtol=0, atol=1e-5)
 

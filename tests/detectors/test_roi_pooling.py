@@ -7,7 +7,7 @@ import torch
 from torchvision import ops
 
 from afrcnn.adversaries.astn import warp
-from afrcnn.detectors.roi_pooling import Features, RoIAlign, RoIPool, cover_of_turned
+from afrcnn.detectors.roi_pooling import Features, RoIAlign, RoIPool, _cover_of_turned
 
 
 def random_rois(count, width=160.0, height=96.0):
@@ -130,6 +130,6 @@ def test_a_turned_roi_is_the_warped_pooling_of_its_cover_and_the_others_keep_the
     angle = torch.tensor([0.0, 0.2, 0.0, -0.1, 0.0, 3.0])
     straight, turned = pooling(features, boxes, image), pooling(features, boxes, image, angle)
     assert torch.equal(turned[[0, 2, 4]], straight[[0, 2, 4]])
-    cover, theta = cover_of_turned(boxes, angle)
+    cover, theta = _cover_of_turned(boxes, angle)
     expected = warp(pooling(features, cover, image), theta[:, None])
     torch.testing.assert_close(turned[[1, 3, 5]], expected[[1, 3, 5]])

@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.ops import box_iou
 
-from afrcnn.detectors.sampling import RoIs, RoISampler, draw
+from afrcnn.detectors.sampling import RoIs, RoISampler, _draw
 from reference import random_boxes
 
 
@@ -160,7 +160,7 @@ def test_every_eligible_entry_is_drawn_equally_often(count):
     eligible = torch.tensor([True, False, True, True, True, False, True, True, True, True, True])
     drawn = torch.zeros(len(eligible))
     for _ in range(2000):
-        chosen = draw(eligible, count)
+        chosen = _draw(eligible, count)
         assert len(set(chosen.tolist())) == len(chosen) == count
         drawn[chosen] += 1
     assert not drawn[~eligible].any()

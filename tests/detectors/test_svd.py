@@ -9,7 +9,7 @@ from torch import nn
 
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.backbones import FullyConnectedHead, resnet18
-from afrcnn.detectors.svd import truncate, truncate_box_head
+from afrcnn.detectors.svd import _truncate, truncate_box_head
 
 SHAPES = [(40, 7), (7, 40), (24, 24), (1, 9), (9, 1)]  # inputs, outputs
 
@@ -23,7 +23,7 @@ def test_full_rank_reproduces_the_layer():
     for inputs, outputs in SHAPES:
         linear = nn.Linear(inputs, outputs)
         x = torch.randn(5, inputs)
-        truncated = truncate(linear, min(inputs, outputs))
+        truncated = _truncate(linear, min(inputs, outputs))
         torch.testing.assert_close(truncated(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
@@ -36,7 +36,7 @@ def test_no_matrix_of_that_rank_is_nearer():
         weight = linear.weight.detach().double().numpy()
         singular = np.linalg.svd(weight, compute_uv=False)
         for rank in range(1, min(inputs, outputs) + 1):
-            matrix = product(truncate(linear, rank))
+            matrix = product(_truncate(linear, rank))
             assert np.linalg.matrix_rank(matrix, tol=1e-6 * singular[0]) <= rank
             error, least = np.linalg.norm(weight - matrix), np.linalg.norm(singular[rank:])
             assert error == pytest.approx(least, rel=1e-4, abs=1e-6 * singular[0]), (inputs, outputs, decay, rank)
@@ -46,22 +46,22 @@ def test_a_layer_without_rank_to_lose_and_one_of_zeros_survive():
     linear = nn.Linear(12, 8)
     with torch.no_grad():
         linear.weight.copy_(torch.outer(torch.arange(8.0), torch.ones(12)))
-    np.testing.assert_allclose(product(truncate(linear, 1)), linear.weight.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(product(_truncate(linear, 1)), linear.weight.detach().numpy(), atol=1e-5)
     nn.init.zeros_(linear.weight)
-    assert product(truncate(linear, 3)).max() == 0
+    assert product(_truncate(linear, 3)).max() == 0
 
 
 def test_the_two_layers_hold_rank_times_inputs_plus_outputs_weights_and_one_bias():
     linear = nn.Linear(30, 20)
-    truncated = truncate(linear, 4)
+    truncated = _truncate(linear, 4)
     assert sum(p.numel() for p in truncated.parameters()) == 4 * (30 + 20) + 20
     torch.testing.assert_close(truncated[1].bias, linear.bias)
     assert truncated[1].bias.data_ptr() != linear.bias.data_ptr()
-    assert sum(p.numel() for p in truncate(nn.Linear(30, 20, bias=False), 4).parameters()) == 4 * (30 + 20)
+    assert sum(p.numel() for p in _truncate(nn.Linear(30, 20, bias=False), 4).parameters()) == 4 * (30 + 20)
 
 
 def test_the_layer_keeps_its_dtype_and_can_be_trained_on():
-    truncated = truncate(nn.Linear(6, 5).bfloat16(), 2)
+    truncated = _truncate(nn.Linear(6, 5).bfloat16(), 2)
     assert {p.dtype for p in truncated.parameters()} == {torch.bfloat16}
     assert all(p.requires_grad and p.is_leaf for p in truncated.parameters())
 
@@ -69,7 +69,7 @@ def test_the_layer_keeps_its_dtype_and_can_be_trained_on():
 def test_an_impossible_rank_is_refused_with_the_range():
     for rank in (0, -1, 6):
         with pytest.raises(UserError, match="from 1 to 5"):
-            truncate(nn.Linear(9, 5), rank)
+            _truncate(nn.Linear(9, 5), rank)
 
 
 def test_a_box_head_is_truncated_where_it_stands():

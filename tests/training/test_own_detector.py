@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from afrcnn.cli import main
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
-from afrcnn.training.samples import order, seed_of
+from afrcnn.training.samples import _order, seed_of
 from afrcnn.training.train import train_stages
 
 DETECTOR = '''
@@ -103,7 +103,7 @@ def test_it_trains_resumes_evaluates_and_is_stressed_by_the_same_commands(folder
 def test_an_interrupted_training_ends_with_the_same_bits(folder):
     recipe = load_recipe("recipe.yaml")
     whole = train_stages(recipe, "whole")
-    ids = [f"trainval_{index}" for index in order(seed_of(recipe.seed, 1), 0, 6)]
+    ids = [f"trainval_{index}" for index in _order(seed_of(recipe.seed, 1), 0, 6)]
 
     def spoil(image, target):
         return image / 255 * (float("nan") if target["image_id"] == ids[5] else 1), target

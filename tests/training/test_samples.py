@@ -18,8 +18,8 @@ from afrcnn.training.samples import (
     BatchSampler,
     SampleSequence,
     TrainableSamples,
+    _order,
     collate,
-    order,
     trainable,
 )
 
@@ -102,7 +102,7 @@ def test_every_image_comes_once_in_each_epoch(count):
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
-    orders = {tuple(order(seed, epoch, 50)) for seed in range(5) for epoch in range(5)}
+    orders = {tuple(_order(seed, epoch, 50)) for seed in range(5) for epoch in range(5)}
     assert len(orders) == 25
 
 

@@ -32,7 +32,7 @@ from afrcnn.recipe import (
     dump_recipe,
 )
 from afrcnn.run import Run
-from afrcnn.training.samples import order, seed_of
+from afrcnn.training.samples import _order, seed_of
 from afrcnn.training.stages import plan_stages
 from afrcnn.training.train import train_stages
 
@@ -505,7 +505,7 @@ def test_two_processes_train_what_one_does_in_every_stage_and_go_on_after_a_kill
     )
     dataset, sampler = open_split(recipe, "trainval"), build_detector(recipe.detector, 2).roi_heads.sampler
     for number in (2, 3):
-        update = order(seed_of(recipe.seed, number), 0, len(dataset))[:4]
+        update = _order(seed_of(recipe.seed, number), 0, len(dataset))[:4]
         assert foreground(dataset, sampler, update[1]) != foreground(dataset, sampler, update[3])
 
     one, two = train_stages(recipe, tmp_path / "one"), Run(tmp_path / "two")

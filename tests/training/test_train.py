@@ -26,7 +26,7 @@ from afrcnn.recipe import (
 )
 from afrcnn.run import Run
 from afrcnn.training.optimizer import build_optimizer, learning_rate
-from afrcnn.training.samples import build_augmentation, order, seed_of, trainable
+from afrcnn.training.samples import _order, build_augmentation, seed_of, trainable
 from afrcnn.training.train import step, train_stages
 
 ITERATIONS = 6
@@ -104,7 +104,7 @@ def blackened(image_id):
 def test_a_loss_that_is_not_finite_stops_with_iteration_and_images_and_the_checkpoint_is_kept(recipe, tmp_path):
     run = Run(tmp_path / "run")
     ids = open_split(recipe, "trainval").ids
-    first_epoch = [ids[index] for index in order(seed_of(recipe.seed, 1), 0, len(ids))]
+    first_epoch = [ids[index] for index in _order(seed_of(recipe.seed, 1), 0, len(ids))]
     with pytest.raises(UserError) as caught:
         train_stages(recipe, run.folder, transform=blackened(first_epoch[4]))
     message = str(caught.value)
@@ -173,7 +173,7 @@ def test_with_a_rival_an_interrupted_run_ends_with_the_same_bits_whatever_loads(
     recipe = with_rival(recipe, name, ["detector"])
     train_stages(recipe, tmp_path / "whole")
     ids = open_split(recipe, "trainval").ids
-    bad = ids[order(seed_of(recipe.seed, 1), 0, len(ids))[4]]
+    bad = ids[_order(seed_of(recipe.seed, 1), 0, len(ids))[4]]
     with pytest.raises(UserError, match="the loss of iteration 3 is not finite"):
         train_stages(recipe, tmp_path / "run", transform=blackened(bad))
     train_stages(recipe, tmp_path / "run")
@@ -198,7 +198,7 @@ def test_augmentation_has_the_fields_of_the_recipe(recipe):
 @pytest.fixture
 def begun(recipe, tmp_path):
     """A run of two updates of six, and its recipe."""
-    bad = blackened(open_split(recipe, "trainval").ids[order(recipe.seed, 0, 6)[4]])
+    bad = blackened(open_split(recipe, "trainval").ids[_order(recipe.seed, 0, 6)[4]])
     with pytest.raises(UserError):
         train_stages(recipe, tmp_path / "begun", transform=bad)
     return Run(tmp_path / "begun")

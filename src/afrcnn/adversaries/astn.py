@@ -67,7 +67,7 @@ class ASTN(Adversary):
         # other, so that neither loss reaches what the other trains.
         rotated = warp(features, theta.detach())
         loss = head.losses(warp(features.detach(), theta), torch.full_like(labels, _BACKGROUND)).mean()
-        angles = degrees_of(theta.detach()).abs()  # n x blocks
+        angles = _degrees_of(theta.detach()).abs()  # n x blocks
         metrics = mean_metrics(
             score_drop=score_drop(features, rotated, labels, head),
             absolute_angle=angles,
@@ -85,19 +85,19 @@ class ASTN(Adversary):
         A block's numbers are rotation, logarithm of scale, and translation along x and y; those with a limit of 0 are
         not used. Each is confined to [-1, 1], so that the limits hold whatever the network says.
         """
-        bounded: Tensor = Confine.apply(numbers)
+        bounded: Tensor = _Confine.apply(numbers)
         angle = bounded[..., 0] * math.radians(self.degrees)
         factor = (bounded[..., 1] * math.log1p(self.scale)).exp()
         shift = bounded[..., 2:] * (2 * self.translation)
-        return affine(angle, factor, shift)
+        return _affine(angle, factor, shift)
 
     @torch.no_grad()
     def explain(self, features: Tensor) -> dict[str, Tensor]:
         """Return the angles (n x blocks, degrees clockwise) by which it turns features n x C x d x d."""
-        return {"angles": degrees_of(self.theta(features))}
+        return {"angles": _degrees_of(self.theta(features))}
 
 
-class Confine(torch.autograd.Function):
+class _Confine(torch.autograd.Function):
     """Clamps to [-1, 1], with the gradient of the identity wherever it does not lead further out.
 
     A function that saturates, as the hyperbolic tangent, would keep each angle at the limit that it reached first:
@@ -138,7 +138,7 @@ class LocalisationNetwork(nn.Module):
         return numbers
 
 
-def affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
+def _affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     """Return affine maps ... x 2 x 3 from output to input coordinates (x right, y down, both in [-1, 1]).
 
     Args:
@@ -151,7 +151,7 @@ def affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
     return torch.cat([linear, -linear @ shift[..., None]], -1)
 
 
-def degrees_of(theta: Tensor) -> Tensor:
+def _degrees_of(theta: Tensor) -> Tensor:
     """Return the rotations (..., degrees, clockwise) of affine maps ... x 2 x 3 as of :func:`affine`."""
     # The maps lead from output to input: they turn the other way.
     return torch.atan2(-theta[..., 1, 0], theta[..., 0, 0]).rad2deg()

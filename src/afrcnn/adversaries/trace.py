@@ -94,12 +94,12 @@ def trace_objects(
     context = Context(pooled, torch.cat([labels, labels.new_zeros(len(background))]))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores, steps = trace(chain, pooled[: len(boxes)], labels, detector.frozen_head(), context)
+        scores, steps = _trace(chain, pooled[: len(boxes)], labels, detector.frozen_head(), context)
     names = [classes[label - 1] for label in labels.tolist()]
     return tuple(map(ObjectTrace, names, map(tuple, boxes.tolist()), scores, steps))
 
 
-def trace(
+def _trace(
     chain: Chain, features: Tensor, labels: Tensor, head: Head, context: Context | None = None
 ) -> tuple[list[float], list[tuple[TraceStep, ...]]]:
     """Follow RoI features of objects through a chain of adversaries.

@@ -21,7 +21,7 @@ class WindowSearch:
     """
 
     def __init__(self, size: int, window: int | None = None, stride: int = 1) -> None:
-        self.masks = sliding_windows(size, -(-size // 3) if window is None else window, stride)  # W x d x d
+        self.masks = _sliding_windows(size, -(-size // 3) if window is None else window, stride)  # W x d x d
 
     def __call__(self, features: Tensor, labels: Tensor, head: Head) -> tuple[Tensor, Tensor]:
         """Return the hardest windows (n x d x d, bool) of features n x C x d x d, and the losses (n) they lead to."""
@@ -30,7 +30,7 @@ class WindowSearch:
         return self.masks[hardest], losses
 
 
-def sliding_windows(size: int, window: int, stride: int = 1) -> Tensor:
+def _sliding_windows(size: int, window: int, stride: int = 1) -> Tensor:
     """Return all windows on a grid as masks, W x size x size, bool, true where the window is.
 
     Args:

@@ -22,7 +22,7 @@ _Mask = NDArray[np.bool_]
 _Window = tuple[slice, slice]
 _Generator = np.random.Generator
 
-MOST_OCCLUDED = 0.7
+_MOST_OCCLUDED = 0.7
 """No object is occluded by more than this fraction: what a person could no longer name is not drawn."""
 
 _MOST_CUT = 0.3
@@ -91,7 +91,7 @@ def draw_scene(
 
     Returns:
         The scene. Its objects' longer sides are 48 to 150 pixels in an image of 256, before anything occludes
-        them, and nothing occludes more than ``MOST_OCCLUDED`` of one.
+        them, and nothing occludes more than ``_MOST_OCCLUDED`` of one.
     """
     height, width = shape = (size, size) if isinstance(size, int) else size
     unit = min(shape) / 256
@@ -109,7 +109,7 @@ def draw_scene(
         reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
         angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}
         sprite = _figure(rng, name, angles, side, light, dark_ground)
-        overlap = MOST_OCCLUDED if rng.random() < occlusion else 0.0
+        overlap = _MOST_OCCLUDED if rng.random() < occlusion else 0.0
         cut = _MOST_CUT if rng.random() < occlusion / 4 else 0.0
         place = _find_place(rng, sprite, objects, shape, overlap, cut)
         if place is None:
@@ -164,7 +164,7 @@ def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[_SceneObject
         i = rng.integers(len(ys))
         place = int(xs[i]) - w // 2, int(ys[i]) - h // 2
         mask = _mask(obstacle, *place, target.shape)
-        if np.any(mask & target) and _most_occluded(objects, mask) <= MOST_OCCLUDED:
+        if np.any(mask & target) and _most_occluded(objects, mask) <= _MOST_OCCLUDED:
             _lay(canvas, obstacle, *place, light)
             _occlude(objects, mask)
             return

@@ -20,13 +20,13 @@ from afrcnn.data.target import Target
 if TYPE_CHECKING:
     from _typeshed import SupportsLenAndGetItem
 
-MEAN_COLOUR = (124, 116, 104)
+_MEAN_COLOUR = (124, 116, 104)
 """ImageNet's mean colour, which normalisation turns into 0."""
 
-LARGEST_OCCLUSION = 0.7
+_LARGEST_OCCLUSION = 0.7
 """An object of which pasted objects occlude more is no longer labelled."""
 
-SMALLEST_IOU = 0.1
+_SMALLEST_IOU = 0.1
 """Proposals of a pasted object are those that overlap it at least so much: all that can be trained on with it, as
 foreground or as background (Fast R-CNN, section 2.3)."""
 
@@ -43,7 +43,7 @@ class RandomErasing(nn.Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        self.erase = v2.RandomErasing(p, value=MEAN_COLOUR)
+        self.erase = v2.RandomErasing(p, value=_MEAN_COLOUR)
 
     def forward(self, image: tv_tensors.Image, target: Target) -> tuple[tv_tensors.Image, Target]:
         """Return the image (3 x H x W, uint8) with a rectangle erased, and its target."""
@@ -67,7 +67,7 @@ class CutOut(nn.Module):
     def forward(self, image: tv_tensors.Image, target: Target) -> tuple[tv_tensors.Image, Target]:
         """Return the image (3 x H x W, uint8) with every object partly hidden, and its target."""
         pixels = image.as_subclass(Tensor).clone()
-        colour = torch.tensor(MEAN_COLOUR, dtype=pixels.dtype)[:, None, None]
+        colour = torch.tensor(_MEAN_COLOUR, dtype=pixels.dtype)[:, None, None]
         boxes = target["boxes"].as_subclass(Tensor)
         for (x1, y1, x2, y2), pixel_box in zip(boxes.tolist(), _whole_pixels(boxes).tolist(), strict=True):
             left, top, right, bottom = pixel_box
@@ -89,7 +89,7 @@ class CopyPaste(nn.Module):
 
     What was pasted is labelled as well, with the box of what lies in the image, and brings the proposals around it from
     its own image, moved along and clipped; of the image, all proposals stay. Objects, pasted ones too, of which pasted
-    ones occlude more than ``LARGEST_OCCLUSION`` lose their label. Of the target, ``boxes``, ``labels``, ``image_id``
+    ones occlude more than ``_LARGEST_OCCLUSION`` lose their label. Of the target, ``boxes``, ``labels``, ``image_id``
     and ``proposals`` remain: what else it said of the objects is no longer true. Without objects in both images,
     nothing happens.
 
@@ -125,7 +125,7 @@ class CopyPaste(nn.Module):
         boxes = torch.cat([objects, visible.to(objects.dtype)])
         labels = torch.cat([target["labels"], source["labels"][drawn]])
         owners = torch.arange(len(boxes)).sub_(len(objects) - 1).clamp_(min=0)  # those of the image itself: 0
-        labelled = _occluded_fractions(owner, boxes, owners) <= LARGEST_OCCLUSION
+        labelled = _occluded_fractions(owner, boxes, owners) <= _LARGEST_OCCLUSION
         pasted = [_moved(source["proposals"], *pair, size) for pair in zip(cut_outs, places, strict=True)]
         proposals = torch.cat([target["proposals"].as_subclass(Tensor), *pasted])
         return tv_tensors.wrap(pixels, like=image), {
@@ -182,7 +182,7 @@ def _moved(proposals: Tensor, cut_out: Tensor, place: Tensor, size: tuple[int, i
             and high.
     """
     plain = proposals.as_subclass(Tensor)
-    around = plain[box_iou(plain, cut_out[None].to(plain.dtype))[:, 0] >= SMALLEST_IOU]
+    around = plain[box_iou(plain, cut_out[None].to(plain.dtype))[:, 0] >= _SMALLEST_IOU]
     scale = (place[2:] - place[:2]) / (cut_out[2:] - cut_out[:2])
     there = (around - cut_out[:2].repeat(2)) * scale.repeat(2) + place[:2].repeat(2)
     there = clip_boxes_to_image(there, size)

@@ -40,7 +40,7 @@ class ProposalJitter(nn.Module):
         if not self.degrees:
             return rois._replace(boxes=boxes)
         angle = torch.zeros_like(boxes[:, 0])
-        angle[chosen] = uniform(math.radians(self.degrees), boxes[chosen, 0])
+        angle[chosen] = _uniform(math.radians(self.degrees), boxes[chosen, 0])
         return rois._replace(boxes=boxes, angle=angle)
 
     def reshape(self, boxes: Tensor, size: tuple[int, int]) -> Tensor:
@@ -50,8 +50,8 @@ class ProposalJitter(nn.Module):
         """
         if not (self.scale or self.aspect_ratio):
             return boxes
-        scale = uniform(math.log1p(self.scale), boxes[:, 0])
-        ratio = uniform(math.log1p(self.aspect_ratio), boxes[:, 0])
+        scale = _uniform(math.log1p(self.scale), boxes[:, 0])
+        ratio = _uniform(math.log1p(self.aspect_ratio), boxes[:, 0])
         growth = torch.stack([scale + ratio / 2, scale - ratio / 2], dim=1).expm1() / 2  # n x 2
         growth = growth * (boxes[:, 2:] - boxes[:, :2])
         changed = clip_boxes_to_image(boxes + torch.cat([-growth, growth], dim=1), size)
@@ -59,6 +59,6 @@ class ProposalJitter(nn.Module):
         return torch.where(solid, changed, boxes)
 
 
-def uniform(limit: float, like: Tensor) -> Tensor:
+def _uniform(limit: float, like: Tensor) -> Tensor:
     """Return numbers from -limit to limit, as many and of the type as in ``like``, from the global generator."""
     return torch.empty_like(like).uniform_(-limit, limit)

@@ -60,7 +60,7 @@ class RoIPooling(nn.Module):
         """
         if angle is None or not (turned := angle.nonzero().flatten()).numel():
             return self._pool_images(features, boxes, image)
-        cover, theta = cover_of_turned(boxes[turned], angle[turned])
+        cover, theta = _cover_of_turned(boxes[turned], angle[turned])
         pooled = self._pool_images(features, boxes.index_copy(0, turned, cover), image)
         return pooled.index_copy(0, turned, warp(pooled[turned], theta[:, None]))
 
@@ -135,7 +135,7 @@ class RoIAlign(RoIPooling):
         return weights.view(len(low), self.size, self.samples, size).mean(dim=2)
 
 
-def cover_of_turned(boxes: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
+def _cover_of_turned(boxes: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     """Return how to pool boxes that are turned about their centres: pool their covers, then warp by theta.
 
     The cell centres of a turned box lie between those of its cover, so that no zero from outside is interpolated. The

@@ -84,8 +84,8 @@ class RoISampler(nn.Module):
         images = []
         for image, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
             eligible = self._eligible(boxes, target, image)
-            foreground = draw(eligible.labels > 0, int(self.rois_per_image * self.foreground_fraction))
-            background = draw(eligible.labels == 0, self.rois_per_image - len(foreground))
+            foreground = _draw(eligible.labels > 0, int(self.rois_per_image * self.foreground_fraction))
+            background = _draw(eligible.labels == 0, self.rois_per_image - len(foreground))
             images.append(eligible.select(torch.cat([foreground, background])))
         return _join(images)
 
@@ -122,7 +122,7 @@ class RoISampler(nn.Module):
         return overlap, match
 
 
-def draw(eligible: Tensor, count: int) -> Tensor:
+def _draw(eligible: Tensor, count: int) -> Tensor:
     """Return the indices of at most ``count`` true entries of a mask, uniformly at random, in random order."""
     indices = eligible.nonzero().flatten()
     return indices[torch.randperm(len(indices), device=indices.device)[:count]]

@@ -11,7 +11,7 @@ from afrcnn.detectors.rcnn import FastRCNN
 
 
 @torch.no_grad()
-def truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
+def _truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     """Replace a fully connected layer by two smaller ones: W, u x v, by U_t and (S_t V_t^T).
 
     The product of the two is the matrix of rank t nearest to W; they hold t (u + v) weights instead of u v.
@@ -50,23 +50,27 @@ def truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the two layers of a detector's fully connected box head in place.
+def truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+    """Truncate the two layers of a fully connected box head in place.
 
     Args:
-        detector: Fast R-CNN on AlexNet, VGG16, SqueezeNet or the small network.
+        box_head: that of AlexNet, VGG16, SqueezeNet or the small network.
         fc6: the rank of fc6; by default that of Fast R-CNN (section 4.4) for VGG16.
         fc7: the rank of fc7; likewise.
 
     Raises:
-        UserError: the detector has no such box head, its layers are truncated already, or a rank is too large.
+        UserError: the box head has no fully connected layers, they are truncated already, or a rank is too large.
     """
-    box_head = detector.roi_heads.box_head if isinstance(detector, FastRCNN) else None
     if not isinstance(box_head, FullyConnectedHead):
         raise UserError(
-            "truncated SVD needs fc6 and fc7, which this box head does not have",
+            "truncated SVD needs fc6 and fc7, which this detector does not have",
             fix="leave it out, or take AlexNet, VGG16, SqueezeNet or the small network",
         )
     if not isinstance(box_head.fc6, nn.Linear) or not isinstance(box_head.fc7, nn.Linear):
         raise UserError("fc6 and fc7 are truncated already", fix="start from the whole box head")
-    box_head.fc6, box_head.fc7 = truncate(box_head.fc6, fc6), truncate(box_head.fc7, fc7)
+    box_head.fc6, box_head.fc7 = _truncate(box_head.fc6, fc6), _truncate(box_head.fc7, fc7)
+
+
+def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+    """Truncate the box head of a detector in place; see :func:`truncate_box_head`."""
+    truncate_box_head(detector.roi_heads.box_head if isinstance(detector, FastRCNN) else detector, fc6, fc7)

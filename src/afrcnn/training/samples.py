@@ -90,7 +90,7 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         The target says by ``adversarial`` whether the features of its objects may be perturbed.
         """
         epoch, place = divmod(position, len(self.samples))
-        image, target = self.samples[order(self.seed, epoch, len(self.samples))[place]]
+        image, target = self.samples[_order(self.seed, epoch, len(self.samples))[place]]
         perturbed = self.perturbed is None or position < self.perturbed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
@@ -144,7 +144,7 @@ def collate(samples: Sequence[tuple[tv_tensors.Image, Target]]) -> Batch:
 
 
 @lru_cache(maxsize=2)
-def order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _order(seed: int, epoch: int, length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Return the order of ``length`` images in an epoch, a permutation."""
     return np.random.default_rng([seed, 0, epoch]).permutation(length)
 

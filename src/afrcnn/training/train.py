@@ -59,7 +59,7 @@ _IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
 
 
-class Training(NamedTuple):
+class _Training(NamedTuple):
     """What the stages of a training have in common.
 
     Attributes:
@@ -113,7 +113,7 @@ def train_stages(
     if fabric.is_global_zero:
         run.begin(recipe)
     fabric.barrier()
-    training = Training(fabric, recipe, run, dataset, detector, transform)
+    training = _Training(fabric, recipe, run, dataset, detector, transform)
 
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     saved = load_checkpoint(run.checkpoint_file, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
@@ -165,7 +165,7 @@ def _initial_detector(
     return detector
 
 
-def run_stage(training: Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
+def run_stage(training: _Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
     """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
     fabric, recipe, detector, schedule = training.fabric, training.recipe, training.detector, stage.schedule
     fabric.to_device(detector)
@@ -209,7 +209,7 @@ def run_stage(training: Training, stage: Stage, adversaries: Chain | None, saved
 
 
 def fit(
-    training: Training, stage: Stage, model: _FabricModule, optimizer: Optimizer, batches: Iterable[Batch], start: int
+    training: _Training, stage: Stage, model: _FabricModule, optimizer: Optimizer, batches: Iterable[Batch], start: int
 ) -> None:
     """Make the updates of a stage after the first ``start``."""
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
@@ -295,7 +295,7 @@ def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, fl
     return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
 
 
-def _refuse_not_finite(training: Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
+def _refuse_not_finite(training: _Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
     """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
 
     Raises:
@@ -313,7 +313,7 @@ def _refuse_not_finite(training: Training, value: Tensor, what: str, targets: Se
         )
 
 
-def _checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> None:
+def _checkpoint(training: _Training, optimizer: Optimizer, iteration: int) -> None:
     """Write all that the next iteration depends on."""
     fabric, cuda = training.fabric, training.fabric.device.type == "cuda"
     randomness = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(fabric.device)} if cuda else {})
@@ -329,7 +329,7 @@ def _checkpoint(training: Training, optimizer: Optimizer, iteration: int) -> Non
     fabric.barrier()
 
 
-def _restore(training: Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
+def _restore(training: _Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
     """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
 
     Raises:
