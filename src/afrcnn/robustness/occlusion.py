@@ -130,6 +130,10 @@ def _window(scales: Floats, count: int, limits: Sequence[tuple[_Pixels, int]]) -
 def _lowest(scales: Floats, count: int) -> Booleans:
     """Return a mask of the ``count`` lowest values; of equal ones, the first rows lead; infinite ones stay out."""
     count = min(count, int(np.isfinite(scales).sum()))
-    lowest = np.zeros(scales.shape, dtype=bool)
-    lowest.ravel()[np.argsort(scales, axis=None, kind="stable")[:count]] = True
+    if not count:
+        return np.zeros(scales.shape, dtype=bool)
+    last = np.partition(scales, count - 1, axis=None)[count - 1]
+    lowest: Booleans = scales < last
+    ties = np.flatnonzero(scales == last)[: count - np.count_nonzero(lowest)]
+    lowest.ravel()[ties] = True
     return lowest
