@@ -192,7 +192,7 @@ def test_report_says_where_the_page_of_several_runs_is(work: Path, capsys: pytes
 
 
 def test_masks_says_what_is_shown_of_each_image(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    chain = ["--adversary.chain", "[hard_dropout]"]
+    chain = ["--adversaries", "[hard_dropout]"]
     assert main(["masks", "run", "--score", "0.01", "--boxes", "1", "shapes/JPEGImages", *chain]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 7
@@ -226,10 +226,10 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "split": "names overlap layout out",
         "proposals": "split layout out mode jobs backend import method allow-missing",
         "train": "run",
-        "evaluate": "ensemble split svd subsets lists out",
-        "predict": "out score",
+        "evaluate": "ensemble split svd subsets lists out detections iou trust",
+        "predict": "out score trust",
         "masks": "box boxes score out trust",
-        "stress": "occluder placement levels bend degrees warps split stress-seed out",
+        "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
     }
     assert list(options) == list(COMMANDS)
@@ -301,7 +301,7 @@ def replace(file: str, old: str, new: str) -> None:
 
 
 XML, JPEG = "shapes/Annotations/test_000000.xml", "shapes/JPEGImages/test_000000.jpg"
-HARD = ["--adversary.chain", "[hard_dropout]"]
+HARD = ["--adversaries", "[hard_dropout]"]
 TRAIN = ["train", "tiny.yaml", "--data.root", "shapes", "--run", "new"]
 MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     # what is wrong: (how it came to be, the command, what the line must name)
@@ -421,7 +421,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     "masks of a run without adversaries": (
         lambda: None,
         ["masks", "run", JPEG, "--out", "new"],
-        ["run", "adversary.chain"],
+        ["run", "adversaries"],
     ),
     "masks of a box of an unknown class": (
         lambda: None,

@@ -1,9 +1,12 @@
 """Tiny second halves of detectors, and every adversary in a size that they fit."""
 
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FrozenBatchNorm2d
@@ -13,6 +16,7 @@ from afrcnn.adversaries.astn import ASTN
 from afrcnn.adversaries.base import Adversary, BoxHeadSpec
 from afrcnn.adversaries.chain import Chain
 from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
+from afrcnn.data.scene import draw_scene
 from afrcnn.detectors.backbones import FullyConnectedHead, small
 from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.rcnn import fast_rcnn
@@ -95,3 +99,10 @@ def build_objects(n=5, channels=8, size=6, dtype=torch.float32):
 def build_fast_rcnn(num_classes=CLASSES, backbone=None, **options):
     """Fast R-CNN on the small network, for images of about 64 pixels."""
     return fast_rcnn(backbone or small(), RoIAlign, num_classes, **{"short_side": 64, "long_side": 64, **options})
+
+
+def write_scene(path: Path, seed: int = 0) -> Path:
+    """Write a generated image, 80 x 96."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_scene(np.random.default_rng(seed), size=(80, 96)).image).save(path)
+    return path

@@ -28,7 +28,7 @@ from afrcnn.parser import FunctionParser, Parser
 
 COMMANDS: dict[str, dict[str, str]] = {
     "shapes": {},
-    "split": {"names": "--names OPEN HIDDEN"},
+    "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},

@@ -101,17 +101,17 @@ class FunctionParser(Parser):
         """
         from afrcnn.recipe import field_names, is_field
 
-        own, overrides, following = list[str](), list[str](), iter(words)
+        rest, overrides, following = list[str](), list[str](), iter(words)
         for word in following:
             option, equals, _ = word.partition("=")
             if not word.startswith("--") or option in ["--", *self.options]:
-                own.append(word)
+                rest.append(word)
             elif self.takes_fields and is_field(option.removeprefix("--").removesuffix("+")):
                 overrides += [word] if equals else [word, *islice(following, 1)]
             else:
                 known = [*self.options, *(f"--{field}" for field in field_names() if self.takes_fields)]
                 raise UserError("unknown option", field=option, fix=suggest(option, known, f"see `{self.prog} --help`"))
-        return vars(self.parse_args(own)) | ({"overrides": overrides} if self.takes_fields else {})
+        return vars(self.parse_args(rest)) | ({"overrides": overrides} if self.takes_fields else {})
 
 
 class _Tuple(argparse.Action):

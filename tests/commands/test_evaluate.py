@@ -11,17 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.commands.evaluate import evaluate
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.detectors.ensemble import Ensemble
 from afrcnn.evaluation import results as evaluation
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
 from afrcnn.evaluation.subsets import all_subsets
-from afrcnn.run import Run, open_split
-from afrcnn.training.train import train
+from afrcnn.run import Run
+from afrcnn.training.train import train_stages
 
 CPU = build_fabric("cpu")
 
@@ -33,7 +34,7 @@ def dataset(recipe):
 
 @pytest.fixture(scope="module")
 def detections(run, dataset):
-    return detect(run.detector(), dataset, fabric=CPU, workers=0)
+    return detect(load_detector(run), dataset, fabric=CPU, workers=0)
 
 
 def assert_same(detections, expected, tolerance):
@@ -81,10 +82,10 @@ def test_runs_can_answer_together(run, recipe, dataset, detections, tmp_path):
     evaluate(run.folder, ensemble=[copy.folder], out=tmp_path / "both")
     both = read_coco_results(Run(tmp_path / "both").detections / "test.json", dataset.ids, [1, 2])
     assert_same(both, detections, 1e-2)
-    other = train(replace(recipe, seed=1), tmp_path / "other")
+    other = train_stages(replace(recipe, seed=1), tmp_path / "other")
     evaluate(run.folder, ensemble=[other.folder], out=tmp_path / "two")
     two = read_coco_results(Run(tmp_path / "two").detections / "test.json", dataset.ids, [1, 2])
-    expected = detect(Ensemble([run.detector(), other.detector()]), dataset, fabric=CPU, workers=0)
+    expected = detect(Ensemble([load_detector(run), load_detector(other)]), dataset, fabric=CPU, workers=0)
     assert_same(two, expected, 1e-2)
     assert [len(image["boxes"]) for image in two] != [len(image["boxes"]) for image in detections]
 
@@ -138,7 +139,7 @@ def test_weights_of_another_detector_are_refused(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def coco(tmp_path_factory):
-    """A dataset in COCO layout: two photographs, a cat in each and a dog in one; ids of categories leave gaps."""
+    """A dataset in COCO layout: two images, a cat in each and a dog in one; ids of categories leave gaps."""
     root = tmp_path_factory.mktemp("coco")
     (root / "annotations").mkdir()
     (root / "val").mkdir()
@@ -160,7 +161,7 @@ def files_of(root):
 
 
 @pytest.mark.parametrize("kind", ["coco file", "voc folder", "voc file"])
-def test_detections_of_a_file_are_worth_what_those_of_the_run_are(run, rectangles, tmp_path, kind):
+def test_detections_of_a_file_are_measured_as_those_of_the_run(run, rectangles, tmp_path, kind):
     expected = evaluate(run.folder, subsets=True, out=tmp_path / "run")
     folder = Run(tmp_path / "run").detections
     voc = folder / "voc"

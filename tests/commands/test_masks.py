@@ -12,19 +12,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from afrcnn.adversaries import Hardened
 from afrcnn.adversaries.astn import _affine, warp
-from afrcnn.build import build_detector, load_adversary, load_detector
+from afrcnn.adversaries.base import Adversary, AdversaryOutput
+from afrcnn.build import build_adversary, build_detector, load_adversary, load_detector
 from afrcnn.commands.masks import masks
 from afrcnn.commands.predict import predict
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.scene import draw_scene
-from afrcnn.detectors.attach import roi_head_of
-from afrcnn.recipe import AdversaryRecipe, DataRecipe, DetectorRecipe, Recipe
+from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
-from afrcnn.training.pretraining import build_adversary
 from tiny import write_scene
 
 CLASSES = ["cat", "dog", "späte Häsin"]
@@ -36,14 +34,14 @@ def make_run(folder: Path, chain: list[str]) -> Path:
     recipe = Recipe(
         data=DataRecipe(classes=CLASSES, workers=0, proposals_per_image=50),
         detector=DetectorRecipe(backbone="small", short_side=[96], long_side=160, score_threshold=0.2),
-        adversary=AdversaryRecipe(chain=chain),
+        adversaries={name: {} for name in chain},
     )
     run = Run(folder)
     run.begin(recipe)
     torch.manual_seed(0)
     detector = build_detector(recipe.detector, len(CLASSES))
-    nn.init.normal_(detector.predictor.cls_score.weight, std=0.1)
-    adversary = build_adversary(recipe.adversary, roi_head_of(detector))
+    nn.init.normal_(detector.roi_heads.predictor.cls_score.weight, std=0.1)
+    adversary = build_adversary(recipe, detector.box_head_spec, ())
     for name in ("asdn.network.mask", "astn.localisation.transformation"):
         if name.partition(".")[0] in chain:
             nn.init.normal_(adversary.get_submodule(name).weight, std=0.2)
@@ -76,7 +74,7 @@ def pooled(run: Path, scene: Path, *boxes):
 
     @torch.no_grad()
     def scores(features, labels):
-        logits = detector.predictor(detector.head(features))[0]
+        logits = detector.roi_heads.predictor(detector.roi_heads.box_head(features))[0]
         return [math.exp(row[label]) / sum(math.exp(x) for x in row) for row, label in zip(logits, labels, strict=True)]
 
     return features, scores
@@ -126,7 +124,7 @@ def test_json_agrees_with_what_is_returned_and_each_image_has_its_figure(run: Pa
 def test_heatmap_mask_angles_and_scores_are_those_of_a_walk_through_the_chain(
     chain: list[str], run: Path, scene: Path, tmp_path: Path
 ) -> None:
-    fields = ["--adversary.chain", f"[{','.join(chain)}]"]
+    fields = ["--adversaries", f"[{','.join(chain)}]"]
     boxes = [(BOX, "dog"), (WIDE, "späte Häsin")]
     (image,) = masks(run, [scene], tmp_path / "out", boxes=boxes, overrides=fields)
     assert [(each.box, each.name) for each in image.objects] == boxes
@@ -137,7 +135,7 @@ def test_heatmap_mask_angles_and_scores_are_those_of_a_walk_through_the_chain(
         assert [step.adversary for step in steps] == [name] * 2
         if name == "asdn":
             with torch.no_grad():
-                logits = trained["asdn"].network(features)
+                logits = trained.asdn.network(features)
             heatmaps, hidden = np.array([step.heatmap for step in steps]), np.array([step.mask for step in steps])
             np.testing.assert_allclose(heatmaps, 1 / (1 + np.exp(-logits.double().numpy())), atol=1e-5)
             assert (hidden.sum((1, 2)) == 49 // 3).all()
@@ -157,7 +155,7 @@ def test_heatmap_mask_angles_and_scores_are_those_of_a_walk_through_the_chain(
 def test_hard_dropout_of_any_run_hides_the_window_that_costs_the_class_most(
     plain: Path, scene: Path, tmp_path: Path
 ) -> None:
-    fields = ["--adversary.chain", "[hard_dropout]"]
+    fields = ["--adversaries", "[hard_dropout]"]
     (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat")], overrides=fields)
     (step,) = image.objects[0].steps
     features, scores = pooled(plain, scene, BOX)
@@ -173,7 +171,7 @@ def test_hard_dropout_of_any_run_hides_the_window_that_costs_the_class_most(
 
 
 def test_random_dropout_shows_its_mask_in_its_place_in_the_chain(plain: Path, scene: Path, tmp_path: Path) -> None:
-    fields = ["--adversary.chain", "[random_dropout,hard_dropout]"]
+    fields = ["--adversaries", "[random_dropout,hard_dropout]"]
     (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat"), (BOX, "cat")], overrides=fields)
     first, second = (each.steps[0] for each in image.objects)
     assert np.sum(first.mask) == np.sum(second.mask) == 49 // 3
@@ -184,7 +182,7 @@ def test_random_dropout_shows_its_mask_in_its_place_in_the_chain(plain: Path, sc
 
 
 def test_occluders_are_cut_from_the_image_beside_the_objects(plain: Path, scene: Path, tmp_path: Path) -> None:
-    fields = ["--adversary.chain=[random_dropout]", "--adversary.random_dropout.occluder=features"]
+    fields = ["--adversaries=[random_dropout]", "--adversaries.random_dropout.occluder=features"]
     (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "cat"), (WIDE, "cat")], overrides=fields)
     windows = [
         (x, y, x + 96 / 5, y + 16)
@@ -203,45 +201,45 @@ def test_occluders_are_cut_from_the_image_beside_the_objects(plain: Path, scene:
         assert max(possible) - min(possible) > 1e-3
 
 
-class Dimmed(nn.Module):
+class Dimmed(Adversary):
     """Halves the features: hides nothing."""
 
-    def __init__(self, head: object) -> None:
+    def __init__(self, spec: object) -> None:
         super().__init__()
 
-    def forward(self, features, labels, head):
-        return Hardened(features / 2, features.new_zeros(()), {})
+    def forward(self, features, labels, head, context=None):
+        return AdversaryOutput(features / 2, features.new_zeros(()), {})
 
 
 class Cornered(Dimmed):
     """Hides the lower left cell, by a product."""
 
-    def forward(self, features, labels, head):
+    def forward(self, features, labels, head, context=None):
         keep = torch.ones(features.shape[-2:])
         keep[-1, 0] = 0
-        return Hardened(features * keep, features.new_zeros(()), {})
+        return AdversaryOutput(features * keep, features.new_zeros(()), {})
 
 
 class Overwriting(Dimmed):
     """Hides the lower left cell, in place."""
 
-    def forward(self, features, labels, head):
+    def forward(self, features, labels, head, context=None):
         features[:, :, -1, 0] = 0
-        return Hardened(features, features.new_zeros(()), {})
+        return AdversaryOutput(features, features.new_zeros(()), {})
 
 
 class Centred(Dimmed):
     """Takes the mean of each channel away: every feature counts, though their sum does not."""
 
-    def forward(self, features, labels, head):
-        return Hardened(features - features.mean((2, 3), keepdim=True), features.new_zeros(()), {})
+    def forward(self, features, labels, head, context=None):
+        return AdversaryOutput(features - features.mean((2, 3), keepdim=True), features.new_zeros(()), {})
 
 
 class Detached(Dimmed):
     """Breaks the contract: no gradient leads back."""
 
-    def forward(self, features, labels, head):
-        return Hardened(features.detach() / 2, features.new_zeros(()), {})
+    def forward(self, features, labels, head, context=None):
+        return AdversaryOutput(features.detach() / 2, features.new_zeros(()), {})
 
 
 @pytest.mark.parametrize("kind", [Dimmed, Cornered, Overwriting, Centred, Detached])
@@ -249,8 +247,8 @@ def test_of_an_adversary_of_ones_own_scores_are_shown_and_the_cells_that_it_hide
     kind: type[nn.Module], plain: Path, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
-    fields = ["--adversary.chain", f"[mine.{kind.__name__}]"]
-    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "dog")], overrides=fields)
+    fields = ["--adversaries", f"[mine:{kind.__name__}]"]
+    (image,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "dog")], trust=["mine"], overrides=fields)
     (step,) = image.objects[0].steps
     features, scores = pooled(plain, scene, BOX)
     expected = kind(None)(features.clone(), torch.tensor([2]), None).features
@@ -287,7 +285,7 @@ def test_an_image_without_detections_gets_a_figure_without_objects(run: Path, sc
 
 def test_figures_lie_in_the_run_when_no_folder_is_named(plain: Path, scene: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(plain, tmp_path / "copy")
-    fields = ["--adversary.chain", "[hard_dropout]"]
+    fields = ["--adversaries", "[hard_dropout]"]
     (image,) = masks(copy, [scene.parent], boxes=[(BOX, "cat")], overrides=fields)
     assert image.picture == str(copy / "masks/photo.png")
     assert (copy / "masks/masks.json").is_file()
@@ -299,7 +297,7 @@ def test_boxes_are_in_pixels_of_the_image_as_it_is_seen(plain: Path, tmp_path: P
     exif[0x0112] = 6  # stored lying on its side
     upright.save(tmp_path / "upright.png")
     upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lying.png", exif=exif)
-    fields, boxes = ["--adversary.chain", "[hard_dropout]"], [((90.0, 0.0, 96.0, 80.0), "cat")]
+    fields, boxes = ["--adversaries", "[hard_dropout]"], [((90.0, 0.0, 96.0, 80.0), "cat")]
     drawn = [
         masks(plain, [tmp_path / f"{name}.png"], tmp_path / name, boxes=boxes, overrides=fields)[0].objects
         for name in ("upright", "lying")
@@ -314,7 +312,7 @@ def test_a_run_without_adversaries_is_named_with_the_way_to_some(plain: Path, sc
     with pytest.raises(UserError, match=r"has no adversary.*asdn"):
         masks(plain, [scene], tmp_path / "out")
     with pytest.raises(UserError, match="has no trained asdn"):
-        masks(plain, [scene], tmp_path / "out", overrides=["--adversary.chain", "[asdn]"])
+        masks(plain, [scene], tmp_path / "out", overrides=["--adversaries", "[asdn]"])
     assert not (tmp_path / "out").exists()
 
 
@@ -325,7 +323,7 @@ def test_a_damaged_file_of_adversaries_is_named(run: Path, scene: Path, tmp_path
     with pytest.raises(UserError, match=r"adversary\.safetensors"):
         masks(copy, [scene], tmp_path / "out")
     with pytest.raises(UserError, match=r"adversary\.safetensors.*another model"):
-        masks(run, [scene], tmp_path / "out", overrides=["--adversary.asdn.network", "convolutional"])
+        masks(run, [scene], tmp_path / "out", overrides=["--adversaries.asdn.network", "convolutional"])
     assert not (tmp_path / "out").exists()
 
 

@@ -13,7 +13,7 @@ from afrcnn.commands.predict import _propose, detect_image, predict
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.scene import draw_scene
-from afrcnn.proposals.selective_search import selective_search
+from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
@@ -98,12 +98,12 @@ def test_a_large_image_is_searched_in_a_copy_and_its_proposals_cover_it(monkeypa
     monkeypatch.setattr("afrcnn.commands.predict._LARGEST_SEARCHED", 64)
     small = draw_scene(np.random.default_rng(1), size=(64, 64)).image[:40]
     large = small.repeat(3, axis=0).repeat(3, axis=1)  # averaged down by 3, it is the small one again
-    np.testing.assert_allclose(_propose(large, "fast"), 3 * selective_search(small))
+    np.testing.assert_allclose(_propose(large, "fast"), 3 * SelectiveSearch("fast")(small))
 
 
 def test_an_image_of_ordinary_size_is_searched_as_it_is() -> None:
     image = draw_scene(np.random.default_rng(2), size=(64, 80)).image
-    np.testing.assert_array_equal(_propose(image, "fast"), selective_search(image))
+    np.testing.assert_array_equal(_propose(image, "fast"), SelectiveSearch("fast")(image))
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])

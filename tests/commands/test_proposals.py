@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from afrcnn.commands.proposals import proposals
+from afrcnn.commands.proposals import proposals, show
 from afrcnn.commands.shapes import shapes
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
@@ -18,7 +18,7 @@ def folder(tmp_path):
 
 
 def test_all_images_are_searched_once_and_the_recall_is_shown(folder, capsys):
-    proposals(folder, jobs=1)
+    show(proposals(folder, jobs=1))
     shown = capsys.readouterr().out
     assert {store.name for store in (folder / "proposals").iterdir()} == {"trainval-fast", "test-fast"}
     assert "IoU >= 0.5" in shown

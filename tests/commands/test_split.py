@@ -6,15 +6,15 @@ import sys
 import pytest
 
 from afrcnn.commands.shapes import shapes
-from afrcnn.commands.split import split
+from afrcnn.commands.split import show, split
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 
 
 def test_both_splits_are_written_under_the_default_names_and_shown(tmp_path, capsys):
     shapes(tmp_path / "crowd", trainval=30, test=1, size=96)
-    capsys.readouterr()
-    split(tmp_path / "crowd", "trainval", out=tmp_path / "new")
+    splits = split(tmp_path / "crowd", "trainval", out=tmp_path / "new")
+    show(splits, dataset=tmp_path / "crowd", out=tmp_path / "new")
     shown = capsys.readouterr().out
     ids = [open_dataset(tmp_path / "new", f"{name}_trainval").ids for name in ("unoccluded", "occluded")]
     assert sorted(ids[0] + ids[1]) == open_dataset(tmp_path / "crowd", "trainval").ids

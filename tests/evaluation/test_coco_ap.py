@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 from torchvision import tv_tensors
 
 from afrcnn.data.layouts import open_dataset
-from afrcnn.evaluation.coco_ap import METRICS, coco_ap
+from afrcnn.evaluation.coco_ap import _METRICS, coco_ap
 
 
 def found(boxes, scores, labels=None):
@@ -33,7 +33,7 @@ def truth(boxes, labels=None, **flags):
 def test_perfect_detections_have_ap_1_and_sizes_without_objects_have_none():
     box = [[10, 10, 30, 30]]
     numbers = coco_ap([found(box, [0.9])], [truth(box)], ["cat"])
-    assert tuple(numbers) == METRICS
+    assert tuple(numbers) == _METRICS
     for name in ("AP", "AP50", "AP75", "APs", "AR1", "AR10", "AR100", "ARs"):
         assert numbers[name] == pytest.approx(1)
     for name in ("APm", "APl", "ARm", "ARl"):

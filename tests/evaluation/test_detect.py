@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
-from afrcnn.data import open_dataset
+from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.detect import detect
-from afrcnn.run import open_split
 
 CPU = build_fabric("cpu")
 
@@ -21,7 +21,7 @@ def dataset(recipe):
 
 @pytest.fixture(scope="module")
 def detections(run, dataset):
-    return detect(run.detector(), dataset, fabric=CPU, workers=0)
+    return detect(load_detector(run), dataset, fabric=CPU, workers=0)
 
 
 def assert_same(detections, expected, tolerance):
@@ -33,7 +33,7 @@ def assert_same(detections, expected, tolerance):
 
 
 def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
-    detector = run.detector()
+    detector = load_detector(run)
     with torch.no_grad():
         for index, detection in enumerate(detections):
             image, target = dataset[index]
@@ -43,12 +43,12 @@ def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
 
 
 def test_detections_do_not_depend_on_the_number_of_loaders(run, dataset, detections):
-    assert_same(detect(run.detector(), dataset, fabric=CPU, workers=2), detections, 0)
+    assert_same(detect(load_detector(run), dataset, fabric=CPU, workers=2), detections, 0)
 
 
 def test_bfloat16_detects_about_the_same(run, dataset, detections):
     fabric = build_fabric("cpu", precision="bf16-mixed")
-    for one, other in zip(detect(run.detector(), dataset, fabric=fabric, workers=0), detections, strict=True):
+    for one, other in zip(detect(load_detector(run), dataset, fabric=fabric, workers=0), detections, strict=True):
         assert one["boxes"].dtype == torch.float32
         assert one["scores"].dtype == torch.float32
         torch.testing.assert_close(one["scores"][:1], other["scores"][:1], rtol=0, atol=0.05)

@@ -12,8 +12,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.coco import COCODataset
-from afrcnn.evaluation.occluded_coco import count_parts, derive_subsets, occluded_by_hull, read_list
+from afrcnn.data.layouts import open_dataset
+from afrcnn.evaluation.occluded_coco import _count_parts, _occluded_by_hull, derive_subsets, read_list
 
 SIDE = 40
 
@@ -59,7 +59,7 @@ def write(root, images):
                 }
             )
     (root / "annotations" / "instances_val.json").write_text(json.dumps(content))
-    return COCODataset(root, "val")
+    return open_dataset(root, "val")
 
 
 def derived(dataset):
@@ -78,12 +78,12 @@ def test_an_object_cut_in_two_is_separated_one_with_a_dent_is_occluded(tmp_path)
 
 def test_crumbs_are_no_parts_and_corners_connect():
     large = pixels((0, 0, 10, 10))
-    assert count_parts(large) == 1
-    assert count_parts(large | pixels((20, 20, 21, 21))) == 1  # 1 of 101 pixels
-    assert count_parts(large | pixels((20, 20, 22, 21))) == 2
-    assert count_parts(large | pixels((10, 10, 20, 20))) == 1
-    assert count_parts(large | pixels((11, 11, 20, 20))) == 2
-    assert count_parts(pixels()) == 0
+    assert _count_parts(large) == 1
+    assert _count_parts(large | pixels((20, 20, 21, 21))) == 1  # 1 of 101 pixels
+    assert _count_parts(large | pixels((20, 20, 22, 21))) == 2
+    assert _count_parts(large | pixels((10, 10, 20, 20))) == 1
+    assert _count_parts(large | pixels((11, 11, 20, 20))) == 2
+    assert _count_parts(pixels()) == 0
 
 
 def test_parts_of_random_masks_are_those_of_another_library():
@@ -92,7 +92,7 @@ def test_parts_of_random_masks_are_those_of_another_library():
         mask = (rng.random((SIDE, SIDE)) < rng.uniform(0.02, 0.4)).astype(np.uint8)
         labels, count = ndimage.label(mask, np.ones((3, 3)))
         sizes = [(labels == label).sum() for label in range(1, count + 1)]
-        assert count_parts(mask) == sum(size >= 0.01 * mask.sum() for size in sizes)
+        assert _count_parts(mask) == sum(size >= 0.01 * mask.sum() for size in sizes)
 
 
 def inside_hull(mask):
@@ -117,7 +117,7 @@ def test_who_is_occluded_agrees_with_hulls_of_another_library():
         if masks.reshape(3, -1).sum(axis=1).min() < 30:
             continue
         hulls = [inside_hull(mask) for mask in masks]
-        flags = occluded_by_hull(masks)
+        flags = _occluded_by_hull(masks)
         for a in range(3):
             expected, clear = False, True
             for b in {0, 1, 2} - {a}:
@@ -156,7 +156,7 @@ def test_a_malformed_mask_is_named(tmp_path):
 
 
 def test_masks_of_real_photographs_fall_into_parts_as_another_library_counts(shared):
-    dataset = COCODataset(shared / "data" / "tiny_coco", "val2017")
+    dataset = open_dataset(shared / "data" / "tiny_coco", "val2017")
     members = derive_subsets(dataset)
     content = json.loads(dataset.annotation_file.read_text())
     sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}

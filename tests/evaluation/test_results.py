@@ -116,11 +116,21 @@ def test_names_of_subsets_in_files_of_earlier_versions_are_read_as_those_of_toda
     assert str(read_results(path)) == str(results)
 
 
-def test_detections_are_matched_once_for_both_metrics_and_every_subset(monkeypatch):
+@pytest.mark.parametrize("iou_threshold", [0.5, 0.75])
+def test_detections_are_matched_once_for_both_metrics_and_every_subset(iou_threshold, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "match", lambda *arguments: calls.append(1) or match(*arguments))
-    monkeypatch.setattr("afrcnn.evaluation.matching.overlaps", lambda *a: calls.append(2) or overlaps(*a))
+    monkeypatch.setattr(module, "match", lambda *arguments: calls.append("match") or match(*arguments))
+    monkeypatch.setattr("afrcnn.evaluation.matching.overlaps", lambda *sides: calls.append("pairs") or overlaps(*sides))
     members = [torch.tensor([True, False]), torch.tensor([False])]
-    results = evaluate_detections(DETECTIONS, TwoImages(), subsets=dict.fromkeys("abcdef", members))
+    subsets = dict.fromkeys("abcdef", members)
+    results = evaluate_detections(DETECTIONS, TwoImages(), iou_threshold=iou_threshold, subsets=subsets)
     assert len(results.subsets) == 6
-    assert calls == [1, 2]
+    assert calls == ["match", "pairs"]
+
+
+def test_detections_that_have_been_matched_are_not_matched_again(monkeypatch):
+    dataset = TwoImages()
+    expected = evaluate_detections(DETECTIONS, dataset, iou_threshold=0.75)
+    matches = match(DETECTIONS, [dataset.target(index) for index in range(2)], dataset.classes, 0.75)
+    monkeypatch.setattr(module, "match", pytest.fail)
+    assert str(evaluate_detections(DETECTIONS, dataset, matches=matches)) == str(expected)

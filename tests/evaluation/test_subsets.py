@@ -10,7 +10,7 @@ from torchvision import tv_tensors
 from afrcnn.core.errors import UserError
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.evaluation.matching import match
-from afrcnn.evaluation.subsets import all_subsets, confidently_recalled, subset_ap, subsets
+from afrcnn.evaluation.subsets import _confidently_recalled, all_subsets, subset_ap, subsets
 from afrcnn.evaluation.voc_ap import voc_ap
 from reference import plain_iou, plain_voc_ap, rows_of
 
@@ -128,9 +128,9 @@ def test_the_size_of_cocos_objects_is_the_area_of_their_masks_and_crowds_are_now
 def test_recall_by_confidence_takes_scores_and_overlaps_of_just_the_limits():
     target = truth([[0, 0, 100, 100], [200, 0, 300, 100], [0, 200, 100, 300]], [1, 1, 2])
     just = found([[0, 0, 75, 100], [200, 0, 274, 100], [0, 200, 100, 300]], [1, 1, 1], [0.3, 0.9, 0.9])
-    assert confidently_recalled(match([just], [target], CLASSES)).tolist() == [True, False, False]
+    assert _confidently_recalled(match([just], [target], CLASSES)).tolist() == [True, False, False]
     faint = just | {"scores": torch.tensor([0.2999, 0.9, 0.9])}
-    assert confidently_recalled(match([faint], [target], CLASSES)).tolist() == [False, False, False]
+    assert _confidently_recalled(match([faint], [target], CLASSES)).tolist() == [False, False, False]
 
 
 def test_a_subset_without_objects_has_no_numbers():

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from afrcnn.evaluation.matching import match
-from afrcnn.evaluation.voc_ap import average_precision, class_recall, voc_ap
+from afrcnn.evaluation.voc_ap import _average_precision, voc_ap
 from reference import plain_voc_ap
 
 CLASSES = ("cat", "dog", "cow", "nobody")
@@ -69,7 +69,7 @@ def test_recall_by_class_is_where_the_curve_ends():
     rng = np.random.default_rng(5)
     for _ in range(200):
         detections, targets = random_case(rng)
-        recall = class_recall(match(detections, targets, CLASSES))
+        recall = match(detections, targets, CLASSES).recall()
         for name, numbers in plain_voc_ap(detections, targets, CLASSES).items():
             objects, found = numbers["objects"], numbers["found"]
             expected = found / objects if objects else float("nan")
@@ -168,7 +168,7 @@ def test_nothing_at_all_has_no_ap(metric):
 
 def test_the_area_is_that_under_the_falling_envelope():
     recall, precision = np.array([0.25, 0.25, 0.5, 0.75]), np.array([1.0, 0.5, 2 / 3, 0.75])
-    assert average_precision(recall, precision, "area") == pytest.approx(0.25 * 1 + 0.5 * 0.75)
+    assert _average_precision(recall, precision, "area") == pytest.approx(0.25 * 1 + 0.5 * 0.75)
 
 
 def test_mismatched_images_or_flags_are_refused():

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from afrcnn.core.errors import UserError
-from afrcnn.data import open_dataset
-from afrcnn.proposals.store import ProposalStore, WithProposals, default_folder
-from afrcnn.robustness.benchmark import StressedImages, stress_test, true_class_scores
+from afrcnn.data.layouts import open_dataset
+from afrcnn.evaluation.matching import overlaps
+from afrcnn.proposals.dataset import WithProposals
+from afrcnn.proposals.store import ProposalStore, default_folder
+from afrcnn.robustness.benchmark import StressedImages, _true_class_scores, stress_test
 from afrcnn.robustness.occluders import Pieces
 from afrcnn.robustness.occlusion import lay_occluders
 from afrcnn.robustness.stresses import Bending, Change, Occlusion
@@ -152,6 +154,13 @@ def test_worst_places_are_those_of_the_grid_with_the_lowest_score(dataset):
         assert max(candidates) > min(candidates)
 
 
+def test_the_detections_of_a_level_are_matched_once(dataset, monkeypatch):
+    calls = []
+    monkeypatch.setattr("afrcnn.evaluation.matching.overlaps", lambda *sides: calls.append(1) or overlaps(*sides))
+    stress_test(Recorder(), dataset, [Occlusion("grey", levels=(0.2, 0.4)), Bending(levels=(30.0,))], workers=0)
+    assert len(calls) == 1 + 2 + 1
+
+
 def test_the_true_class_s_score_is_that_of_the_best_detection_of_the_class_on_the_object():
     boxes = np.array([[0.0, 0, 10, 10], [20, 20, 40, 40]])
     detection = {
@@ -159,9 +168,9 @@ def test_the_true_class_s_score_is_that_of_the_best_detection_of_the_class_on_th
         "labels": torch.tensor([1, 1, 2, 2, 1]),
         "scores": torch.tensor([0.5, 0.4, 0.9, 0.8, 0.95]),
     }
-    assert true_class_scores(detection, boxes, np.array([1, 2])) == pytest.approx([0.5, 0.0])
+    assert _true_class_scores(detection, boxes, np.array([1, 2])) == pytest.approx([0.5, 0.0])
     nothing = {name: value[:0] for name, value in detection.items()}
-    assert true_class_scores(nothing, boxes, np.array([1, 2])).tolist() == [0.0, 0.0]
+    assert _true_class_scores(nothing, boxes, np.array([1, 2])).tolist() == [0.0, 0.0]
 
 
 def test_crowds_are_not_touched(dataset):

@@ -16,7 +16,7 @@ BOXES = np.array([[10.0, 20, 90, 80], [60.0, 50, 120, 150], [70.0, 60, 85, 75], 
 
 def bend(image, *arguments):
     """Bend an image H x W x 3."""
-    return bending.bend(torch.from_numpy(image).permute(2, 0, 1), *arguments).permute(1, 2, 0).numpy()
+    return bending.bend_content(torch.from_numpy(image).permute(2, 0, 1), *arguments).permute(1, 2, 0).numpy()
 
 
 def generators(boxes, seed=0):

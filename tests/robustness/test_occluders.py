@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from afrcnn.core.errors import UserError
-from afrcnn.robustness.occluders import Piece, Pieces, noise
+from afrcnn.robustness.occluders import Pieces, _Piece
+from afrcnn.robustness.stresses import Change, Occlusion
 
 
 class Images:
@@ -100,7 +101,7 @@ def test_the_same_generator_chooses_the_same_piece_and_another_another():
 def test_a_piece_is_read_as_it_lies_in_its_image_and_enlarged_to_the_size_asked_for(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    piece = Piece(tmp_path / "image.png", (3, 4, 13, 12))
+    piece = _Piece(tmp_path / "image.png", (3, 4, 13, 12))
     assert np.array_equal(piece.read((8, 10)).permute(1, 2, 0).numpy(), pixels[4:12, 3:13])
     large = piece.read((32, 40))
     assert (large.shape, large.dtype) == ((3, 32, 40), torch.uint8)
@@ -108,7 +109,10 @@ def test_a_piece_is_read_as_it_lies_in_its_image_and_enlarged_to_the_size_asked_
 
 
 def test_noise_has_every_value_alike():
-    values = noise(np.random.default_rng(0), (200, 200))
-    assert (values.shape, values.dtype) == ((3, 200, 200), torch.uint8)
+    black, stress = torch.zeros(3, 250, 250, dtype=torch.uint8), Occlusion("noise", levels=(0.99,))
+    target = {"boxes": torch.tensor([[25.0, 25, 225, 225]]), "labels": torch.tensor([1]), "image_id": "a"}
+    image = stress.apply(black, target, Change(0, stress, 1.0), Pieces(Images([[]])), 0)
+    assert int((image > 0).any(dim=0).sum()) == pytest.approx(200 * 200, rel=1e-3)
+    values = image[:, 25:225, 25:225]
     counts = torch.bincount(values.flatten().int(), minlength=256)
     assert counts.min() > 350 and counts.max() < 600  # 469 expected, with a deviation of 22

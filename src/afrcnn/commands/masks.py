@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afrcnn.commands.predict import count_names, detect_images, image_files, load_detector_at, picture_files
+from afrcnn.commands.predict import count_names, detect_images, load_detector_at, picture_files
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.run import Run
@@ -91,32 +90,31 @@ def masks(
     trained = Run(run, overrides)
     recipe, classes = trained.recipe, trained.classes
     out = trained.masks if out is None else Path(out)
-    paths = image_files(images)
-    pictures = picture_files(paths, out, ".png")
+    pictures = picture_files(images, out, ".png")
     detector = load_detector_at(trained, score, trust)
 
     from afrcnn.adversaries.trace import trace_objects
     from afrcnn.build import load_adversary
     from afrcnn.data.image import read_image
+    from afrcnn.evaluation.results import write_record
     from afrcnn.visualize.masks import draw_masks
 
     chain = load_adversary(trained, detector, trust)
+    paths = list(pictures)
     objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
     device = next(detector.parameters()).device
     chain.to(device)
     drawn = []
-    for path, picture, found in zip(paths, pictures, objects, strict=True):
+    for (path, picture), detected in zip(pictures.items(), objects, strict=True):
         image = read_image(path, upright=True)
-        shown = found if boxes else {name: value[:limit] for name, value in found.items()}
+        shown = detected if boxes else {name: value[:limit] for name, value in detected.items()}
         traces = trace_objects(cast(Any, detector), chain, image.to(device), shown, classes, recipe.seed)
-        left_out = len(found["labels"]) - len(traces)
+        left_out = len(detected["labels"]) - len(traces)
         with atomic_write(picture, "wb") as file:
             draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
         height, width = image.shape[-2:]
         drawn.append(MaskedImage(str(path), str(picture), width, height, left_out, traces))
-    with atomic_write(out / "masks.json") as file:
-        json.dump([asdict(image) for image in drawn], file, ensure_ascii=False)
-        file.write("\n")
+    write_record(out / "masks.json", [asdict(image) for image in drawn], indent=None)
     return drawn
 
 

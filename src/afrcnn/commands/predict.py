@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
@@ -88,7 +88,7 @@ def predict(
 
     Examples:
         afrcnn predict run photo.jpg
-        afrcnn predict run photos --score 0.7 --out found
+        afrcnn predict run photos --score 0.7 --out pictures
 
     Returns:
         A prediction for each image, in order.
@@ -97,17 +97,17 @@ def predict(
         UserError: the run is not finished, an image is missing or damaged, or the folder cannot be written.
     """
     trained = Run(run, overrides)
-    classes = trained.classes
+    recipe, classes = trained.recipe, trained.classes
     out = trained.predictions if out is None else Path(out)
-    paths = image_files(images)
-    pictures = picture_files(paths, out, ".jpg")
-    detections = detect_images(load_detector_at(trained, score, trust), paths, trained.recipe, score)
+    pictures = picture_files(images, out, ".jpg")
+    detections = detect_images(load_detector_at(trained, score, trust), [*pictures], recipe, score)
 
     from afrcnn.data.image import read_image
+    from afrcnn.evaluation.results import write_record
     from afrcnn.visualize.detections import draw_detections
 
     predictions = []
-    for path, picture, detection in zip(paths, pictures, detections, strict=True):
+    for (path, picture), detection in zip(pictures.items(), detections, strict=True):
         pixels = read_image(path, upright=True).permute(1, 2, 0).numpy()
         with atomic_write(picture, "wb") as file:
             draw_detections(pixels, detection, classes).save(file, "JPEG", quality=92, subsampling=0)
@@ -116,9 +116,7 @@ def predict(
         objects = tuple(map(DetectedObject, names, detection["scores"].tolist(), boxes))
         height, width = pixels.shape[:2]
         predictions.append(Prediction(str(path), str(picture), width, height, objects))
-    with atomic_write(out / "predictions.json") as file:
-        json.dump([asdict(prediction) for prediction in predictions], file, indent=2, ensure_ascii=False)
-        file.write("\n")
+    write_record(out / "predictions.json", [asdict(prediction) for prediction in predictions])
     return predictions
 
 
@@ -239,44 +237,39 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     return boxes * np.array([x, y, x, y], dtype=np.float32)
 
 
-def image_files(images: Iterable[Path | str]) -> list[Path]:
-    """Return the files of images and of folders of images, each once.
+def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[Path, Path]:
+    """Return the file of each image, once, also of those in folders, with that of its picture.
+
+    Args:
+        images: files of images, and folders of images.
+        out: the folder of the pictures.
+        suffix: of the pictures, as ``.jpg``. They are all different.
 
     Raises:
-        UserError: an image is missing, or a folder holds none.
+        UserError: an image is missing, a folder holds none, or ``out`` is the folder of an image.
     """
     from PIL import Image
 
     suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    paths: list[Path] = []
-    for path in map(Path, images):
-        files = sorted(file for file in path.glob("[!.]*") if file.suffix.lower() in suffixes)
-        if not path.is_file() and not files:
-            problem = "the folder holds no images" if path.is_dir() else "no such image"
-            raise UserError(problem, file=path, fix="name images, or folders that hold some")
-        paths += files or [path]
-    return list(dict.fromkeys(paths))
-
-
-def picture_files(paths: Sequence[Path], out: Path, suffix: str) -> list[Path]:
-    """Return the file of a picture, with a suffix as ``.jpg``, for each image: all different, none beside an image.
-
-    Raises:
-        UserError: the folder ``out`` is that of an image.
-    """
-    if source := next((path for path in paths if path.parent.resolve() == out.resolve()), None):
-        problem = f"pictures would mix with the images, as {source.name}"
-        raise UserError(problem, file=out, fix="choose another folder with --out")
-    names: dict[str, str] = {}
-    for path in paths:
-        name, number = path.stem, 1
-        while name.casefold() in names:
-            number += 1
-            name = f"{path.stem}-{number}"
-        names[name.casefold()] = name
-    return [out / f"{name}{suffix}" for name in names.values()]
+    pictures: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for source in map(Path, images):
+        files = sorted(file for file in source.glob("[!.]*") if file.suffix.lower() in suffixes)
+        if not source.is_file() and not files:
+            problem = "the folder holds no images" if source.is_dir() else "no such image"
+            raise UserError(problem, file=source, fix="name images, or folders that hold some")
+        for path in files or [source]:
+            if path.parent.resolve() == out.resolve():
+                problem = f"pictures would mix with the images, as {path.name}"
+                raise UserError(problem, file=out, fix="choose another folder with --out")
+            if path not in pictures:
+                names = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
+                name = next(name for name in names if name.casefold() not in taken)
+                taken.add(name.casefold())
+                pictures[path] = out / f"{name}{suffix}"
+    return pictures
 
 
 def count_names(names: Iterable[str]) -> str:
     """Return how many objects of each class there are, in words."""
-    return ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "nothing"
+    return ", ".join(f"{number} {name}" for name, number in Counter(names).items()) or "nothing"

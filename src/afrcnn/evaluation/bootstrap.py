@@ -31,7 +31,7 @@ def resampled_ap(matches: Matches, draws: Integers, metric: Metric = "11-point")
     Returns:
         R mean APs over the classes that have objects in the images drawn; NaN where none has.
     """
-    aps = np.stack([_ap(matches, label, draws, metric) for label in range(1, len(matches.classes) + 1)])  # K x R
+    aps = np.stack([_ap(matches, *pair, draws, metric) for pair in matches.by_class().values()])  # K x R
     defined = ~np.isnan(aps)
     count, total = defined.sum(axis=0), np.where(defined, aps, 0).sum(axis=0)
     return np.asarray(np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0))
@@ -44,13 +44,12 @@ def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, fl
     return float(low), float(high)
 
 
-def _ap(matches: Matches, label: int, draws: Integers, metric: Metric) -> Floats:
-    """Return the AP of a class on each of R drawings; NaN where it has no objects."""
-    detections, objects = matches.of_class(label)
-    weights = draws[:, matches.images[detections]]  # R x D
+def _ap(matches: Matches, detections: Integers, objects: Integers, draws: Integers, metric: Metric) -> Floats:
+    """Return the AP of a class, of D detections, on each of R drawings; NaN where it has no objects."""
+    weights = draws[:, matches.detections.images[detections]]  # R x D
     hits = np.cumsum(weights * matches.hits[detections], axis=1)
     seen = np.cumsum(weights, axis=1)
-    count = draws @ np.bincount(matches.object_images[objects], minlength=matches.image_count)  # R
+    count = draws @ np.bincount(matches.objects.images[objects], minlength=matches.image_count)  # R
     # A detection's copies share their score. Recall rises from the first copy of a hit to the last, and precision does
     # not fall meanwhile, so that the envelope takes all of them at the last one's: one point for all copies will do.
     recall = hits / np.maximum(count, 1)[:, None]

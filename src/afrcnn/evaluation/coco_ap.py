@@ -11,7 +11,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from afrcnn.evaluation.formats import coco_image_id
 from afrcnn.evaluation.matching import Images, Integers, concatenate, flatten, ignored_by_default
 
-METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
 def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Sequence[str] = ()) -> dict[str, float]:
@@ -65,7 +65,7 @@ def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Se
     evaluation.run()
     return {
         name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is nothing to find
-        for name, value in zip(METRICS, evaluation.stats, strict=True)
+        for name, value in zip(_METRICS, evaluation.stats, strict=True)
     }
 
 

@@ -17,13 +17,13 @@ from afrcnn.core.progress import progress
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.formats import Detection
 
-Detector = Callable[..., list[Detection]]
+_Detector = Callable[..., list[Detection]]
 """A detector in evaluation: images, 3 x H x W, and perhaps their proposals, P x 4, to a dictionary each of ``boxes``
 (D x 4, XYXY pixels), ``labels`` (D, 1..K) and ``scores`` (D)."""
 
 
 def detect(
-    detector: Detector, dataset: DetectionDataset | Dataset[Any], *, fabric: Fabric | None = None, workers: int = 2
+    detector: _Detector, dataset: DetectionDataset | Dataset[Any], *, fabric: Fabric | None = None, workers: int = 2
 ) -> list[Detection]:
     """Detect objects in all images of a dataset, one by one.
 
@@ -66,7 +66,7 @@ def _inputs(sample: tuple[Tensor, Target]) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _evaluating(detector: Detector, fabric: Fabric | None) -> Iterator[tuple[Detector, torch.device]]:
+def _evaluating(detector: _Detector, fabric: Fabric | None) -> Iterator[tuple[_Detector, torch.device]]:
     """Put a module on Fabric's device and into evaluation mode for a block."""
     if not isinstance(detector, nn.Module):
         yield detector, torch.device("cpu")

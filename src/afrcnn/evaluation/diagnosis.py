@@ -35,11 +35,11 @@ class FalsePositive:
 def new_false_positives(
     matches: Matches, baseline: Matches, *, score: float = 0.5, limit: int | None = None
 ) -> list[FalsePositive]:
-    """Find the false positives of a detector that its baseline does not share.
+    """Find the false positives of a detector that its baseline does not have.
 
     A false positive is a detection that matches no object of its class, also none that the evaluation ignores. (Second
-    detections of an object are therefore not among them.) The baseline shares it if it has a detection of the class, of
-    at least ``score``, that overlaps it by more than the IoU of a match.
+    detections of an object are therefore not among them.) The baseline has it, too, if a detection of the class, of at
+    least ``score``, overlaps it by more than the IoU of a match.
 
     Args:
         matches: of the detector.
@@ -55,25 +55,20 @@ def new_false_positives(
     """
     if (matches.classes, matches.image_count) != (baseline.classes, baseline.image_count):
         raise ValueError("the baseline's matches are not of the same images and classes")
-    wrong = np.flatnonzero((matches.objects < 0) & (matches.scores >= score))
-    boxes, labels, images = matches.boxes[wrong], matches.labels[wrong], matches.images[wrong]
-    stride = len(matches.classes) + 1
-    box, detection, iou = overlaps(
-        boxes, images * stride + labels, baseline.boxes, baseline.images * stride + baseline.labels
-    )
+    wrong = np.flatnonzero((matches.matched < 0) & (matches.scores >= score))
+    errors = matches.detections.select(wrong)
+    box, detection, iou = overlaps(errors, baseline.detections)
     near, baseline_scores = iou > matches.iou_threshold, np.zeros(len(wrong))
     np.maximum.at(baseline_scores, box[near], baseline.scores[detection[near]])
-
-    pairs = overlaps(boxes, images, matches.object_boxes, matches.object_images)
-    objects, ious = most_overlapped(pairs, len(wrong))
+    objects, ious = most_overlapped(overlaps(errors, matches.objects, any_class=True), len(wrong))
     return [
         FalsePositive(
-            image=int(images[i]),
-            name=matches.classes[labels[i] - 1],
+            image=int(errors.images[i]),
+            name=matches.classes[errors.labels[i] - 1],
             score=float(matches.scores[wrong[i]]),
-            box=tuple(boxes[i].tolist()),
+            box=tuple(errors.boxes[i].tolist()),
             baseline_score=float(baseline_scores[i]),
-            object_name=matches.classes[matches.object_labels[objects[i]] - 1] if objects[i] >= 0 else None,
+            object_name=matches.classes[matches.objects.labels[objects[i]] - 1] if objects[i] >= 0 else None,
             iou=float(ious[i]),
         )
         for i in np.flatnonzero(baseline_scores < score)[:limit]

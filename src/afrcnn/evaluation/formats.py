@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,26 +84,26 @@ def read_coco_results(path: Path | str, ids: Sequence[str], category_ids: Sequen
         raise UserError("is not a list of detections", file=path, fix="give a file in COCO's results format")
     indices = {image_id: index for index, image_id in enumerate(ids)}
     labels = {category_id: label for label, category_id in enumerate(category_ids, start=1)}
-
-    def row(number: int, record: Any) -> _Row:
-        where = f"[{number}]"
+    valid: dict[str, Callable[[Any], bool]] = {
+        "image_id": lambda image_id: str(image_id) in indices,
+        "category_id": lambda category_id: isinstance(category_id, int) and category_id in labels,
+        "bbox": lambda box: isinstance(box, list) and len(box) == 4 and all(map(_fits, box)) and min(box[2:]) >= 0,
+        "score": _fits,
+    }
+    rows: list[_Row] = []
+    for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise UserError("is not a record", file=path, field=where, fix=f"write {', '.join(_FIELDS)}")
-        if missing := [name for name in _FIELDS if name not in record]:
-            raise UserError("is missing", file=path, field=f"{where}.{missing[0]}", fix="add it")
-        image_id, category_id, bbox, score = (record[name] for name in _FIELDS)
-        right = (
-            str(image_id) in indices,
-            isinstance(category_id, int) and category_id in labels,
-            isinstance(bbox, list) and len(bbox) == 4 and all(map(_fits, bbox)) and min(bbox[2:]) >= 0,
-            _fits(score),
-        )
-        for name, (problem, fix) in [field for field, valid in zip(_FIELDS.items(), right, strict=True) if not valid]:
-            raise UserError(problem.format(record[name]), file=path, field=f"{where}.{name}", fix=fix)
-        x, y, width, height = bbox
-        return indices[str(image_id)], labels[category_id], score, x, y, x + width, y + height
-
-    return _by_image([row(number, record) for number, record in enumerate(records)], len(ids))
+            raise UserError("is not a record", file=path, field=f"[{number}]", fix=f"write {', '.join(_FIELDS)}")
+        for name, (problem, fix) in _FIELDS.items():
+            field = f"[{number}].{name}"
+            if name not in record:
+                raise UserError("is missing", file=path, field=field, fix="add it")
+            if not valid[name](record[name]):
+                raise UserError(problem.format(record[name]), file=path, field=field, fix=fix)
+        image_id, category_id, (x, y, width, height), score = (record[name] for name in _FIELDS)
+        index, label = indices[str(image_id)], labels[category_id]
+        rows.append((index, label, score, x, y, x + width, y + height))
+    return _by_image(rows, len(ids))
 
 
 def coco_image_id(image_id: str) -> int | str:
@@ -133,9 +133,9 @@ def write_voc_results(
     for image_id, label, score, x1, y1, x2, y2 in _rows(detections, ids):
         numbers = " ".join(f"{number:.9g}" for number in (score, x1 + 1, y1 + 1, x2, y2))
         lines[label - 1].append(f"{image_id} {numbers}\n")
-    files = [Path(folder) / f"comp4_{_voc_file(split, name)}" for name in classes]
-    for path, of_class in zip(files, lines, strict=True):
-        with atomic_write(path) as file:
+    names = [_voc_file(split, name) for name in classes]  # all of them before any is written
+    for name, of_class in zip(names, lines, strict=True):
+        with atomic_write(Path(folder) / f"comp4_{name}") as file:
             file.writelines(of_class)
 
 

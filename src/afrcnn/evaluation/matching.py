@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,25 @@ Images = Sequence[Mapping[str, Any]]
 """Detections or targets: a mapping an image, of tensors or arrays."""
 
 _Pairs = tuple[Integers, Integers, Floats]
-"""_Pairs of boxes that overlap, by the first box's index: both indices, and their IoU above 0."""
+"""Pairs of boxes that overlap, by the first box's index: both indices, and their IoU above 0."""
+
+
+class _Boxes(NamedTuple):
+    """The boxes of all images of a split, of its detections or of its objects.
+
+    Attributes:
+        boxes: N x 4, XYXY in pixels.
+        labels: N, 1..K.
+        images: N, the index of each box's image.
+    """
+
+    boxes: Floats
+    labels: Integers
+    images: Integers
+
+    def select(self, index: Integers) -> _Boxes:
+        """Return the boxes of some indices, in their order."""
+        return _Boxes(self.boxes[index], self.labels[index], self.images[index])
 
 
 @dataclass(frozen=True)
@@ -31,15 +49,11 @@ class Matches:
         classes: names of the classes 1..K.
         image_count: number of images.
         iou_threshold: IoU in [0, 1] that a match exceeds.
-        boxes: D x 4, of the detections, XYXY in pixels.
-        labels: D, 1..K.
+        detections: D of them.
         scores: D, falling.
-        images: D, the index of each detection's image.
-        objects: D, the index of the object that each detection matches; -1 for none.
+        objects: M of them, by image.
+        matched: D, the index of the object that each detection matches; -1 for none.
         hits: D, whether a detection is the first that matches its object.
-        object_boxes: M x 4.
-        object_labels: M.
-        object_images: M, rising.
         ignored: M, the objects that do not count: nobody has to find them, and what matches them is neither hit nor
             miss.
         pairs: the detections and objects of the same class and image that overlap.
@@ -48,15 +62,11 @@ class Matches:
     classes: tuple[str, ...]
     image_count: int
     iou_threshold: float
-    boxes: Floats
-    labels: Integers
+    detections: _Boxes
     scores: Floats
-    images: Integers
-    objects: Integers
+    objects: _Boxes
+    matched: Integers
     hits: Booleans
-    object_boxes: Floats
-    object_labels: Integers
-    object_images: Integers
     ignored: Booleans
     pairs: _Pairs
 
@@ -74,11 +84,23 @@ class Matches:
             raise ValueError(f"{len(ignored)} flags but {len(self.ignored)} objects")
         return replace(self, ignored=ignored)
 
-    def of_class(self, label: int) -> tuple[Integers, Integers]:
-        """Return the indices of the detections of a class that count, and of its objects that count."""
-        counts = ~np.append(self.ignored, False)[self.objects]  # object -1 counts
-        objects = (self.object_labels == label) & ~self.ignored
-        return np.flatnonzero((self.labels == label) & counts), np.flatnonzero(objects)
+    def by_class(self) -> dict[str, tuple[Integers, Integers]]:
+        """Return by class the indices of its detections that count, and of its objects that count."""
+        counted = ~np.append(self.ignored, False)[self.matched]  # object -1 counts
+        return {
+            name: (
+                np.flatnonzero((self.detections.labels == label) & counted),
+                np.flatnonzero((self.objects.labels == label) & ~self.ignored),
+            )
+            for label, name in enumerate(self.classes, start=1)
+        }
+
+    def recall(self) -> dict[str, float]:
+        """Return by class the fraction of objects that are hit; NaN for a class without objects that count."""
+        return {
+            name: int(self.hits[detections].sum()) / len(objects) if len(objects) else float("nan")
+            for name, (detections, objects) in self.by_class().items()
+        }
 
 
 def match(detections: Images, targets: Images, classes: Sequence[str], iou_threshold: float = 0.5) -> Matches:
@@ -108,50 +130,34 @@ def match(detections: Images, targets: Images, classes: Sequence[str], iou_thres
         raise ValueError(f"{len(detections)} images with detections but {len(targets)} with targets")
     scores = concatenate([image["scores"] for image in detections])
     order = np.argsort(-scores, kind="stable")
-    boxes, labels, images = flatten(detections)
-    boxes, labels, images = boxes[order], labels[order], images[order]
-    object_boxes, object_labels, object_images = flatten(targets)
-
-    stride = 1 + max(labels.max(initial=0), object_labels.max(initial=0))
-    pairs = overlaps(boxes, images * stride + labels, object_boxes, object_images * stride + object_labels)
-    objects, iou = most_overlapped(pairs, len(boxes))
-    objects[iou <= iou_threshold] = -1
-    matched = np.flatnonzero(objects >= 0)
-    hits = np.zeros(len(boxes), dtype=bool)
-    hits[matched[np.unique(objects[matched], return_index=True)[1]]] = True
-    return Matches(
-        classes=tuple(classes),
-        image_count=len(targets),
-        iou_threshold=iou_threshold,
-        boxes=boxes,
-        labels=labels,
-        scores=scores[order],
-        images=images,
-        objects=objects,
-        hits=hits,
-        object_boxes=object_boxes,
-        object_labels=object_labels,
-        object_images=object_images,
-        ignored=concatenate([ignored_by_default(target) for target in targets]).astype(bool),
-        pairs=pairs,
-    )
+    boxes, objects = flatten(detections).select(order), flatten(targets)
+    pairs = overlaps(boxes, objects)
+    matched, iou = most_overlapped(pairs, len(order))
+    matched[iou <= iou_threshold] = -1
+    matching = np.flatnonzero(matched >= 0)
+    hits = np.zeros(len(order), dtype=bool)
+    hits[matching[np.unique(matched[matching], return_index=True)[1]]] = True
+    ignored = concatenate([ignored_by_default(target) for target in targets]).astype(bool)
+    split = tuple(classes), len(targets), iou_threshold
+    return Matches(*split, boxes, scores[order], objects, matched, hits, ignored, pairs)
 
 
-def overlaps(boxes: Floats, groups: Integers, others: Floats, other_groups: Integers) -> _Pairs:
-    """Return the pairs of a box and another one of the same group that overlap.
+def overlaps(boxes: _Boxes, others: _Boxes, *, any_class: bool = False) -> _Pairs:
+    """Return the pairs of a box and another one of the same image, and of the same class, that overlap.
 
     Args:
-        boxes: N x 4, XYXY in pixels.
-        groups: N.
-        others: M x 4.
-        other_groups: M.
+        boxes: N of them.
+        others: M of them.
+        any_class: take pairs of two classes, too.
     """
+    stride = 1 + max(boxes.labels.max(initial=0), others.labels.max(initial=0))
+    groups, other_groups = (side.images * stride + side.labels * (not any_class) for side in (boxes, others))
     order = np.argsort(other_groups, kind="stable")
     start, end = (np.searchsorted(other_groups[order], groups, side=side) for side in ("left", "right"))
     count = end - start
-    first = np.repeat(np.arange(len(boxes)), count)
+    first = np.repeat(np.arange(len(groups)), count)
     second = order[np.arange(len(first)) + np.repeat(start - (np.cumsum(count) - count), count)]
-    a, b = boxes[first], others[second]
+    a, b = boxes.boxes[first], others.boxes[second]
     sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     near = (sides > 0).all(axis=1)
     a, b, intersection = a[near], b[near], sides[near].prod(axis=1)
@@ -167,9 +173,9 @@ def most_overlapped(pairs: _Pairs, count: int) -> tuple[Integers, Floats]:
     first, second, iou = pairs
     order = np.lexsort((-iou, first))  # stable: of equal overlaps the first one leads
     boxes, best = np.unique(first[order], return_index=True)
-    others, ious = np.full(count, -1), np.zeros(count)
-    others[boxes], ious[boxes] = second[order[best]], iou[order[best]]
-    return others, ious
+    nearest, ious = np.full(count, -1), np.zeros(count)
+    nearest[boxes], ious[boxes] = second[order[best]], iou[order[best]]
+    return nearest, ious
 
 
 def ignored_by_default(target: Mapping[str, Any]) -> torch.Tensor:
@@ -180,14 +186,14 @@ def ignored_by_default(target: Mapping[str, Any]) -> torch.Tensor:
     return torch.zeros(len(target["labels"]), dtype=torch.bool)
 
 
-def flatten(images: Images) -> tuple[Floats, Integers, Integers]:
-    """Return all boxes (N x 4), their labels (N), and the indices of their images (N, rising)."""
+def flatten(images: Images) -> _Boxes:
+    """Return the boxes of all images, image by image."""
     boxes = concatenate([image["boxes"] for image in images]).reshape(-1, 4)
     labels = concatenate([image["labels"] for image in images]).astype(np.int64)
-    return boxes, labels, np.repeat(np.arange(len(images)), [len(image["labels"]) for image in images])
+    return _Boxes(boxes, labels, np.repeat(np.arange(len(images)), [len(image["labels"]) for image in images]))
 
 
-def concatenate(parts: Sequence[torch.Tensor | npt.NDArray[Any]]) -> Floats:
+def concatenate(arrays: Sequence[torch.Tensor | npt.NDArray[Any]]) -> Floats:
     """Join what may be tensors on any device or arrays, as doubles, in which the sides of boxes are exact."""
-    flat = [torch.as_tensor(part).detach().cpu().reshape(-1).numpy() for part in parts]
+    flat = [torch.as_tensor(array).detach().cpu().reshape(-1).numpy() for array in arrays]
     return np.concatenate([np.empty(0), *flat])

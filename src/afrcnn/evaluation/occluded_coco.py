@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def derive_subsets(dataset: DetectionDataset) -> dict[str, list[Tensor]]:
     overlaps theirs, and covers more than 5% of the convex hull of their mask, a larger fraction than theirs covers of
     its own hull. This is the order by convex hulls, after which convex objects are whole and the object with
     the dent is behind. It overlooks what is cut straight or hidden by something that is not annotated, and takes
-    objects that are bent around others, such as an arm around a ball, for occluded by these. On 100 photographs of COCO
+    objects that are bent around others, such as an arm around a ball, for occluded by these. On 100 images of COCO
     it finds 208 of 842 objects, more than the 15% of val2017's that the authors list, and 59 separated ones, 7%, where
     they list 10%.
 
@@ -79,21 +80,21 @@ def derive_subsets(dataset: DetectionDataset) -> dict[str, list[Tensor]]:
         rows = [row for row, id_ in enumerate(ids) if id_ in masks and not target["iscrowd"][row]]
         pixels = [_decode(masks[ids[row]], size, dataset.annotation_file, ids[row]) for row in rows]
         separated, occluded = np.zeros((2, len(ids)), dtype=np.bool_)
-        separated[rows] = [count_parts(mask) > 1 for mask in pixels]
-        occluded[rows] = occluded_by_hull(np.array(pixels).reshape(-1, *size))
+        separated[rows] = [_count_parts(mask) > 1 for mask in pixels]
+        occluded[rows] = _occluded_by_hull(np.array(pixels).reshape(-1, *size))
         for flags, name in zip((separated, occluded & ~separated), members, strict=True):
             members[name].append(torch.from_numpy(flags))
     return members
 
 
-def count_parts(mask: _Masks) -> int:
+def _count_parts(mask: _Masks) -> int:
     """Return the number of parts of a mask (H x W, 0 or 1): 8-connected, each at least 1% of its pixels."""
     _, _, statistics, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     areas = statistics[1:, cv2.CC_STAT_AREA]  # the first is the background
     return int(np.count_nonzero(areas >= _PART * areas.sum()))
 
 
-def occluded_by_hull(masks: _Masks) -> npt.NDArray[np.bool_]:
+def _occluded_by_hull(masks: _Masks) -> npt.NDArray[np.bool_]:
     """Tell which of an image's objects another one seems to hide a part of, by the order of convex hulls.
 
     Args:
@@ -206,14 +207,13 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(path: Path) -> list[Any]:
     fix = "give separated_coco.pkl or occluded_coco.pkl of Zhan et al."
     try:
-        with path.open("rb") as file:
-            content = _Unpickler(file).load()
-        if not isinstance(content, list):
-            raise TypeError(f"but a {type(content).__name__}")
+        content = _Unpickler(BytesIO(path.read_bytes())).load()
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
     except Exception as error:  # damaged pickles raise whatever the read happens upon
         raise UserError(f"is not a list of objects ({error})", file=path, fix=fix) from error
+    if not isinstance(content, list):
+        raise UserError(f"is not a list of objects, but {type(content)}", file=path, fix=fix)
     return content
 
 

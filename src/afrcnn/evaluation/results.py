@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.coco_ap import coco_ap
-from afrcnn.evaluation.matching import Images, match
-from afrcnn.evaluation.subsets import Members, SubsetResult, subset_ap
+from afrcnn.evaluation.matching import Images, Matches, match
+from afrcnn.evaluation.subsets import SubsetResult, subset_ap
 
 _T = TypeVar("_T")
 
@@ -55,7 +57,8 @@ def evaluate_detections(
     dataset: DetectionDataset,
     *,
     iou_threshold: float = 0.5,
-    subsets: Mapping[str, Members] | None = None,
+    subsets: Mapping[str, Sequence[Tensor]] | None = None,
+    matches: Matches | None = None,
 ) -> Results:
     """Compare detections with a dataset's objects, by VOC's AP and by COCO's numbers.
 
@@ -65,6 +68,7 @@ def evaluate_detections(
         dataset: the images' objects, in VOC or COCO layout.
         iou_threshold: IoU in [0, 1] that a hit of VOC's AP exceeds; COCO's numbers have their own.
         subsets: the subsets of the objects to look at, by name, as of ``afrcnn.evaluation.subsets``.
+        matches: of the detections with the objects, where they are known; their IoU takes the place of the other.
 
     Returns:
         The results.
@@ -73,12 +77,12 @@ def evaluate_detections(
         ValueError: there are not as many images as detections.
     """
     targets = [dataset.target(index) for index in range(len(dataset))]
-    matches = match(detections, targets, dataset.classes, iou_threshold)
+    matches = matches or match(detections, targets, dataset.classes, iou_threshold)
     total = subset_ap(matches)
     return Results(
         images=len(targets),
         detections=len(matches.scores),
-        iou_threshold=iou_threshold,
+        iou_threshold=matches.iou_threshold,
         objects=total.objects,
         mean_ap=total.mean_ap,
         ap=total.ap,
@@ -113,14 +117,15 @@ def results_from(record: Any) -> Results:
     return Results(**record, subsets=subsets)
 
 
-def write_record(path: Path | str, record: Any) -> None:
+def write_record(path: Path | str, record: Any, indent: int | None = 2) -> None:
     """Write nested mappings and sequences as JSON, with null for NaN.
 
     Raises:
         UserError: the file cannot be written.
     """
+    content = _replace(record, math.nan, None)
     with atomic_write(path) as file:
-        json.dump(_replace(record, math.nan, None), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +24,7 @@ _SMALL, _MEDIUM = 32**2, 96**2
 _CONFIDENT, _CLOSE = 0.3, 0.75
 """The score and the IoU from which on Zhan et al. (2022) take an object for recalled."""
 
-Members = list[Tensor]
+_Members = list[Tensor]
 """A subset of a split's objects: for each image M flags, bool, of the objects in it."""
 
 
@@ -49,7 +49,7 @@ class SubsetResult:
     confident_recall: float
 
 
-def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> dict[str, Members]:
+def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> dict[str, _Members]:
     """Divide the objects of a split.
 
     ==========================================  ====================================================================
@@ -71,31 +71,30 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
         targets: the annotations of the images, as ``afrcnn.data.target.Target``.
         overlap: the fraction of a box from which on it counts as overlapped, in [0, 1].
     """
-    counted = [~ignored_by_default(target) for target in targets]
     over = [overlapped(dict(target), overlap) for target in targets]
     areas = [_areas(target) for target in targets]
-
-    def counted_and(flags: Iterable[Tensor]) -> Members:
-        return [one & other for one, other in zip(counted, flags, strict=True)]
-
-    members = {
-        "all": counted,
-        "overlapped": counted_and(over),
-        "unoccluded": counted_and(~flags for flags in over),
-        "small": counted_and(area < _SMALL for area in areas),
-        "medium": counted_and((area >= _SMALL) & (area < _MEDIUM) for area in areas),
-        "large": counted_and(area >= _MEDIUM for area in areas),
+    flags = {
+        "all": [torch.ones_like(flags) for flags in over],
+        "overlapped": over,
+        "unoccluded": [~flags for flags in over],
+        "small": [area < _SMALL for area in areas],
+        "medium": [(area >= _SMALL) & (area < _MEDIUM) for area in areas],
+        "large": [area >= _MEDIUM for area in areas],
     }
-    for flag in ("truncated", "occluded", "difficult"):
-        if any(flag in target and target[flag].any() for target in targets):
-            flags = [target[flag] for target in targets]
-            members[flag] = flags if flag == "difficult" else counted_and(flags)
-            if flag != "difficult":
-                members[f"not {flag}"] = counted_and(~of_image for of_image in flags)
-    return members
+
+    def flagged(name: str) -> list[Tensor]:
+        given = any(name in target and target[name].any() for target in targets)
+        return [target[name] for target in targets] if given else []
+
+    for name in ("truncated", "occluded"):
+        if of_images := flagged(name):
+            flags |= {name: of_images, f"not {name}": [~of_image for of_image in of_images]}
+    counted = [~ignored_by_default(target) for target in targets]
+    members = {name: [a & b for a, b in zip(counted, of_images, strict=True)] for name, of_images in flags.items()}
+    return members | ({"difficult": difficult} if (difficult := flagged("difficult")) else {})
 
 
-def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> dict[str, Members]:
+def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> dict[str, _Members]:
     """Divide the objects of a dataset in every way that its annotations allow.
 
     Args:
@@ -135,10 +134,10 @@ def subset_ap(matches: Matches, members: Sequence[Tensor | Booleans] | None = No
     if members is not None:
         matches = matches.subset(members)
     voc = {metric: voc_ap(matches, metric) for metric in get_args(Metric)}
-    indices = [matches.of_class(label) for label in range(1, len(matches.classes) + 1)]
+    indices = matches.by_class().values()
     hits = sum(int(matches.hits[detections].sum()) for detections, _ in indices)
     count = sum(len(objects) for _, objects in indices)
-    confident = int((confidently_recalled(matches) & ~matches.ignored).sum())
+    confident = int((_confidently_recalled(matches) & ~matches.ignored).sum())
     return SubsetResult(
         objects=voc["area"].objects,
         mean_ap={metric: result.mean_ap for metric, result in voc.items()},
@@ -148,7 +147,7 @@ def subset_ap(matches: Matches, members: Sequence[Tensor | Booleans] | None = No
     )
 
 
-def confidently_recalled(matches: Matches) -> Booleans:
+def _confidently_recalled(matches: Matches) -> Booleans:
     """Tell which objects Zhan et al. (2022) take for recalled, by boxes: M flags.
 
     An object is recalled if some detection of its class has a score of at least 0.3 and an IoU of at least 0.75 with

@@ -57,28 +57,18 @@ def voc_ap(matches: Matches, metric: Metric = "11-point") -> VOCResult:
         The AP and the curves. A class without objects that count has AP NaN and no part in the mean.
     """
     result = VOCResult({}, {}, {}, {}, {})
-    for label, name in enumerate(matches.classes, start=1):
-        detections, objects = matches.of_class(label)
+    for name, (detections, objects) in matches.by_class().items():
         hits, count = np.cumsum(matches.hits[detections]), len(objects)
         recall = hits / count if count else np.full(len(hits), np.nan)
         precision = hits / np.arange(1, len(hits) + 1)
-        result.ap[name] = average_precision(recall, precision, metric) if count else float("nan")
+        result.ap[name] = _average_precision(recall, precision, metric) if count else float("nan")
         result.objects[name] = count
         result.recall[name], result.precision[name] = recall, precision
         result.scores[name] = matches.scores[detections]
     return result
 
 
-def class_recall(matches: Matches) -> dict[str, float]:
-    """Return by class the fraction of objects that any detection hits; NaN for a class without objects that count."""
-    indices = {name: matches.of_class(label) for label, name in enumerate(matches.classes, start=1)}
-    return {
-        name: int(matches.hits[detections].sum()) / len(objects) if len(objects) else float("nan")
-        for name, (detections, objects) in indices.items()
-    }
-
-
-def average_precision(recall: Floats, precision: Floats, metric: Metric) -> float:
+def _average_precision(recall: Floats, precision: Floats, metric: Metric) -> float:
     """Summarise a curve of precision over recall; both metrics take the best precision at a recall or beyond.
 
     Args:

@@ -19,12 +19,11 @@ from torchvision.ops import box_iou
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.evaluation.detect import Detector, detect
+from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import Detection
 from afrcnn.evaluation.matching import Floats, Integers, match
 from afrcnn.evaluation.results import evaluate_detections
-from afrcnn.evaluation.voc_ap import class_recall
-from afrcnn.robustness.objects import Boxes, objects_of
+from afrcnn.robustness.objects import objects_of
 from afrcnn.robustness.occluders import Pieces
 from afrcnn.robustness.occlusion import NOBODY, occluded_fractions
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
@@ -35,7 +34,7 @@ _MATCHED = 0.5
 
 
 def stress_test(
-    detector: Detector,
+    detector: Callable[..., list[Detection]],
     dataset: DetectionDataset,
     stresses: Sequence[Stress] = (Occlusion(),),
     *,
@@ -113,10 +112,8 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
 
     steps: list[tuple[Stress | None, float]] = [(None, 0.0)]
     steps += [(stress, level) for stress in stresses for level in sorted({*stress.levels} - {0})]
-    changes = [
-        [Change(index, *step, anchors) for index, anchors in enumerate(_anchors(detections_of, objects, *step))]
-        for step in steps
-    ]
+    anchors = [_anchors(detections_of, objects, *step) for step in steps]
+    changes = [[Change(i, *step, anchors[n][i]) for i in indices] for n, step in enumerate(steps)]
     # All levels of an image follow each other, so that a worker finds the pieces of images that it has decoded.
     detections = detections_of([change for of_image in zip(*changes, strict=True) for change in of_image])
 
@@ -126,20 +123,19 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
         if isinstance(stress, Occlusion):
             for target, size, (boxes, _), change in zip(targets, sizes, objects, changes[number], strict=True):
                 fractions.extend(occluded_fractions(stress.lay(target, size, change, seed) != NOBODY, boxes))
-        recall = class_recall(match(of_level, targets, dataset.classes))
-        levels.append(
-            LevelResults(level, evaluate_detections(of_level, dataset), recall, OccludedFraction.of(fractions))
-        )
+        matches = match(of_level, targets, dataset.classes)
+        results = evaluate_detections(of_level, dataset, matches=matches)
+        levels.append(LevelResults(level, results, matches.recall(), OccludedFraction.of(fractions)))
     curves = []
     for stress in stresses:
-        of_stress = (results for results, step in zip(levels, steps, strict=True) if step[0] is stress)
+        of_stress = (level for level, step in zip(levels, steps, strict=True) if step[0] is stress)
         curves.append(Curve(stress.name, stress.unit, (levels[0], *of_stress)))
     return StressResults(seed, tuple(curves))
 
 
 def _anchors(
     detections_of: Callable[[Sequence[Change]], Sequence[Detection]],
-    objects: Sequence[tuple[Boxes, Integers]],
+    objects: Sequence[tuple[Floats, Integers]],
     stress: Stress | None,
     level: float,
 ) -> list[Floats | None]:
@@ -154,12 +150,12 @@ def _anchors(
     changes = [Change(number // len(candidates), stress, level, place) for number, place in enumerate(places)]
     detections = iter(detections_of(changes))
     for boxes, labels in objects:
-        scores = np.stack([true_class_scores(next(detections), boxes, labels) for _ in candidates])
+        scores = np.stack([_true_class_scores(next(detections), boxes, labels) for _ in candidates])
         anchors.append(candidates[scores.argmin(axis=0)])
     return anchors
 
 
-def true_class_scores(detection: Detection, boxes: Boxes, labels: Integers) -> Floats:
+def _true_class_scores(detection: Detection, boxes: Floats, labels: Integers) -> Floats:
     """Return for each of M objects the best score of a detection of its class that overlaps it; 0 if there is none."""
     overlaps = box_iou(torch.from_numpy(boxes), detection["boxes"].double()).numpy()
     matched = (overlaps > _MATCHED) & (detection["labels"].numpy() == labels[:, None])

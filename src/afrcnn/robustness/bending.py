@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms.v2 import functional as F
 
+from afrcnn.evaluation.matching import Booleans, Floats
 from afrcnn.robustness.occlusion import pixels_touched, shared_pixels
 
 _Floats = NDArray[np.float32]
-Kind = Literal["rotation", "elastic"]
 
 _PARTS = 2
 """Parts along the shorter side of a box; along the longer, as many as make them about square. ASTN turns 2 x 2."""
@@ -32,8 +32,8 @@ _CELLS = 4
 """Cells of the random displacements along the shorter side of a box, between which they are interpolated."""
 
 
-def bend(
-    image: Tensor, boxes: NDArray[np.float64], kind: Kind, strength: float, rngs: Sequence[np.random.Generator]
+def bend_content(
+    image: Tensor, boxes: Floats, kind: str, strength: float, rngs: Sequence[np.random.Generator]
 ) -> Tensor:
     """Bend the content of every box.
 
@@ -63,7 +63,7 @@ def bend(
     return cast(Tensor, F.elastic(image, displacement[None]))
 
 
-def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) -> _Floats:
+def _distance_to_outlines(box: Floats, boxes: Floats) -> _Floats:
     """Return the distance (h x w, in pixels) of a box's pixels to the nearest outline, its own or another box's.
 
     An outline is the outermost pixels of a box.
@@ -82,7 +82,7 @@ def _distance_to_outlines(box: NDArray[np.float64], boxes: NDArray[np.float64]) 
     return distance
 
 
-def _turn(distance: _Floats, inside: NDArray[np.bool_], degrees: float, rng: np.random.Generator) -> _Floats:
+def _turn(distance: _Floats, inside: Booleans, degrees: float, rng: np.random.Generator) -> _Floats:
     """Return where the pixels of a box come from (h x w x 2, the way there in x and y) when its parts turn.
 
     A part is a disc that no outline crosses. Turning keeps each pixel's distance to the centre: none leaves its disc.

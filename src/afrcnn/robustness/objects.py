@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from afrcnn.data.target import Target
-
-Boxes = NDArray[np.float64]
-"""M x 4, XYXY in pixels."""
+from afrcnn.evaluation.matching import Floats, Integers
 
 
-def boxes_in(target: Target, size: tuple[int, int]) -> Boxes:
-    """Return all boxes of a target (M x 4), inside its image of a height and width."""
+def boxes_in(target: Target, size: tuple[int, int]) -> Floats:
+    """Return all boxes of a target (M x 4, XYXY in pixels), inside its image of a height and width."""
     height, width = size
     return np.asarray(target["boxes"], dtype=np.float64).reshape(-1, 4).clip(0, (width, height, width, height))
 
 
-def objects_of(target: Target, size: tuple[int, int]) -> tuple[Boxes, NDArray[np.int64]]:
+def objects_of(target: Target, size: tuple[int, int]) -> tuple[Floats, Integers]:
     """Return the boxes (N x 4) and labels (N) of a target's objects; crowd regions are neither occluded nor bent."""
     labels = np.asarray(target["labels"])
     objects = ~np.asarray(target["iscrowd"], dtype=bool) if "iscrowd" in target else np.s_[:]

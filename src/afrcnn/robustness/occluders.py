@@ -1,4 +1,4 @@
-"""Textures of occluders: grey, noise, or a piece of another image."""
+"""Pieces of other images, which objects are occluded by."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
-from afrcnn.robustness.objects import Boxes, boxes_in
-
-GREY = 128
-"""Of the grey occluder, in 0..255."""
+from afrcnn.evaluation.matching import Floats
+from afrcnn.robustness.objects import boxes_in
 
 _SCALES = (1, 1 / 2, 1 / 4, 1 / 8)
 """Sizes of pieces relative to what they cover, in the order in which they are looked for; smaller ones are enlarged."""
@@ -33,8 +29,11 @@ _MOST_SHOWN = 0.5
 there would be right, and counted wrong."""
 
 
+_read = lru_cache(maxsize=16)(read_image)  # an image's occluders of all levels come from the same few
+
+
 @dataclass(frozen=True)
-class Piece:
+class _Piece:
     """A part of an image: its file, and x1, y1, x2, y2 in whole pixels."""
 
     file: Path
@@ -43,15 +42,10 @@ class Piece:
     def read(self, size: tuple[int, int]) -> Tensor:
         """Return the piece (3 x H x W, uint8, RGB), enlarged to a height and width where it is smaller."""
         x1, y1, x2, y2 = self.box
-        piece: Tensor = _read(self.file)[:, y1:y2, x1:x2]
+        piece: Tensor = _read(self.file).as_subclass(Tensor)[:, y1:y2, x1:x2]
         if piece.shape[1:] != size:
             piece = F.resize(piece, list(size), antialias=True).as_subclass(Tensor)
         return piece
-
-
-def noise(rng: np.random.Generator, size: tuple[int, int]) -> Tensor:
-    """Return independent, uniform values: 3 x H x W, uint8."""
-    return torch.from_numpy(rng.integers(0, 256, (3, *size), dtype=np.uint8))
 
 
 class Pieces:
@@ -61,7 +55,7 @@ class Pieces:
         self.dataset = dataset
         self.labels = [set(dataset.target(index)["labels"].tolist()) for index in range(len(dataset))]
 
-    def choose(self, rng: np.random.Generator, image: int, labels: Collection[int], size: tuple[int, int]) -> Piece:
+    def choose(self, rng: np.random.Generator, image: int, labels: Collection[int], size: tuple[int, int]) -> _Piece:
         """Choose a piece that shows no object of some classes.
 
         It is cut from another image that shows none. If there is no such image, as where all show blood cells, it
@@ -77,41 +71,35 @@ class Pieces:
         Raises:
             UserError: there is no such piece.
         """
-        others = [index for index in rng.permutation(len(self.labels)).tolist() if index != image]
-        without = (index for index in others if self.labels[index].isdisjoint(labels))
-        candidates = list(islice(without, _DRAWS)) or others
+        images = [index for index in rng.permutation(len(self.labels)).tolist() if index != image]
+        without = (index for index in images if self.labels[index].isdisjoint(labels))
+        candidates = list(islice(without, _DRAWS)) or images
         for scale in _SCALES:
             pieces = []
             for index in islice(cycle(candidates), _DRAWS):
                 target, image_size = self.dataset.target(index), self.dataset.image_size(index)
-                part = _random_part(rng, image_size, (scale * size[0], scale * size[1]))
-                shown = _shown(boxes_in(target, image_size), part)
+                window = _random_window(rng, image_size, (scale * size[0], scale * size[1]))
+                shown = _shown(boxes_in(target, image_size), window)
                 if not shown[np.isin(target["labels"], list(labels))].any():
                     excess = max(0.0, shown.max(initial=0.0) - _MOST_SHOWN)
-                    pieces.append((excess, Piece(self.dataset.image_path(index), part)))
+                    pieces.append((excess, _Piece(self.dataset.image_path(index), window)))
             if pieces:
                 return min(pieces, key=lambda piece: piece[0])[1]
         problem = "no piece of another image is free of an object's class"
         raise UserError(problem, field="occluder", fix="choose grey or noise")
 
 
-def _random_part(
+def _random_window(
     rng: np.random.Generator, within: tuple[int, int], size: tuple[float, float]
 ) -> tuple[int, int, int, int]:
-    """Return x1, y1, x2, y2 of a part with the shape of ``size``, or as much of it as fits into ``within``."""
+    """Return x1, y1, x2, y2 of a window with the shape of ``size``, or as much of it as fits into ``within``."""
     fit = min(1, within[0] / size[0], within[1] / size[1])
     height, width = (max(1, min(round(fit * side), most)) for side, most in zip(size, within, strict=True))
     x, y = int(rng.integers(within[1] - width + 1)), int(rng.integers(within[0] - height + 1))
     return x, y, x + width, y + height
 
 
-def _shown(boxes: Boxes, part: tuple[int, int, int, int]) -> Boxes:
-    """Return the fraction of each box (M x 4) that lies in a part of its image."""
-    sides = np.minimum(boxes[:, 2:], part[2:]) - np.maximum(boxes[:, :2], part[:2])
+def _shown(boxes: Floats, window: tuple[int, int, int, int]) -> Floats:
+    """Return the fraction of each box (M x 4) that lies in a window of its image."""
+    sides = np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])
     return np.asarray(sides.clip(min=0).prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
-
-
-@lru_cache(maxsize=16)
-def _read(file: Path) -> Tensor:
-    """Read an image; the occluders of one image at several levels come from the same few."""
-    return cast(Tensor, read_image(file).as_subclass(Tensor))

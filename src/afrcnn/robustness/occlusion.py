@@ -12,11 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from afrcnn.evaluation.matching import Booleans, Floats
+from afrcnn.evaluation.matching import Booleans, Floats, Integers
 
-Owners = NDArray[np.int64]
 _Pixels = tuple[slice, slice]
 """Rows and columns."""
 
@@ -24,7 +22,7 @@ NOBODY = -1
 """The owner of pixels that no occluder covers."""
 
 
-def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fraction: float) -> Owners:
+def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fraction: float) -> Integers:
     """Cover a fraction of every box, to the pixel.
 
     Only where several boxes overlap in each other can one end up with less; ``occluded_fractions`` tells. Of the 4581
@@ -40,7 +38,7 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
     Returns:
         H x W: the index of the object whose occluder covers the pixel, or ``NOBODY``.
     """
-    owners: Owners = np.full(size, NOBODY)
+    owners: Integers = np.full(size, NOBODY)
     free = np.ones(size, dtype=bool)
     areas = _areas(boxes)
     order = np.argsort(areas, kind="stable")
@@ -52,9 +50,9 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
         inside = pixels_inside(boxes[index])
         scales = np.where(free[inside], _scales(owners[inside].shape, anchors[index]), np.inf)
         limits = [
-            (part, missing(larger))
+            (pixels, missing(larger))
             for larger in order[place + 1 :]
-            if (part := shared_pixels(inside, pixels_touched(boxes[larger])))
+            if (pixels := shared_pixels(inside, pixels_touched(boxes[larger])))
         ]
         owners[inside][_window(scales, missing(index), limits)] = index
         free[pixels_touched(boxes[index])] = False
@@ -78,7 +76,7 @@ def _areas(boxes: Floats) -> Floats:
 def _covered_area(covered: Booleans, box: Floats) -> float:
     """Return how much of a box is covered, in pixels."""
     pixels, (x1, y1, x2, y2) = pixels_touched(box), box
-    rows, columns = (np.arange(part.start, part.stop) for part in pixels)
+    rows, columns = (np.arange(side.start, side.stop) for side in pixels)
     heights = np.minimum(rows + 1, y2) - np.maximum(rows, y1)
     widths = np.minimum(columns + 1, x2) - np.maximum(columns, x1)
     return float(heights @ covered[pixels] @ widths)
@@ -96,11 +94,11 @@ def pixels_inside(box: Floats) -> _Pixels:
     return slice(int(np.ceil(y1)), int(y2)), slice(int(np.ceil(x1)), int(x2))
 
 
-def shared_pixels(pixels: _Pixels, others: _Pixels) -> _Pixels | None:
-    """Return the part of ``pixels`` that is also of ``others``, counted from the first of ``pixels``."""
+def shared_pixels(pixels: _Pixels, near: _Pixels) -> _Pixels | None:
+    """Return those of ``pixels`` that are also of ``near``, counted from the first of ``pixels``."""
     rows, columns = (
         slice(max(other.start - one.start, 0), min(other.stop, one.stop) - one.start)
-        for one, other in zip(pixels, others, strict=True)
+        for one, other in zip(pixels, near, strict=True)
     )
     return (rows, columns) if rows.start < rows.stop and columns.start < columns.stop else None
 
@@ -116,15 +114,15 @@ def _scales(shape: tuple[int, ...], anchor: Floats) -> Floats:
 
 
 def _window(scales: Floats, count: int, limits: Sequence[tuple[_Pixels, int]]) -> Booleans:
-    """Return the window of ``count`` pixels, as a mask: those of lowest scale, but in each part no more than its limit.
+    """Return the window of ``count`` pixels, as a mask: those of lowest scale, but in each area no more than its limit.
 
-    _Pixels of infinite scale stay out; the window is smaller where there are not enough others.
+    Pixels of infinite scale stay out; the window is smaller where there are not enough others.
     """
     window = _lowest(scales, count)
-    while crowded := next(((part, limit) for part, limit in limits if np.count_nonzero(window[part]) > limit), None):
-        part, limit = crowded
-        kept = _lowest(np.where(window[part], scales[part], np.inf), limit)
-        scales[part][~kept] = np.inf  # the part has its limit, and gets no more
+    while crowded := [(area, limit) for area, limit in limits if np.count_nonzero(window[area]) > limit]:
+        area, limit = crowded[0]
+        allowed = _lowest(np.where(window[area], scales[area], np.inf), limit)
+        scales[area][~allowed] = np.inf  # the area has its limit, and gets no more
         window = _lowest(scales, count)
     return window
 

@@ -131,11 +131,12 @@ def read_stress(path: Path | str) -> StressResults:
 
 
 def _results(record: Any) -> StressResults:
-    curves = [
-        Curve(_words(curve["name"]), _words(curve["unit"]), tuple(map(_level, curve["levels"])))
-        for curve in record["curves"]
-    ]
-    return StressResults(record["seed"], tuple(curves), record.get("split", ""))
+    return StressResults(record["seed"], tuple(map(_curve, record["curves"])), record.get("split", ""))
+
+
+def _curve(record: dict[str, Any]) -> Curve:
+    levels = tuple(map(_level, record["levels"]))
+    return Curve(_words(record["name"]), _words(record["unit"]), levels)
 
 
 def _level(record: dict[str, Any]) -> LevelResults:

@@ -12,14 +12,18 @@ from torch import Tensor
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import Target
-from afrcnn.evaluation.matching import Floats
-from afrcnn.robustness.bending import Kind, bend
+from afrcnn.evaluation.matching import Floats, Integers
+from afrcnn.robustness.bending import bend_content
 from afrcnn.robustness.objects import boxes_in, generators_of, objects_of
-from afrcnn.robustness.occluders import GREY, Pieces, noise
-from afrcnn.robustness.occlusion import Owners, lay_occluders, pixels_inside
+from afrcnn.robustness.occluders import Pieces
+from afrcnn.robustness.occlusion import lay_occluders, pixels_inside
 
 _Occluder = Literal["grey", "noise", "photo"]
 _Placement = Literal["random", "worst"]
+_Kind = Literal["rotation", "elastic"]
+
+_GREY = 128
+"""Of the grey occluder, in 0..255."""
 
 _LARGEST = {"rotation": 180.0, "elastic": 0.25}
 """Strengths of bending beyond these mean nothing, or could not end within a box."""
@@ -81,7 +85,7 @@ class Occlusion:
         places = np.linspace(0, 1, self.grid) if self.grid > 1 else np.array([0.5])
         return np.array([(x, y) for y in places for x in places])
 
-    def lay(self, target: Target, size: tuple[int, int], change: Change, seed: int) -> Owners:
+    def lay(self, target: Target, size: tuple[int, int], change: Change, seed: int) -> Integers:
         """Return which object's occluder covers each pixel of an image of a height and width (H x W)."""
         boxes, _ = objects_of(target, size)
         rngs, anchors = generators_of(target, len(boxes), seed), change.anchors
@@ -113,20 +117,19 @@ class Occlusion:
             if mask.any():
                 shape = (mask.shape[0], mask.shape[1])
                 touching = (np.minimum(every_box[:, 2:], box[2:]) > np.maximum(every_box[:, :2], box[:2])).all(axis=1)
-                match self.occluder:
-                    case "grey":
-                        texture = torch.tensor(GREY, dtype=torch.uint8)
-                    case "noise":
-                        texture = noise(rng, shape)
-                    case "photo":
-                        texture = pieces.choose(rng, change.index, set(labels[touching].tolist()), shape).read(shape)
+                if self.occluder == "photo":
+                    texture = pieces.choose(rng, change.index, set(labels[touching].tolist()), shape).read(shape)
+                elif self.occluder == "noise":
+                    texture = torch.from_numpy(rng.integers(0, 256, (3, *shape), dtype=np.uint8))
+                else:
+                    texture = torch.tensor(_GREY, dtype=torch.uint8)
                 image[pixels] = torch.where(mask, texture, image[pixels])
         return image
 
 
 @dataclass(frozen=True)
 class Bending:
-    """The content of every box is bent, and the box stays right (see ``bend``).
+    """The content of every box is bent, and the box stays right (see ``bend_content``).
 
     Attributes:
         kind: ``"rotation"``, parts turn; ``"elastic"``, all of the object is warped.
@@ -135,11 +138,11 @@ class Bending:
             (0, 0.03, 0.06, 0.09, 0.12) when empty.
     """
 
-    kind: Kind = "rotation"
+    kind: _Kind = "rotation"
     levels: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(self.kind, "kind", get_args(Kind))
+        _check(self.kind, "kind", get_args(_Kind))
         object.__setattr__(self, "levels", self.levels or _LEVELS[self.kind])
         _check_levels(self.levels, most := _LARGEST[self.kind], f"choose strengths from 0 to {most:g}")
 
@@ -156,7 +159,8 @@ class Bending:
     def apply(self, image: Tensor, target: Target, change: Change, pieces: Pieces, seed: int) -> Tensor:
         """Bend the objects of an image (3 x H x W, uint8, RGB); arguments as of ``Occlusion.apply``."""
         boxes, _ = objects_of(target, (image.shape[1], image.shape[2]))
-        return bend(image, boxes, self.kind, change.level, generators_of(target, len(boxes), seed))
+        rngs = generators_of(target, len(boxes), seed)
+        return bend_content(image, boxes, self.kind, change.level, rngs)
 
 
 Stress = Occlusion | Bending
