@@ -60,16 +60,7 @@ _IMAGES_MEASURED = 1000
 
 
 class _Training(NamedTuple):
-    """What the stages of a training have in common.
-
-    Attributes:
-        fabric: devices and precision.
-        recipe: the experiment, every path in it absolute.
-        run: where everything about the run goes.
-        dataset: what is trained on.
-        detector: what is trained.
-        transform: a further transform of each training sample.
-    """
+    """What the stages of a training have in common; the arguments of ``train_stages``, and what they lead to."""
 
     fabric: Fabric
     recipe: Recipe
