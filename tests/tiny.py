@@ -17,6 +17,7 @@ from afrcnn.detectors.backbones import FullyConnectedHead, small
 from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.rcnn import fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
+from afrcnn.reporting.methods import ReportedRun
 
 WIDTH, CLASSES = 12, 3
 KINDS = ("fully connected", "torchvision", "residual")
@@ -95,3 +96,10 @@ def build_objects(n=5, channels=8, size=6, dtype=torch.float32):
 def build_fast_rcnn(num_classes=CLASSES, backbone=None, **options):
     """Fast R-CNN on the small network, for images of about 64 pixels."""
     return fast_rcnn(backbone or small(), RoIAlign, num_classes, **{"short_side": 64, "long_side": 64, **options})
+
+
+def build_reported_run(folder, recipe, results=None, stress=None):
+    """A run whose files need not be there."""
+    run = ReportedRun(folder)
+    run.recipe, run.results, run.stress = recipe, results, stress
+    return run
