@@ -1,4 +1,4 @@
-"""Measure what adversaries learn alone: how far they lower a trained detector's scores on photographs it never saw.
+"""Measure what adversaries learn alone: how far they lower a trained detector's scores on images it never saw.
 
 Starts from a run of the detector alone, trains ASDN and ASTN against it, frozen, on the split that it was trained on,
 and asks on the test split by how much the true class's score falls: ASDN's masks against random masks of as many cells,
@@ -19,14 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from afrcnn.adversaries import ASDN, ASTN, HardDropout, MaskSampling, RandomDropout
-from afrcnn.adversaries.astn import _affine, warp
-from afrcnn.adversaries.base import Head, score_drop, true_class_score
+from afrcnn.adversaries.asdn import ASDN
+from afrcnn.adversaries.astn import ASTN, _affine, warp
+from afrcnn.adversaries.base import Head, score_drop
+from afrcnn.adversaries.dropout import HardDropout, RandomDropout
 from afrcnn.build import load_adversary, load_detector, open_split
+from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run
-from afrcnn.training.pretraining import Pretraining
-from afrcnn.training.train import train
+from afrcnn.training.train import train_stages
 
 BOOTSTRAPS = 2000
 
@@ -35,15 +36,15 @@ def train_adversaries(detector: Run, folder: Path, arguments: argparse.Namespace
     """Train ASDN and ASTN alone against a run's detector, in a run of their own."""
     fields = [
         f"--init_from={detector.folder}",
-        "--adversary.chain=[asdn,astn]",
-        "--adversary.pretrained=[asdn,astn]",
-        f"--adversary.astn.learning_rate_factor={arguments.astn_factor}",
+        "--adversaries=[asdn,astn]",
+        "--adversaries.astn.pretrain=true",
+        f"--adversaries.astn.learning_rate_factor={arguments.astn_factor}",
         f"--pretraining.iterations={arguments.iterations}",
         f"--pretraining.decay_at=[{arguments.iterations * 3 // 4}]",
         f"--pretraining.learning_rate={arguments.learning_rate}",
     ]
     recipe = load_recipe(detector.recipe_file, fields)
-    train(recipe, folder)
+    train_stages(recipe, folder)
     return recipe
 
 
@@ -52,20 +53,21 @@ def bent(features: Tensor, angles: Tensor) -> Tensor:
     return warp(features, _affine(angles, torch.ones_like(angles), torch.zeros(*angles.shape, 2)))
 
 
-def drops(asdn: ASDN, astn: ASTN, features: Tensor, labels: Tensor, head: Head) -> Tensor:
-    """Return for each object (n) the score and, for each way to harden its features, by how much it falls."""
+def drops(detector: FastRCNN, asdn: ASDN, astn: ASTN, features: Tensor, labels: Tensor) -> Tensor:
+    """Return for each object (n) the score and, for each way to perturb its features, by how much it falls."""
+    head: Head = detector.frozen_head()
     limit = math.radians(astn.degrees)
     angles = torch.empty(len(features), astn.blocks).uniform_(-limit, limit)
-    hardened = [
+    perturbed = [
         features.masked_fill(asdn.sampling(asdn.network(features))[:, None], 0),
-        RandomDropout(MaskSampling(1, asdn.sampling.share))(features, labels, head).features,
-        HardDropout()(features, labels, head).features,
-        bent(features, astn.angles(features).deg2rad()),
+        RandomDropout(fraction=asdn.sampling.fraction)(features, labels, head).features,
+        HardDropout(detector.box_head_spec)(features, labels, head).features,
+        bent(features, astn.explain(features)["angles"].deg2rad()),
         bent(features, angles),
         bent(features, angles.sign() * limit),
     ]
-    score = true_class_score(head(features), labels)
-    return torch.stack([score, *(score_drop(features, harder, labels, head) for harder in hardened)], dim=1)
+    score = head.scores(features, labels)
+    return torch.stack([score, *(score_drop(features, x, labels, head) for x in perturbed)], dim=1)
 
 
 @torch.inference_mode()
@@ -73,19 +75,18 @@ def measure(run: Run, recipe: Recipe) -> list[np.ndarray]:
     """Return the numbers of ``drops`` for the foreground RoIs of each test image."""
     torch.manual_seed(0)
     detector = load_detector(run)
-    chain = load_adversary(run, detector)
+    chain = dict(load_adversary(run, detector).items())
     asdn, astn = chain["asdn"], chain["astn"]
-    assert isinstance(asdn, ASDN) and isinstance(astn, ASTN)
-    sampler, head = Pretraining({}, detector, foreground_per_image=32), detector.detached_head()
+    assert isinstance(detector, FastRCNN) and isinstance(asdn, ASDN) and isinstance(astn, ASTN)
     dataset = open_split(recipe, recipe.data.test_split)
-    found = []
+    numbers = []
     for index in range(len(dataset)):
         image, target = dataset[index]
-        rois, labels = sampler.sample([target["proposals"]], [target])
+        pixels = image.as_subclass(Tensor)
+        features, labels = detector.pool_foreground([pixels], [target["proposals"]], [target], per_image=32)
         if len(labels):
-            features = detector.pool([image.as_subclass(Tensor)], rois)
-            found.append(drops(asdn, astn, features, labels, head).numpy())
-    return found
+            numbers.append(drops(detector, asdn, astn, features, labels).numpy())
+    return numbers
 
 
 def ratio(images: list[np.ndarray], column: int, other: int) -> str:

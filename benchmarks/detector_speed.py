@@ -28,7 +28,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import MultiScaleRoIAlign
 
 from afrcnn.detectors import backbones
-from afrcnn.detectors.rcnn import IMAGENET_MEAN, IMAGENET_STD, FastRCNN
+from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
 from afrcnn.detectors.sampling import RoISampler
 
@@ -54,15 +54,15 @@ class GivenProposals(nn.Module):
         return resized, {}
 
 
-class Trunk(nn.Module):
-    """The trunk with the output that torchvision's RoI heads expect."""
+class NamedOutput(nn.Module):
+    """A backbone with the output that torchvision's RoI heads expect."""
 
-    def __init__(self, trunk: nn.Module) -> None:
+    def __init__(self, body: nn.Module) -> None:
         super().__init__()
-        self.trunk = trunk
+        self.body = body
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return OrderedDict([("0", self.trunk(x))])
+        return OrderedDict([("0", self.body(x))])
 
 
 def peers(backbone: str) -> tuple[FastRCNN, GeneralizedRCNN]:
@@ -70,22 +70,22 @@ def peers(backbone: str) -> tuple[FastRCNN, GeneralizedRCNN]:
     network = getattr(backbones, backbone)()
     short, long = SIDES[backbone]
     twin = copy.deepcopy(network)
-    ours = FastRCNN(
+    detector = fast_rcnn(
         network,
-        RoIAlign(network.pool_size, network.stride),
+        RoIAlign,
         CLASSES,
         sampler=RoISampler(ROIS_PER_IMAGE, 0.25, 0.5, (0.0, 0.5)),
         short_side=short,
         long_side=long,
         score_threshold=0.05,
     )
-    for stage in list(twin.trunk.children())[: twin.frozen_stages]:
+    for stage in list(twin.body.children())[: twin.frozen_stages]:
         stage.requires_grad_(False)
-    predictor = FastRCNNPredictor(twin.features, CLASSES + 1)
-    predictor.load_state_dict(ours.predictor.state_dict())
+    predictor = FastRCNNPredictor(twin.box_features, CLASSES + 1)
+    predictor.load_state_dict(detector.roi_heads.predictor.state_dict())
     heads = RoIHeads(
         MultiScaleRoIAlign(["0"], twin.pool_size, 2),
-        twin.head,
+        twin.box_head,
         predictor,
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -96,8 +96,9 @@ def peers(backbone: str) -> tuple[FastRCNN, GeneralizedRCNN]:
         nms_thresh=0.3,
         detections_per_img=100,
     )
-    transform = GeneralizedRCNNTransform(short, long, list(IMAGENET_MEAN), list(IMAGENET_STD), size_divisible=32)
-    return ours, GeneralizedRCNN(Trunk(twin.trunk), GivenProposals(), heads, transform)
+    mean, std = detector.transform.image_mean, detector.transform.image_std
+    transform = GeneralizedRCNNTransform(short, long, mean, std, size_divisible=32)
+    return detector, GeneralizedRCNN(NamedOutput(twin.body), GivenProposals(), heads, transform)
 
 
 def scene(size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -120,18 +121,18 @@ def scene(size: tuple[int, int], seed: int) -> tuple[Tensor, Tensor, dict[str, T
 
 def compare(backbone: str, precision: str, rounds: int) -> list[tuple[str, float, float]]:
     """Return (what, our seconds, torchvision's seconds), medians, for a training step and for inference."""
-    ours, theirs = peers(backbone)
+    detector, peer = peers(backbone)
     images, proposals, targets = (
-        list(part) for part in zip(*(scene((375, 500), seed) for seed in (1, 2)), strict=True)
+        list(column) for column in zip(*(scene((375, 500), seed) for seed in (1, 2)), strict=True)
     )
-    theirs.rpn.proposals, theirs.rpn.sizes = proposals, [(375, 500)] * 2
+    peer.rpn.proposals, peer.rpn.sizes = proposals, [(375, 500)] * 2
     runs: dict[str, Callable[[], object]] = {
-        "ours": lambda: ours(images, proposals, targets if ours.training else None),
-        "theirs": lambda: theirs(images, targets if theirs.training else None),
+        "afrcnn": lambda: detector(images, proposals, targets if detector.training else None),
+        "torchvision": lambda: peer(images, targets if peer.training else None),
     }
     optimizers = {
         name: torch.optim.SGD((p for p in model.parameters() if p.requires_grad), lr=1e-6, momentum=0.9, fused=True)
-        for name, model in (("ours", ours), ("theirs", theirs))
+        for name, model in (("afrcnn", detector), ("torchvision", peer))
     }
 
     def autocast() -> torch.autocast:
@@ -152,16 +153,16 @@ def compare(backbone: str, precision: str, rounds: int) -> list[tuple[str, float
 
     rows = []
     for what, call in (("training step", step), ("inference", infer)):
-        for model in (ours, theirs):
+        for model in (detector, peer):
             model.train(call is step)
-        seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+        seconds: dict[str, list[float]] = {"afrcnn": [], "torchvision": []}
         for round_ in range(rounds + 1):
             for name, times in seconds.items():
                 began = time.perf_counter()
                 call(name)
                 if round_:  # the first is warm-up
                     times.append(time.perf_counter() - began)
-        rows.append((what, statistics.median(seconds["ours"]), statistics.median(seconds["theirs"])))
+        rows.append((what, statistics.median(seconds["afrcnn"]), statistics.median(seconds["torchvision"])))
     return rows
 
 
@@ -182,8 +183,8 @@ def main() -> None:
         table.add_column(column, justify="right" if "s" in column[-2:] or column == "ratio" else "left")
     for backbone in arguments.backbones:
         for precision in arguments.precisions:
-            for what, ours, theirs in compare(backbone, precision, arguments.rounds):
-                table.add_row(backbone, precision, what, f"{ours:.3f}", f"{theirs:.3f}", f"{ours / theirs:.2f}")
+            for what, new, peer in compare(backbone, precision, arguments.rounds):
+                table.add_row(backbone, precision, what, f"{new:.3f}", f"{peer:.3f}", f"{new / peer:.2f}")
     Console(width=100).print(table)
 
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from afrcnn.build import open_images
 from afrcnn.commands.evaluate import evaluate
 from afrcnn.evaluation.bootstrap import interval
-from afrcnn.run import Run, open_split
-from afrcnn.training.train import train
-from experiment import METHODS, RUNS, SETS, Photographs, claim, recipe_of, stage_one
+from afrcnn.run import Run
+from experiment import METHODS, RUNS, SETS, FeatureCache, claim, fit
 from experiment_tables import Floats, drawn
 
 Pair = tuple[tuple[str, int], tuple[str, int]]
@@ -35,27 +35,27 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    photographs = Photographs()
+    cache = FeatureCache()
     one, other = arguments.methods
     pairs = kinds(one, other, arguments.seeds)
     for name in arguments.sets:
         # What another process is at is left to it first, and waited for then.
         for wait in (False, True):
             for method, seed in product(arguments.methods, arguments.seeds):
-                fit(name, method, seed, photographs, wait)
+                train_member(name, method, seed, cache, wait)
         for wait in (False, True):
             for pair in chain.from_iterable(pairs.values()):
                 join(name, pair, wait)
 
-    found = {name: measure(name, pairs) for name in arguments.sets}
+    results = {name: measure(name, pairs) for name in arguments.sets}
     print("| ensemble | " + " | ".join(arguments.sets) + " | mean |")
     print("|---|" + "---:|" * (len(arguments.sets) + 1))
-    for kind in next(iter(found.values())):
-        means = [found[name][kind][0] for name in arguments.sets]
+    for kind in next(iter(results.values())):
+        means = [results[name][kind][0] for name in arguments.sets]
         print(f"| {kind} | " + " | ".join(f"{mean:.1f}" for mean in (*means, statistics.mean(means))) + " |")
     both = f"{one} + {other}"
     for kind in (f"2 x {one}", f"2 x {other}"):
-        difference = np.mean([found[name][both] - found[name][kind] for name in arguments.sets], axis=0)
+        difference = np.mean([results[name][both] - results[name][kind] for name in arguments.sets], axis=0)
         low, high = interval(difference[1:])
         print(f"{both} against {kind}: {difference[0]:+.1f} ({low:+.1f} to {high:+.1f}, by images)")
 
@@ -77,21 +77,19 @@ def joined(name: str, pair: Pair) -> Path:
     return RUNS / "ensembles" / name / "+".join(f"{method}-seed{seed}" for method, seed in pair)
 
 
-def fit(name: str, method: str, seed: int, photographs: Photographs, wait: bool) -> None:
+def train_member(name: str, method: str, seed: int, cache: FeatureCache, wait: bool) -> None:
     """Train a detector, unless that is done; another process is waited for, or left to it."""
     folder = weights_of(name, method, seed)
-    with claim(folder, wait) as mine:
-        if mine and not Run(folder).weights_file.is_file():
-            with photographs.of(stage_one(name, seed)):
-                train(recipe_of(name, method, seed), folder)
-            Run(folder).checkpoint_file.unlink()
+    with claim(folder, wait) as claimed:
+        if claimed and not Run(folder).weights_file.is_file():
+            fit(name, method, seed, folder, cache).checkpoint_file.unlink()
 
 
 def join(name: str, pair: Pair, wait: bool) -> None:
     """Measure two detectors together, unless that is done; another process is waited for, or left to it."""
     folder = joined(name, pair)
-    with claim(folder, wait) as mine:
-        if mine and not Run(folder).results_file.is_file():
+    with claim(folder, wait) as claimed:
+        if claimed and not Run(folder).results_file.is_file():
             first, second = (weights_of(name, *member) for member in pair)
             evaluate(first, overrides=["--data.workers=0"], ensemble=[second], out=folder)
 
@@ -99,14 +97,14 @@ def join(name: str, pair: Pair, wait: bool) -> None:
 def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
     """Return by kind the mean over pairs of the mean AP in percent, on all images and then on drawings of them."""
     (member, _), *_ = chain.from_iterable(pairs.values())
-    recipe = Run(weights_of(name, *member)).recipe()
+    recipe = Run(weights_of(name, *member)).recipe
     split = recipe.data.test_split
-    dataset = open_split(recipe, split).dataset
-    found: dict[str, Floats] = {}
-    for kind, mine in pairs.items():
-        files = [Run(joined(name, pair)).detections / f"{split}.json" for pair in mine]
-        found[kind] = np.mean([drawn(file, dataset, seed=list(SETS).index(name)) for file in files], axis=0)
-    return found
+    dataset = open_images(recipe, split)
+    results: dict[str, Floats] = {}
+    for kind, of_kind in pairs.items():
+        files = [Run(joined(name, pair)).detections_file(split) for pair in of_kind]
+        results[kind] = np.mean([drawn(file, dataset, seed=list(SETS).index(name)) for file in files], axis=0)
+    return results
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import t
 
-from afrcnn.build import open_split
+from afrcnn.build import open_images
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
 from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.matching import match
 from afrcnn.evaluation.results import read_results
 from afrcnn.run import Run
-from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, is_done
+from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, detections_file, is_done
 
 DRAWINGS = 1000
 METRIC = "11-point"
@@ -86,11 +86,11 @@ class Measured:
     """One run: its APs in percent.
 
     Attributes:
-        clean: on the photographs as they are.
+        clean: on the images as they are.
         occluded: the mean over the levels of the stress test.
         levels: at each.
         overlapped: on objects that others overlap.
-        in_the_open: on the others.
+        unoccluded: on the rest.
         area: the other metric, clean.
         coco: COCO's AP, clean.
         clean_drawn: on each drawing of the images.
@@ -101,7 +101,7 @@ class Measured:
     occluded: float
     levels: tuple[float, ...]
     overlapped: float
-    in_the_open: float
+    unoccluded: float
     area: float
     coco: float
     clean_drawn: Floats
@@ -126,7 +126,7 @@ def main() -> None:
 
 def load(name: str) -> dict[str, dict[int, Measured]]:
     """Return the runs of a set by method and seed."""
-    found: dict[str, dict[int, Measured]] = defaultdict(dict)
+    runs: dict[str, dict[int, Measured]] = defaultdict(dict)
     datasets: dict[str, DetectionDataset] = {}
     for folder in sorted((RUNS / "experiment" / name).glob("*-seed*")):
         method, _, seed = folder.name.rpartition("-seed")
@@ -135,29 +135,29 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
         run = Run(folder)
         recipe = run.recipe
         split = recipe.data.test_split
-        dataset = datasets.setdefault(split, open_split(recipe, split).dataset)
-        clean = drawn(run.detections / f"{split}.json", dataset, seed=list(SETS).index(name))
-        hidden = [run.detections / f"{split}-hidden-{level:g}.json" for level in LEVELS]
-        levels = np.stack([drawn(file, dataset, seed=list(SETS).index(name)) for file in hidden])
+        dataset = datasets.setdefault(split, open_images(recipe, split))
+        clean = drawn(detections_file(run, 0), dataset, seed=list(SETS).index(name))
+        occluded = [detections_file(run, level) for level in LEVELS]
+        levels = np.stack([drawn(file, dataset, seed=list(SETS).index(name)) for file in occluded])
         results = read_results(run.results_file)
         assert abs(100 * results.mean_ap[METRIC] - clean[0]) < 1e-6, f"{folder}: detections and results differ"
-        found[method][int(seed)] = Measured(
+        runs[method][int(seed)] = Measured(
             clean=clean[0],
             occluded=levels[:, 0].mean(),
             levels=tuple(levels[:, 0]),
             overlapped=100 * results.subsets["overlapped"].mean_ap[METRIC],
-            in_the_open=100 * results.subsets["unoccluded"].mean_ap[METRIC],
+            unoccluded=100 * results.subsets["unoccluded"].mean_ap[METRIC],
             area=100 * results.mean_ap["area"],
             coco=100 * results.coco["AP"],
             clean_drawn=clean[1:],
             occluded_drawn=levels[:, 1:].mean(axis=0),
         )
-    return {method: found[method] for method in METHODS | TRIALS if found[method]}
+    return {method: runs[method] for method in METHODS | TRIALS if runs[method]}
 
 
 def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
     """Return the mean AP in percent of a file of detections on all images, and then on each drawing of them."""
-    detections = read_coco_results(file, dataset.ids, range(1, len(dataset.classes) + 1))
+    detections = read_coco_results(file, dataset.ids, dataset.category_ids)
     targets = [dataset.target(index) for index in range(len(dataset))]
     draws = np.concatenate([np.ones((1, len(targets)), dtype=np.int64), resample(len(targets), DRAWINGS, seed)])
     return 100 * resampled_ap(match(detections, targets, dataset.classes), draws, METRIC)
@@ -178,51 +178,51 @@ def gain(
     if not seeds:
         return None
     pairs = [(methods[method][seed], methods[reference][seed]) for seed in seeds]
-    each = [getattr(one, what) - getattr(base, what) for one, base in pairs]
+    differences = [getattr(one, what) - getattr(base, what) for one, base in pairs]
     drawn = np.stack([getattr(one, f"{what}_drawn") - getattr(base, f"{what}_drawn") for one, base in pairs])
     chosen = np.random.default_rng((1, list(SETS).index(name))).integers(len(seeds), size=drawn.shape)
-    return each, np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+    return differences, np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
 
 
 def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], names: Sequence[str]) -> str:
     """Return a table each set, as Markdown, where there are runs."""
-    parts = []
+    sections = []
     for name, methods in ((name, runs[name]) for name in names if runs[name]):
         lines = [
             f"### {name.replace('_', ' ')}",
             "",
-            "| method | seeds | clean | to baseline | overlapped | in the open | "
-            + " | ".join(f"{level:.0%} hidden" for level in LEVELS)
-            + " | mean hidden | to baseline |",
+            "| method | seeds | clean | to baseline | overlapped | unoccluded | "
+            + " | ".join(f"{level:.0%} occluded" for level in LEVELS)
+            + " | mean occluded | to baseline |",
             "|---|" + "---:|" * (len(LEVELS) + 7),
         ]
         for method, seeds in methods.items():
-            mine = list(seeds.values())
+            measured = list(seeds.values())
             cells = [
                 NAMES[method],
-                str(len(mine)),
-                spread([one.clean for one in mine]),
+                str(len(measured)),
+                spread([one.clean for one in measured]),
                 difference(gain(runs, name, method, "clean")),
-                f"{statistics.mean(one.overlapped for one in mine):.1f}",
-                f"{statistics.mean(one.in_the_open for one in mine):.1f}",
-                *(f"{statistics.mean(one.levels[k] for one in mine):.1f}" for k in range(len(LEVELS))),
-                spread([one.occluded for one in mine]),
+                f"{statistics.mean(one.overlapped for one in measured):.1f}",
+                f"{statistics.mean(one.unoccluded for one in measured):.1f}",
+                *(f"{statistics.mean(one.levels[k] for one in measured):.1f}" for k in range(len(LEVELS))),
+                spread([one.occluded for one in measured]),
                 difference(gain(runs, name, method, "occluded")),
             ]
             lines.append("| " + " | ".join(cells) + " |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
+        sections.append("\n".join(lines))
+    return "\n\n".join(sections)
 
 
 def summary(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> str:
     """Return two tables of differences in the mean over the three sets, and on the split of cards.
 
-    The first has those of each method to the baseline, the second what each part of full gives, and full to a rival.
+    The first has those of each method to the baseline, the second what each element of full gives, and full to a rival.
     """
-    heads = "three sets, clean | three sets, hidden | open to hidden, clean |\n|---|---:|---:|---:|"
+    heads = "three sets, clean | three sets, occluded | unoccluded to occluded, clean |\n|---|---:|---:|---:|"
     lines = [f"| method, to the baseline of the same seed | {heads}"]
     lines += differences(runs, {NAMES[method]: (method, "baseline") for method in METHODS})
-    lines += ["", f"| part, on the seeds that both have | {heads}"]
+    lines += ["", f"| element, on the seeds that both have | {heads}"]
     return "\n".join(lines + differences(runs, PARTS))
 
 
@@ -239,7 +239,7 @@ def differences(
             if len(known) < len(names):
                 cells.append("")
                 continue
-            mean = statistics.mean(statistics.mean(each) for each, _ in known)
+            mean = statistics.mean(statistics.mean(differences) for differences, _ in known)
             low, high = interval(np.mean([drawn for _, drawn in known], axis=0))
             cells.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
         if any(cells[1:]):
@@ -256,25 +256,25 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {half:.1f}"
 
 
-def difference(found: tuple[list[float], Floats] | None) -> str:
-    if found is None:
+def difference(gained: tuple[list[float], Floats] | None) -> str:
+    if gained is None:
         return ""
-    each, drawn = found
+    differences, drawn = gained
     low, high = interval(drawn)
-    return f"{statistics.mean(each):+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{statistics.mean(differences):+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def write_csv(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> None:
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
-        heads = [f"hidden {level:g}" for level in LEVELS]
+        heads = [f"occluded {level:g}" for level in LEVELS]
         writer.writerow(
-            ["set", "method", "seed", "clean", *heads, "overlapped", "in the open", "clean, area", "clean, COCO AP"]
+            ["set", "method", "seed", "clean", *heads, "overlapped", "unoccluded", "clean, area", "clean, COCO AP"]
         )
         for name, methods in runs.items():
             for method, seeds in methods.items():
                 for seed, one in sorted(seeds.items()):
-                    numbers = [one.clean, *one.levels, one.overlapped, one.in_the_open, one.area, one.coco]
+                    numbers = [one.clean, *one.levels, one.overlapped, one.unoccluded, one.area, one.coco]
                     writer.writerow([name, method, seed, *(f"{number:.2f}" for number in numbers)])
 
 
@@ -297,13 +297,13 @@ def draw(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -
                 axis.plot(x, curves.mean(axis=0), style, color=colour, label=label, marker="o", markersize=3)
                 axis.fill_between(x, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)
         axis.set_title(name.replace("_", " "))
-        axis.set_xlabel("% of each box hidden")
+        axis.set_xlabel("% of each box occluded")
         axis.set_xticks([0, 20, 40, 60])
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("mAP (11-point), %")
     axes[0].set_ylim(0, 100)
-    handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda each: len(each[1]))
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes), key=lambda legend: len(legend[1]))
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")

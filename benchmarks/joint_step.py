@@ -17,20 +17,14 @@ from contextlib import nullcontext
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 from torch.optim import SGD
 
-from afrcnn.adversaries import (
-    ASDN,
-    ASTN,
-    Chain,
-    ConvolutionalASDN,
-    FullyConnectedASDN,
-    HardDropout,
-    LocalisationNetwork,
-    RandomDropout,
-)
-from afrcnn.detectors.attach import attach, detach, roi_head_of
+from afrcnn.adversaries.asdn import ASDN
+from afrcnn.adversaries.astn import ASTN
+from afrcnn.adversaries.base import Adversary
+from afrcnn.adversaries.chain import Chain
+from afrcnn.adversaries.dropout import HardDropout, RandomDropout
+from afrcnn.detectors.attach import attach, detach
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.recipe import ScheduleRecipe
 from afrcnn.training.train import build_optimizer
@@ -40,16 +34,16 @@ STEPS = 2
 """Steps of a block that are counted."""
 
 
-def adversaries(detector: FastRCNN) -> dict[str, nn.Module]:
-    head = roi_head_of(detector)
-    asdn, astn = ASDN(FullyConnectedASDN(head)), ASTN(LocalisationNetwork(head))
+def adversaries(detector: FastRCNN) -> dict[str, Adversary]:
+    spec = detector.box_head_spec
+    asdn, astn = ASDN(spec), ASTN(spec)
     return {
         "ASDN + ASTN": Chain(asdn=asdn, astn=astn),
         "ASDN": asdn,
-        "ASDN, convolutional": ASDN(ConvolutionalASDN(head.channels)),
+        "ASDN, convolutional": ASDN(spec, network="convolutional"),
         "ASTN": astn,
-        "hard dropout": HardDropout(),
-        "random dropout": RandomDropout(),
+        "hard dropout": HardDropout(spec),
+        "random dropout": RandomDropout(spec),
     }
 
 
@@ -58,7 +52,7 @@ def measure(backbone: str, precision: str, rounds: int) -> dict[str, list[float]
     torch.manual_seed(0)
     detector = peers(backbone)[0].train()
     images, proposals, targets = zip(*(scene(SIDES[backbone], seed) for seed in (0, 1)), strict=True)
-    rivals: dict[str, nn.Module | None] = {"none": None, **adversaries(detector)}
+    rivals: dict[str, Adversary | None] = {"none": None, **adversaries(detector)}
     optimizers: dict[str, SGD] = {}
     seconds: dict[str, list[float]] = {name: [] for name in rivals}
     context = torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16-mixed" else nullcontext()

@@ -1,9 +1,9 @@
-"""What limits a detector: train on a part of trainval, change one thing at a time, measure on the other part.
+"""What limits a detector: train on some images of trainval, change one thing at a time, measure on the rest.
 
     python benchmarks/validation_split.py ../shared/data/cards validation/cards
     python benchmarks/limits.py cards --root validation/cards [--iterations 500] [--seeds 0] [--threads 1]
 
-Proposals of trainval are used for both parts. Runs that are done are not repeated.
+Proposals of trainval are used for both. Runs that are done are not repeated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from afrcnn.commands.evaluate import evaluate
 from afrcnn.evaluation.results import read_results
 from afrcnn.recipe import load_recipe
 from afrcnn.run import Run
-from afrcnn.training.train import train
+from afrcnn.training.train import train_stages
 from validation_split import link_proposals
 
 CHANGES = {
@@ -31,7 +31,7 @@ CHANGES = {
     "300 proposals an image": ["--data.proposals_per_image=300"],
     "a third of the learning rate": ["--schedule.learning_rate=0.00033"],
     "three times the learning rate": ["--schedule.learning_rate=0.003"],
-    "trunk frozen": ["--detector.frozen_stages=10"],
+    "backbone frozen": ["--detector.frozen_stages=10"],
 }
 
 
@@ -69,7 +69,7 @@ def main() -> None:
                     f"--schedule.decay_at=[{arguments.iterations * 3 // 4}]",
                     f"--seed={seed}",
                 ]
-                train(load_recipe(f"configs/{arguments.set}/squeezenet_frcn.yaml", base + fields), folder)
+                train_stages(load_recipe(f"configs/{arguments.set}/squeezenet_frcn.yaml", base + fields), folder)
                 evaluate(folder)
             results = read_results(Run(folder).results_file)
             columns.append((100 * results.mean_ap["11-point"], 100 * results.coco["AP"]))

@@ -1,6 +1,6 @@
 """Memory of a data loader that reads proposals of 100,000 images x 1000: what it takes beyond the images.
 
-    python benchmarks/proposals_memory.py [IMAGES PROPOSALS]
+    python benchmarks/proposals_memory.py [--images 100000] [--proposals 1000]
 
 Writes a store of that size (1.6 GB) into a temporary folder, and reads all of it in random order through a
 ``DataLoader`` with two workers; then the same images without proposals, for the baseline. Linux only: memory
@@ -10,8 +10,8 @@ each of them, PSS once in all.
 
 from __future__ import annotations
 
+import argparse
 import os
-import sys
 import tempfile
 import threading
 import time
@@ -36,6 +36,8 @@ class Blank:
     """A dataset of many ids that share one small image, so that proposals are what is measured."""
 
     classes: tuple[str, ...] = ("object",)
+    category_ids: tuple[int, ...] = (1,)
+    annotation_file: Path | None = None
 
     def __init__(self, root: Path, count: int) -> None:
         self.root = root
@@ -104,7 +106,11 @@ def peak(dataset: Blank | WithProposals) -> tuple[np.ndarray, int, float]:
 
 
 def main() -> None:
-    count, proposals = map(int, sys.argv[1:]) if len(sys.argv) == 3 else (100_000, 1000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100_000)
+    parser.add_argument("--proposals", type=int, default=1000)
+    arguments = parser.parse_args()
+    count, proposals = arguments.images, arguments.proposals
     with tempfile.TemporaryDirectory() as temporary:
         images = Blank(Path(temporary), count)
         store = ProposalStore.write(

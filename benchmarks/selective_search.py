@@ -1,8 +1,8 @@
-"""Selective search on two cores against one: the same photographs, in one run, alternating.
+"""Selective search on two cores against one: the same images, in one run, alternating.
 
     python benchmarks/selective_search.py [DATASET...]
 
-Takes 20 photographs of each dataset (VOC or COCO layout; by default those beside the checkout, in
+Takes 20 images of each dataset (VOC or COCO layout; by default those beside the checkout, in
 ``../shared/data``), and searches them three times with one job and three times with two. Every timing is a
 whole call of ``afrcnn.proposals.propose.propose``: hashing, searching, journal and store. What is not timed is the
 start of the worker processes, once a run of the program (2 to 5 seconds to import torch).
@@ -10,9 +10,9 @@ start of the worker processes, once a run of the program (2 to 5 seconds to impo
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -49,7 +49,10 @@ def seconds(images: Head, jobs: int) -> float:
 
 
 def main() -> None:
-    roots = [Path(root) for root in sys.argv[1:]] or [SHARED / name for name in ("fruit", "cards", "bccd")]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("datasets", nargs="*", type=Path, metavar="DATASET")
+    arguments = parser.parse_args()
+    roots = arguments.datasets or [SHARED / name for name in ("fruit", "cards", "bccd")]
     images = Head([open_dataset(root, "trainval") for root in roots], IMAGES)
     seconds(Head([open_dataset(roots[0], "trainval")], 4), jobs=2)  # starts the workers
     print(f"{len(images)} images, fast; {os.cpu_count()} cores")

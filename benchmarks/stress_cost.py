@@ -2,7 +2,7 @@
 
     python benchmarks/stress_cost.py runs/fruit/squeezenet_frcn-seed0 [--rounds 2] [--threads 2]
 
-The two take turns. Seven levels are seven evaluations; what is above seven is the cost of hiding objects.
+The two take turns. Seven levels are seven evaluations; what is above seven is the cost of occluding objects.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from afrcnn.evaluation.voc_ap import voc_ap
 
 def scenes(images: int, classes: int, detections: int, rng: np.random.Generator):
     """Draw 2 to 4 objects an image, half of the detections near an object and half anywhere."""
-    found, truth = [], []
+    detected, targets = [], []
     for _ in range(images):
         corner = rng.uniform(0, 400, (rng.integers(2, 5), 2))
         objects = np.concatenate([corner, corner + rng.uniform(30, 200, corner.shape)], axis=1).round()
@@ -32,19 +32,19 @@ def scenes(images: int, classes: int, detections: int, rng: np.random.Generator)
                 np.concatenate([anywhere, anywhere + rng.uniform(30, 200, anywhere.shape)], axis=1),
             ]
         ).astype(np.float32)
-        found.append(
+        detected.append(
             {
                 "boxes": boxes,
                 "labels": np.concatenate([labels[near], rng.integers(1, classes + 1, len(anywhere))]),
                 "scores": rng.uniform(size=detections).astype(np.float32),
             }
         )
-        truth.append({"boxes": objects, "labels": labels, "difficult": rng.uniform(size=len(objects)) < 0.1})
-    return found, truth
+        targets.append({"boxes": objects, "labels": labels, "difficult": rng.uniform(size=len(objects)) < 0.1})
+    return detected, targets
 
 
 def seconds(function, repeats: int) -> float:
-    """Return the least of several times, the one that others on the machine disturbed least."""
+    """Return the least of several times, the one that the rest of the machine disturbed least."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -64,13 +64,13 @@ def main() -> None:
     spec.loader.exec_module(module)
 
     classes = [f"class{label}" for label in range(1, 21)]
-    found, truth = scenes(arguments.images, len(classes), 100, np.random.default_rng(0))
-    ours = seconds(lambda: voc_ap(match(found, truth, classes)), repeats=5)
-    loop = seconds(lambda: module.plain_voc_ap(found, truth, classes), repeats=1)
+    detected, targets = scenes(arguments.images, len(classes), 100, np.random.default_rng(0))
+    vectorised = seconds(lambda: voc_ap(match(detected, targets, classes)), repeats=5)
+    loop = seconds(lambda: module.plain_voc_ap(detected, targets, classes), repeats=1)
     print(f"VOC evaluation, {arguments.images} images, 20 classes, 100 detections an image")
-    print(f"  afrcnn      {ours:8.3f} s")
+    print(f"  afrcnn      {vectorised:8.3f} s")
     print(f"  plain loop  {loop:8.3f} s")
-    print(f"  ratio       {ours / loop:8.4f}")
+    print(f"  ratio       {vectorised / loop:8.4f}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ The plain search hides each window in copies of the features and gives them to t
 once the fastest is taken. Both give the same losses, which is checked. Searches alternate, so that whatever else the
 machine does meets both; medians are compared. "fc6" is the ratio of the first layer alone, on which the fast search
 saves; "onward s" are the seconds of what comes after it, which both need for every window; "by operations" is the ratio
-of all multiplications, which is as much as can be gained. A weight is stored by input where the head is frozen.
+of all multiplications, which is as much as can be gained. A weight is column-major where the head is frozen.
 
 Memory is the peak of what PyTorch allocates during a search beyond what there was, as its profiler records it. Buffers
 inside MKL are not seen.
@@ -28,19 +28,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 
-from afrcnn.adversaries.base import DetachedHead
-from afrcnn.adversaries.window_search import (
-    _sliding_windows,
-    default_window,
-    first_outputs,
-    stored_by_input,
-    window_losses,
-)
+from afrcnn.adversaries.base import Head
+from afrcnn.adversaries.window_search import WindowSearch
 from afrcnn.detectors.backbones import FullyConnectedHead
+from afrcnn.detectors.frozen_head import FrozenHead, _first_outputs, column_major
 
 CLASSES = 20
 HEADS = {  # channels, cells on a side, outputs of fc6 and fc7
@@ -55,7 +49,7 @@ BATCHES = (100, 200, 400, 800)
 Search = Callable[[], object]
 
 
-def build(name: str) -> DetachedHead:
+def build(name: str) -> FrozenHead:
     """Return a head of the size of a backbone's, with random weights."""
     channels, size, width = HEADS[name]
     inputs = channels * size * size
@@ -64,20 +58,18 @@ def build(name: str) -> DetachedHead:
         if name == "TwoMLPHead"
         else FullyConnectedHead(nn.Linear(inputs, width), nn.Linear(width, width))
     )
-    return DetachedHead(head, FastRCNNPredictor(width, CLASSES + 1))
+    return FrozenHead(head, FastRCNNPredictor(width, CLASSES + 1))
 
 
 @torch.no_grad()
-def plain_losses(
-    features: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], kept: Tensor, copies: int
-) -> Tensor:
-    """Return what ``window_losses`` does, from masked copies of the features."""
-    objects = max(1, copies // len(kept))
-    losses = []
-    for x, label in zip(torch.split(features, objects), torch.split(labels, objects), strict=True):
-        logits = head((x[:, None] * kept[:, None]).flatten(0, 1))
-        losses.append(F.cross_entropy(logits, label.repeat_interleave(len(kept)), reduction="none"))
-    return torch.cat(losses).view(len(features), len(kept))
+def plain_losses(features: Tensor, labels: Tensor, head: Head, visible: Tensor, copies: int) -> Tensor:
+    """Return what ``losses_without`` does, from masked copies of the features."""
+    objects = max(1, copies // len(visible))
+    losses = [
+        head.losses((x[:, None] * visible[:, None]).flatten(0, 1), label.repeat_interleave(len(visible)))
+        for x, label in zip(torch.split(features, objects), torch.split(labels, objects), strict=True)
+    ]
+    return torch.cat(losses).view(len(features), len(visible))
 
 
 def seconds(searches: Mapping[str, Search], rounds: int) -> dict[str, float]:
@@ -111,7 +103,7 @@ def compare(name: str, objects: int, rounds: int, frozen: bool) -> list[str]:
     """Return a row of the table."""
     channels, size, _ = HEADS[name]
     features, labels = torch.rand(objects, channels, size, size), torch.randint(1, CLASSES + 1, (objects,))
-    windows = _sliding_windows(size, default_window(size))
+    windows = WindowSearch(size).masks
     head = build(name)
     layer = head.first_layer
     assert layer is not None
@@ -128,18 +120,18 @@ def compare(name: str, objects: int, rounds: int, frozen: bool) -> list[str]:
 
     @torch.no_grad()
     def fast_first() -> None:
-        first_outputs(features, layer, ~windows)
+        _first_outputs(features, layer, ~windows)
 
     vectors = torch.rand(len(windows) * objects, layer.out_features)
 
     @torch.no_grad()
     def onward() -> None:
-        head.after_first_layer(vectors)
+        head._after_first_layer(vectors.clone())  # which it overwrites
 
     def fast() -> Tensor:
-        return window_losses(features, labels, head, windows)
+        return head.losses_without(features, labels, windows)
 
-    with stored_by_input(head) if frozen else nullcontext():
+    with column_major(head) if frozen else nullcontext():
         torch.testing.assert_close(fast(), plain[best](), rtol=1e-4, atol=1e-5)
         searches: dict[str, Search] = {
             "fast": fast,
@@ -152,7 +144,7 @@ def compare(name: str, objects: int, rounds: int, frozen: bool) -> list[str]:
     first, rest = layer.weight.numel(), layer.out_features**2
     return [
         name,
-        "by input" if frozen else "by output",
+        "column-major" if frozen else "row-major",
         best,
         f"{times['fast']:.3f}",
         f"{times['plain']:.3f}",

@@ -55,23 +55,24 @@ def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
                 "iteration,stage,loss,classification,learning_rate\n"
                 + "".join(f"{i},joint,{2 / i + seed},{1 / i},0.001\n" for i in range(20, 120, 20))
             )
-            found = [
-                _found(target, 0.9 - image / 10 if adversaries else None, seed) for image, target in enumerate(targets)
+            detections = [
+                _detections(target, 0.9 - image / 10 if adversaries else None, seed)
+                for image, target in enumerate(targets)
             ]
-            write_coco_results(run.detections / "test.json", found, dataset.ids, [1, 2])
-            write_results(run.results_file, evaluate_detections(found, dataset))
+            write_coco_results(run.detections_file("test"), detections, dataset.ids, [1, 2])
+            write_results(run.results_file, evaluate_detections(detections, dataset))
             made[run.folder.name] = run.folder
     return made
 
 
-def _found(target: dict[str, Any], corner: float | None, seed: int) -> dict[str, torch.Tensor]:
+def _detections(target: dict[str, Any], corner: float | None, seed: int) -> dict[str, torch.Tensor]:
     """All objects of an image, those of seed 1 a bit beside their places; and something in the corner."""
     boxes = target["boxes"].as_subclass(torch.Tensor) + seed
-    found = {"boxes": boxes, "labels": target["labels"], "scores": torch.full((len(boxes),), 0.6)}
+    detections = {"boxes": boxes, "labels": target["labels"], "scores": torch.full((len(boxes),), 0.6)}
     if corner is not None:
         new = {"boxes": torch.tensor([[0.0, 0, 8, 8]]), "labels": torch.tensor([2]), "scores": torch.tensor([corner])}
-        found = {name: torch.cat([value, new[name]]) for name, value in found.items()}
-    return found
+        detections = {name: torch.cat([value, new[name]]) for name, value in detections.items()}
+    return detections
 
 
 class Seen(NamedTuple):
@@ -114,11 +115,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Seen]:
                 timeout=60,
                 check=True,
             )
-            found = re.search(r'<html[^>]* data-answer="([^"]*)"', done.stdout)
-            if found:
+            answered = re.search(r'<html[^>]* data-answer="([^"]*)"', done.stdout)
+            if answered:
                 break
-        assert found, done.stderr
+        assert answered, done.stderr
         console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return Seen(json.loads(base64.b64decode(found[1])), console)
+        return Seen(json.loads(base64.b64decode(answered[1])), console)
 
     return look

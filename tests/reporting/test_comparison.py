@@ -7,10 +7,10 @@ from afrcnn.evaluation.results import Results
 from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.reporting.comparison import _best_in_bold, by_class, changes_by_class, summary
 from afrcnn.reporting.elements import Cell
-from afrcnn.reporting.methods import Method, ReportedRun
+from afrcnn.reporting.methods import Method
 from afrcnn.reporting.paper import paper_rows
-from afrcnn.run import Run
 from afrcnn.visualize.figure import signed
+from tiny import build_reported_run
 
 VOC = sorted(paper_rows()[0].ap)
 
@@ -23,11 +23,13 @@ def results(ap, mean=None):
     )
 
 
-def method(name, by_seed, root="photos"):
-    classes = next((list(each.ap["11-point"]) for each in by_seed.values() if each), ["a"])
+def method(name, by_seed, root="images"):
+    classes = next((list(results.ap["11-point"]) for results in by_seed.values() if results), ["a"])
     runs = [
-        ReportedRun(Run(f"{name}-seed{seed}"), Recipe(data=DataRecipe(root=root, classes=classes), seed=seed), each)
-        for seed, each in by_seed.items()
+        build_reported_run(
+            f"{name}-seed{seed}", Recipe(data=DataRecipe(root=root, classes=classes), seed=seed), results
+        )
+        for seed, results in by_seed.items()
     ]
     return Method(name, tuple(runs))
 
@@ -39,18 +41,18 @@ def cells(table, head):
 
 def test_means_and_spreads_are_those_of_the_runs_and_changes_those_of_pairs_of_a_seed():
     rng = np.random.default_rng(0)
-    ours, theirs = rng.random(4), rng.random(3)
-    base = method("base", {seed: results({"a": value}) for seed, value in enumerate(theirs)})
-    full = method("full", {seed: results({"a": value}) for seed, value in enumerate(ours)})
+    new, old = rng.random(4), rng.random(3)
+    base = method("base", {seed: results({"a": value}) for seed, value in enumerate(old)})
+    full = method("full", {seed: results({"a": value}) for seed, value in enumerate(new)})
     table, runs = summary([base, full]).tables
     cell = cells(table, "mAP, area")["full"]
-    assert cell.value == pytest.approx(100 * ours.mean())
-    assert cell.text == f"{100 * ours.mean():.1f}"
-    assert cell.small == f"± {100 * ours.std(ddof=1):.1f}"
-    assert cells(table, "COCO AP50")["base"].value == pytest.approx(50 * theirs.mean())
+    assert cell.value == pytest.approx(100 * new.mean())
+    assert cell.text == f"{100 * new.mean():.1f}"
+    assert cell.small == f"± {100 * new.std(ddof=1):.1f}"
+    assert cells(table, "COCO AP50")["base"].value == pytest.approx(50 * old.mean())
     change = cells(table, "change (mAP, area)")["full"]
-    assert change.value == pytest.approx(100 * (ours[:3] - theirs).mean())
-    assert change.small == f"± {100 * (ours[:3] - theirs).std(ddof=1):.1f}"
+    assert change.value == pytest.approx(100 * (new[:3] - old).mean())
+    assert change.small == f"± {100 * (new[:3] - old).std(ddof=1):.1f}"
     assert [row.cells[1].text for row in runs.rows] == ["0", "1", "2", "0", "1", "2", "3"]
 
 
@@ -79,13 +81,13 @@ def test_a_class_without_objects_and_a_run_without_results_have_no_numbers():
     assert changes_by_class([nothing, base]).missing
 
 
-@pytest.mark.parametrize(("root", "tables"), [("VOCdevkit/VOC2007", "12"), ("x/VOC2012", "3"), ("mine", "")])
+@pytest.mark.parametrize(("root", "tables"), [("VOCdevkit/VOC2007", "12"), ("x/VOC2012", "3"), ("images", "")])
 def test_the_papers_rows_stand_beside_runs_of_the_same_test_set_and_metric_alone(root, tables):
     run = method("frcn", {0: results(dict.fromkeys(VOC, 0.9))}, root)
     shown = {row.name: row for table in by_class([run]).tables for row in table.rows if row.reference}
     assert len(shown) == sum(row.where[-1] in tables for row in paper_rows() if row.ap)
     where = {int(name[-2]) for name in shown}
-    assert where == {int(each) for each in tables}
+    assert where == {int(number) for number in tables}
     for table in by_class([run]).tables:
         beside = [row for row in table.rows if row.reference]
         assert not beside or ("area" in table.caption) == (root == "x/VOC2012")

@@ -10,8 +10,8 @@ from PIL import Image
 
 from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table, render
-from afrcnn.reporting.methods import Method, ReportedRun
-from afrcnn.run import Run
+from afrcnn.reporting.methods import Method
+from tiny import build_reported_run
 
 HOSTILE = "<script>alert('&\"')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;"
@@ -44,7 +44,7 @@ def data_of(picture):
 
 def page_of(section, name="name"):
     recipe = Recipe(data=DataRecipe(root=name, classes=["a"]))
-    runs = (ReportedRun(Run("run"), recipe),)
+    runs = (build_reported_run("run", recipe),)
     methods = [Method(name, runs)] * 2
     return render(methods=methods, **dict.fromkeys(SECTIONS, section))
 
@@ -91,7 +91,7 @@ def test_a_table_knows_its_columns_of_text():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_method_has_nothing_to_compare(count):
-    run = ReportedRun(Run("run"), Recipe(data=DataRecipe(root="x", classes=["a"])))
+    run = build_reported_run("run", Recipe(data=DataRecipe(root="x", classes=["a"])))
     sections = dict.fromkeys(SECTIONS, Section())
     page = render(methods=[Method("m", (run,))] * count, **sections)
     assert page.count("there is only one method") == (2 if count == 1 else 0)

@@ -6,12 +6,12 @@ import pytest
 
 from afrcnn.core.errors import UserError
 from afrcnn.evaluation.results import Results, write_results
-from afrcnn.recipe import AdversaryRecipe, DataRecipe, Recipe
+from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.reporting.methods import read_methods
 from afrcnn.robustness.stress_results import StressResults, write_stress
 from afrcnn.run import Run
 
-PLAIN = Recipe(data=DataRecipe(root="photos", classes=["a", "b"]))
+PLAIN = Recipe(data=DataRecipe(root="images", classes=["a", "b"]))
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def test_seeds_of_a_recipe_are_one_method_by_rising_seed(make):
     (method,) = read_methods(folders)
     assert method.name == "frcn"
     assert [run.recipe.seed for run in method.runs] == [0, 2, 10]
-    assert method.of_seed(10).run.folder == folders[2]
-    assert method.of_seed(5).run.folder == folders[1]
+    assert method.of_seed(10).folder == folders[2]
+    assert method.of_seed(5).folder == folders[1]
 
 
 def test_runs_that_begin_from_the_detector_of_their_seed_are_one_method(make):
-    full = replace(PLAIN, adversary=AdversaryRecipe(chain=["asdn"]))
+    full = replace(PLAIN, adversaries={"asdn": {}})
     folders = [make(f"full-seed{seed}", full, seed=seed, init_from=f"runs/frcn-seed{seed}") for seed in (1, 11)]
     other = make("late-seed1", full, seed=1, init_from="runs/frcn-seed11")
     methods = read_methods([*folders, other])
@@ -65,7 +65,7 @@ def test_what_cannot_be_compared_is_refused(make, tmp_path):
         read_methods([one, make("three", data=replace(PLAIN.data, classes=["b", "a"]))])
     with pytest.raises(UserError, match="other images"):
         read_methods([one, make("four", data=replace(PLAIN.data, test_split="val"))])
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run folder"):
         read_methods([tmp_path / "nothing"])
 
 

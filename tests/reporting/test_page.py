@@ -23,10 +23,12 @@ class Addresses(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.found = []
+        self.addresses = []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in {"src", "href", "srcset", "action", "data", "poster"}]
+        self.addresses += [
+            value for name, value in attrs if name in {"src", "href", "srcset", "action", "data", "poster"}
+        ]
 
 
 SORT = """
@@ -42,7 +44,7 @@ return [written, once, [read(), table.tHead.rows[0].cells[%d].getAttribute("aria
 
 
 def test_it_loads_without_a_word_on_the_console_or_a_request(page, browser):
-    seen = browser(page, "return performance.getEntriesByType('resource').map((each) => each.name)")
+    seen = browser(page, "return performance.getEntriesByType('resource').map((resource) => resource.name)")
     assert seen.console == []
     assert seen.value == []
 
@@ -64,16 +66,16 @@ def test_the_browser_keeps_it_from_loading_anything(page, browser):
 def test_every_address_is_inside_the_file(page):
     parser = Addresses()
     parser.feed(page.read_text(encoding="utf-8"))
-    assert len(parser.found) > 10
-    assert all(address.startswith(("data:image/", "#section-")) for address in parser.found)
+    assert len(parser.addresses) > 10
+    assert all(address.startswith(("data:image/", "#section-")) for address in parser.addresses)
 
 
 def test_numbers_sort_the_best_first_and_then_last(page, browser):
     written, (once, first), (twice, second) = browser(page, SORT % (1, 3, 3, 3, 3, 3)).value
-    numbers = [float(each) for each in written]
+    numbers = [float(number) for number in written]
     assert len(set(numbers)) > 1
-    assert [float(each) for each in once] == sorted(numbers, reverse=True)
-    assert [float(each) for each in twice] == sorted(numbers)
+    assert [float(number) for number in once] == sorted(numbers, reverse=True)
+    assert [float(number) for number in twice] == sorted(numbers)
     assert (first, second) == ("descending", "ascending")
 
 
@@ -115,15 +117,15 @@ def test_pictures_have_sizes_and_words(page, browser):
 def test_nothing_but_tables_and_wide_figures_is_wider_than_a_phone(page, browser):
     # A window can be no narrower than some 500 pixels, a frame can.
     script = """
-    const parts = { head: document.head.innerHTML, body: document.body.innerHTML };
+    const halves = { head: document.head.innerHTML, body: document.body.innerHTML };
     const frame = document.createElement("iframe");
     frame.width = 390;
     frame.style.border = 0;
     document.body.append(frame);
     const copy = frame.contentDocument;
-    for (const part in parts) copy[part].innerHTML = parts[part];
+    for (const half in halves) copy[half].innerHTML = halves[half];
     await new Promise((resolve) => setTimeout(resolve, 500));
-    const scrolling = [...copy.querySelectorAll(".scrolls")].some((each) => each.scrollWidth > each.clientWidth);
+    const scrolling = [...copy.querySelectorAll(".scrolls")].some((box) => box.scrollWidth > box.clientWidth);
     return [copy.documentElement.clientWidth, copy.documentElement.scrollWidth, scrolling];
     """
     shown, needed, scrolling = browser(page, script).value
@@ -133,11 +135,11 @@ def test_nothing_but_tables_and_wide_figures_is_wider_than_a_phone(page, browser
 
 
 def test_without_javascript_everything_is_there_but_the_buttons(page, browser):
-    script = "return ['button', 'table', 'tbody tr', 'img'].map((each) => document.querySelectorAll(each).length)"
-    buttons, *others = browser(page, script, javascript=False).value
+    script = "return ['button', 'table', 'tbody tr', 'img'].map((name) => document.querySelectorAll(name).length)"
+    buttons, *elements = browser(page, script, javascript=False).value
     assert buttons == 0
-    assert others == browser(page, script).value[1:]
-    assert min(others) > 0
+    assert elements == browser(page, script).value[1:]
+    assert min(elements) > 0
 
 
 def test_the_same_runs_give_the_same_bytes(page, runs, tmp_path):
@@ -149,8 +151,8 @@ def test_it_says_what_was_measured_and_what_differs(page):
     assert (
         "2 methods in 4 runs, tested on the split test (3 images, 3 objects of 2 classes), compared with frcn" in text
     )
-    (cells,) = re.findall(r'<th scope="row">adversary.chain</th>(.*?)</tr>', text, flags=re.DOTALL)
-    assert re.findall("<td[^>]*>(.*?)</td>", cells) == ["[]", "[&#39;asdn&#39;, &#39;astn&#39;]"]
+    (cells,) = re.findall(r'<th scope="row">adversaries</th>(.*?)</tr>', text, flags=re.DOTALL)
+    assert re.findall("<td[^>]*>(.*?)</td>", cells) == ["none", "asdn, astn"]
     assert '<th scope="row">detector.backbone</th>' not in text  # both have the same
 
 
@@ -169,7 +171,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(runs, tmp_path,
     assert "no such folder" in text
 
 
-def test_the_command_writes_it_and_refuses_what_is_no_run(runs, tmp_path, capsys):
+def test_the_command_writes_it_and_refuses_what_is_not_a_run(runs, tmp_path, capsys):
     out = tmp_path / "made" / "report.html"
     words = [str(runs["full-seed0"]), str(runs["frcn-seed0"]), "--baseline", str(runs["frcn-seed0"])]
     assert main(["report", *words, "--out", str(out), "--data.workers", "0"]) == 0
@@ -177,7 +179,7 @@ def test_the_command_writes_it_and_refuses_what_is_no_run(runs, tmp_path, capsys
     assert "compared with frcn" in out.read_text(encoding="utf-8")
     out.unlink()
     assert main(["report", str(tmp_path), "--out", str(out)]) == 2
-    assert "is no run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     assert not out.exists()
 
 
@@ -202,20 +204,20 @@ def test_a_strangers_adversary_is_refused_and_none_of_its_code_runs(runs, tmp_pa
     (tmp_path / "stranger.py").write_text(
         "import pathlib\n"
         f"pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
-        "from afrcnn.adversaries import HardDropout\n"
+        "from afrcnn.adversaries.dropout import HardDropout\n"
         "class Mine(HardDropout):\n"
-        "    def __init__(self, head):\n"
-        "        super().__init__()\n"
+        "    def __init__(self, spec):\n"
+        "        super().__init__(spec)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    fields = ["--adversary.chain", "[stranger.Mine]"]
+    fields = ["--adversaries", "[stranger:Mine]"]
     file = report([runs["frcn-seed0"]], out=tmp_path / "report.html", overrides=fields)
     text = file.read_text(encoding="utf-8")
     assert "Not shown: " in text
-    assert "module stranger" in text
+    assert "--trust stranger" in text
     assert not (tmp_path / "ran").exists()
     text = report([runs["frcn-seed0"]], out=file, overrides=fields, trust=["stranger"]).read_text(encoding="utf-8")
-    assert "module stranger" not in text
+    assert "--trust stranger" not in text
     assert (tmp_path / "ran").exists()
     assert "Mine occludes" in text
 

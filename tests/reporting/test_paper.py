@@ -11,7 +11,7 @@ from afrcnn.reporting.paper import paper_rows, rows_beside
 
 def test_the_aps_of_a_row_are_twenty_and_agree_with_its_mean():
     rows = [row for row in paper_rows() if row.ap]
-    assert len(rows) == 12 + 3 + 3  # Tables 1 and 3, and the rows of Table 2 that Table 1 has not
+    assert len(rows) == 12 + 3 + 3  # Tables 1 and 3, and the rows of Table 2 that Table 1 lacks
     for row in rows:
         assert len(row.ap) == 20
         assert np.mean(list(row.ap.values())) == pytest.approx(row.mean_ap, abs=0.0006)
@@ -38,4 +38,4 @@ def test_rows_of_other_classes_or_another_test_set_do_not_stand_beside():
     classes = list(paper_rows()[0].ap)
     assert {row.dataset for row in rows_beside(classes[::-1], "VOC2007")} == {"VOC2007 test"}
     assert rows_beside(classes[1:], "VOC2007") == []
-    assert rows_beside(classes, "photos") == []
+    assert rows_beside(classes, "images") == []

@@ -5,10 +5,10 @@ import pytest
 
 from afrcnn.evaluation.results import Results
 from afrcnn.recipe import Recipe
-from afrcnn.reporting.methods import Method, ReportedRun
+from afrcnn.reporting.methods import Method
 from afrcnn.reporting.stress_section import by_stress
 from afrcnn.robustness.stress_results import Curve, LevelResults, StressResults
-from afrcnn.run import Run
+from tiny import build_reported_run
 
 LEVELS = [0, 0.2, 0.4]
 
@@ -20,7 +20,7 @@ def level(at, ap, recall):
 
 def run(name, seed, aps, recalls):
     curve = Curve("grey", "fraction occluded", tuple(map(level, LEVELS, aps, recalls)))
-    return ReportedRun(Run(name), Recipe(seed=seed), None, StressResults(0, (curve,)))
+    return build_reported_run(name, Recipe(seed=seed), None, StressResults(0, (curve,)))
 
 
 def test_mpc_and_rpc_are_those_of_the_runs():
@@ -51,7 +51,7 @@ def test_figures_tell_every_level_in_words():
 
 def test_runs_without_a_stress_test_are_named_with_the_command_and_leave_no_trace():
     tested = Method("base", (run("base", 0, [0.9, 0.5, 0.25], [1, 1, 1]),))
-    missing = Method("other", (ReportedRun(Run("runs/the other"), Recipe()),))
+    missing = Method("other", (build_reported_run("runs/the other", Recipe()),))
     section = by_stress([tested, missing])
     assert section.commands == ["afrcnn stress 'runs/the other'"]
     assert [row.cells[0].value for row in section.tables[0].rows] == [pytest.approx(37.5), None]

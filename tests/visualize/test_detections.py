@@ -19,17 +19,16 @@ def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
     """The ratio of WCAG 2.2, from its definition."""
 
     def luminance(colour: tuple[int, ...]) -> float:
-        parts = []
-        for value in colour:
-            share = value / 255
-            parts.append(share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4)
-        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+        red, green, blue = (
+            value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in np.array(colour) / 255
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
     light, dark = sorted((luminance(one), luminance(other)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_every_side_of_a_box_is_drawn_inside_it_in_its__class_colour() -> None:
+def test_every_side_of_a_box_is_drawn_inside_it_in_its_class_colour() -> None:
     image = np.full((200, 300, 3), 128, np.uint8)
     picture = np.asarray(draw_detections(image, detections([[40, 60, 240, 160]], [2], [0.9]), ["cat", "dog"]))
     colour = _class_colour(2)

@@ -11,7 +11,7 @@ from afrcnn.data.splits import OcclusionSplit
 from afrcnn.evaluation.results import Results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.proposals.recall import Recall
-from afrcnn.robustness.stress_results import Curve, Hidden, LevelResults
+from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction
 from afrcnn.visualize.tables import ap_table, recall_table, split_table, stress_table, subset_table
 
 
@@ -72,13 +72,13 @@ def test_every_subset_has_one_row_in_80_columns():
             confident_recall=math.nan,
         )
 
-    words = words_of(subset_table({"in the open": result(0.123), "[x]" + "y" * 40: result(1.0)}))
-    assert ["in", "the", "open", "3012", "12.3", "50.0", "25.0", "-"] in words
+    words = words_of(subset_table({"not occluded": result(0.123), "[x]" + "y" * 40: result(1.0)}))
+    assert ["not", "occluded", "3012", "12.3", "50.0", "25.0", "-"] in words
     assert sum(word.count("y") for line in words for word in line if "yy" in word) == 40
 
 
-def curve(hidden):
-    levels = ((0.0, 0.8, None), (0.2, 0.6, hidden), (0.4, 0.12, hidden))
+def curve(occluded):
+    levels = ((0.0, 0.8, None), (0.2, 0.6, occluded), (0.4, 0.12, occluded))
     return Curve(
         "[x] grey",
         "fraction occluded",
@@ -95,7 +95,7 @@ def curve(hidden):
 
 
 def test_a_stress_has_a_row_for_each_level_and_the_summary_below():
-    words = words_of(stress_table(curve(Hidden(0.2, 0.194, 0.206))))
+    words = words_of(stress_table(curve(OccludedFraction(0.2, 0.194, 0.206))))
     assert ["0", "80.0", "82.0"] in words
     assert ["0.2", "60.0", "64.0", "19.4", "to", "20.6"] in words
     assert ["0.4", "12.0", "20.8", "19.4", "to", "20.6"] in words

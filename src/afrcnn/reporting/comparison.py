@@ -28,7 +28,7 @@ def summary(methods: Sequence[Method]) -> Section:
     for name, run in ((method.name, run) for method in methods for run in method.runs):
         seed = Cell(str(run.recipe.seed), value=run.recipe.seed)
         cells = [Cell.percent([number(run)]) for number in numbers.values()]
-        rows.append(Row(str(run.run.folder), [name, seed, *cells]))
+        rows.append(Row(str(run.folder), [name, seed, *cells]))
     means_table = compare("Methods", methods, numbers, changes=means)
     runs_table = Table("Runs", ["run", "method", "seed", *numbers], rows)
     commands = [run.command("evaluate") for run in runs_of(methods) if run.results is None]

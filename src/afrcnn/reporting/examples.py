@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,9 +11,8 @@ import torch
 from torch import Tensor
 
 from afrcnn.adversaries.trace import ObjectTrace, trace_objects
-from afrcnn.build import load_adversary, load_detector
+from afrcnn.build import load_adversary, load_detector, open_images
 from afrcnn.core.errors import UserError
-from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.diagnosis import FalsePositive, new_false_positives
@@ -60,12 +60,13 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
     for method in methods[1:]:
         run = method.runs[0]
         other = baseline.of_seed(run.recipe.seed)
-        if unevaluated := [one for one in (other, run) if not one.detections_file.is_file()]:
-            section.commands += [one.command("evaluate") for one in unevaluated]
+        pair = (run, other)
+        if unevaluated := [run for run in pair if not _detections_file(run).is_file()]:
+            section.commands += [run.command("evaluate") for run in unevaluated]
             continue
         try:
             dataset, targets = _test_split(run)
-            files = (run.detections_file, other.detections_file)
+            files = map(_detections_file, pair)
             detections = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
             errors = new_false_positives(*(match(image, targets, dataset.classes) for image in detections))
             pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
@@ -78,8 +79,8 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
 
 
 def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
-    detector = load_detector(run.run, trust)
-    chain = load_adversary(run.run, detector, trust)
+    detector = load_detector(run, trust)
+    chain = load_adversary(run, detector, trust)
     dataset, targets = _test_split(run)
     pictures = []
     for index in _spread(targets):
@@ -132,6 +133,9 @@ def _draw_error(error: FalsePositive, dataset: DetectionDataset) -> Picture:
 
 
 def _test_split(run: ReportedRun) -> tuple[DetectionDataset, list[Target]]:
-    data = run.recipe.data
-    dataset = open_dataset(data.root, data.test_split, data.layout, data.classes)
+    dataset = open_images(run.recipe, run.recipe.data.test_split)
     return dataset, [dataset.target(index) for index in range(len(dataset))]
+
+
+def _detections_file(run: ReportedRun) -> Path:
+    return run.detections_file(run.recipe.data.test_split)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isnan, nan
 from pathlib import Path
 from shlex import quote
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,30 +20,34 @@ from afrcnn.recipe import Recipe, dump_recipe
 from afrcnn.robustness.stress_results import Curve, StressResults, read_stress
 from afrcnn.run import Run
 
+_T = TypeVar("_T", Results, StressResults)
 
-@dataclass(frozen=True)
-class ReportedRun:
-    """A run with its recipe, and the results of its evaluation and of its stress test, where it has any."""
 
-    run: Run
-    recipe: Recipe
-    results: Results | None = None
-    stress: StressResults | None = None
+class ReportedRun(Run):
+    """A run, and the results of its evaluation and of its stress test, where it has any: each read once."""
 
-    @property
-    def classes(self) -> list[str]:
-        """The classes 1..K."""
-        return self.run.classes
+    @cached_property
+    def results(self) -> Results | None:
+        """The results of the evaluation.
+
+        Raises:
+            UserError: the file is damaged or of another split.
+        """
+        return self._read(self.results_file, read_results)
+
+    @cached_property
+    def stress(self) -> StressResults | None:
+        """The results of the stress test.
+
+        Raises:
+            UserError: as of ``results``.
+        """
+        return self._read(self.stress_file, read_stress)
 
     @property
     def dataset(self) -> str:
         """The name of the dataset's folder."""
         return Path(self.recipe.data.root).resolve().name
-
-    @property
-    def detections_file(self) -> Path:
-        """The detections on the test split, in COCO's format."""
-        return self.run.detections_file(self.recipe.data.test_split)
 
     @property
     def curves(self) -> dict[str, Curve]:
@@ -55,7 +61,14 @@ class ReportedRun:
 
     def command(self, name: str, *options: str) -> str:
         """Return a command of the command line for this run, as a shell takes it."""
-        return " ".join(["afrcnn", name, quote(str(self.run.folder)), *options])
+        return " ".join(["afrcnn", name, quote(str(self.folder)), *options])
+
+    def _read(self, file: Path, read: Callable[[Path], _T]) -> _T | None:
+        content, split = read(file) if file.is_file() else None, self.recipe.data.test_split
+        if content is not None and content.split not in ("", split):
+            fix = f"report that split by --data.test_split {content.split}, or make the file anew"
+            raise UserError(f"is of the split {content.split}, not {split}", file=file, fix=fix)
+        return content
 
 
 Number = Callable[[ReportedRun], float]
@@ -115,7 +128,7 @@ def read_methods(
         raise UserError("is not among the runs", file=first, field="baseline", fix="name it among them, too")
     paths.sort(key=lambda path: path.resolve() != first.resolve())
 
-    runs = [_read(path, overrides) for path in paths]
+    runs = [ReportedRun(path, overrides) for path in paths]
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         _refuse_other_data(runs[0], run)
@@ -125,21 +138,9 @@ def read_methods(
     return [Method(name, tuple(group)) for name, group in zip(names, by_seed, strict=True)]
 
 
-def _read(path: Path, overrides: Sequence[str]) -> ReportedRun:
-    run = Run(path, overrides)
-    recipe, stress_file = run.recipe, run.stress_file
-    results = read_results(run.results_file) if run.results_file.is_file() else None
-    stress = read_stress(stress_file) if stress_file.is_file() else None
-    for file, content in ((run.results_file, results), (stress_file, stress)):
-        if content is not None and content.split not in ("", recipe.data.test_split):
-            problem = f"is of the split {content.split}, not {recipe.data.test_split}"
-            fix = f"report that split by --data.test_split {content.split}, or make the file anew"
-            raise UserError(problem, file=file, fix=fix)
-    return ReportedRun(run, recipe, results, stress)
-
-
 def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:
     """Refuse runs whose numbers cannot stand in one table."""
+    _ = other.stress  # refused here where it is damaged or of another split
     tested = [(run.results.images, run.results.objects) for run in (one, other) if run.results]
     same_images = tested == tested[::-1] and one.recipe.data.test_split == other.recipe.data.test_split
     for same, problem, field in (
@@ -148,7 +149,7 @@ def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:
     ):
         if not same:
             fix = "make a report for each dataset"
-            raise UserError(f"{problem} {one.run.folder}", file=other.run.folder, field=field, fix=fix)
+            raise UserError(f"{problem} {one.folder}", file=other.folder, field=field, fix=fix)
 
 
 def _without_seed(recipe: Recipe) -> str:
@@ -159,7 +160,7 @@ def _without_seed(recipe: Recipe) -> str:
 
 def _names(runs: Sequence[ReportedRun]) -> list[str]:
     """Name each run by the shortest end of its path, if possible without the seed, that no other has."""
-    paths = [run.run.folder.resolve() for run in runs]
+    paths = [run.folder.resolve() for run in runs]
     seeds = [rf"[-_.]?seed{run.recipe.seed}(?!\d)" for run in runs]
     plain = [path.with_name(re.sub(seed, "", path.name) or path.name) for path, seed in zip(paths, seeds, strict=True)]
     for candidates in (plain, paths):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from math import isfinite, nan
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from afrcnn.core.errors import UserError
-from afrcnn.recipe import dump_recipe
+from afrcnn.recipe import Recipe, dump_recipe
 from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper_table, summary
 from afrcnn.reporting.elements import Picture, Row, Section, Table, render
 from afrcnn.reporting.examples import adversary_examples, false_positive_examples
@@ -63,7 +63,7 @@ def read_log(file: Path) -> dict[str, Points]:
 def training_curves(methods: Sequence[Method]) -> Section:
     """Return curves of all that the trainings logged."""
     section = Section(pictures={"": []})
-    files = {method.name: [run.run.log_file for run in method.runs] for method in methods}
+    files = {method.name: [run.log_file for run in method.runs] for method in methods}
     section.missing = [f"{file} is missing." for file in chain(*files.values()) if not file.is_file()]
     logs = {name: [read_log(file) for file in of_method if file.is_file()] for name, of_method in files.items()}
     columns = dict.fromkeys(column for log in chain(*logs.values()) for column in log if column not in _NOT_LEARNED)
@@ -77,20 +77,27 @@ def training_curves(methods: Sequence[Method]) -> Section:
 def recipe_fields(methods: Sequence[Method]) -> Section:
     """Return the fields in which methods differ, and all fields of the first."""
     first = methods[0].runs[0]
-    section = Section(listings={f"All fields of {first.run.folder}": dump_recipe(first.recipe)})
+    section = Section(listings={f"All fields of {first.folder}": dump_recipe(first.recipe)})
     if len(methods) > 1:
-        recipes = [_fields(asdict(method.runs[0].recipe)) for method in methods]
-        rows = [Row(name, [recipe[name] for recipe in recipes]) for name in recipes[0] if name != "seed"]
+        recipes = [_fields(method.runs[0].recipe) for method in methods]
+        names = dict.fromkeys(name for recipe in recipes for name in recipe if name != "seed")
+        rows = [Row(name, [recipe.get(name, "") for recipe in recipes]) for name in names]
         differing = [row for row in rows if len(set(row.cells)) > 1]
         section.tables.append(Table("Differences", ["field", *(method.name for method in methods)], differing))
     return section
 
 
-def _fields(value: Any, name: str = "") -> dict[str, str]:
-    """Return the fields of a recipe by their full names, as text."""
-    if isinstance(value, dict) and value:
-        return {full: text for key, field in value.items() for full, text in _fields(field, f"{name}.{key}").items()}
-    return {name[1:]: "null" if value is None else str(value)}
+def _fields(recipe: Recipe) -> dict[str, str]:
+    """Return the fields of a recipe by their full names, as text; arguments only where they are given."""
+    return {"adversaries": ", ".join(recipe.adversaries) or "none"} | dict(_leaves(asdict(recipe)))
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, field in value.items():
+            yield from _leaves(field, f"{name}.{key}")
+    else:
+        yield name[1:], "null" if value is None else str(value)
 
 
 def _number(text: Any) -> float:

@@ -86,7 +86,7 @@ def _place(size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int],
 
 
 def _overlap(one: _Rectangle, other: _Rectangle) -> int:
-    """Return the area that two rectangles share."""
+    """Return the area of the intersection of two rectangles."""
     width = min(one[2], other[2]) - max(one[0], other[0])
     height = min(one[3], other[3]) - max(one[1], other[1])
     return max(width, 0) * max(height, 0)

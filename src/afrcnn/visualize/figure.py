@@ -1,4 +1,4 @@
-"""Figures and pictures: the sizes, colours, lines and formats that all of them share."""
+"""Figures and pictures: the sizes, colours, lines and formats of all of them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def svg(figure: Figure) -> bytes:
 
 
 def webp(image: Image.Image) -> bytes:
-    """Return an image as WebP, which takes a tenth of what PNG takes for photographs."""
+    """Return an image as WebP, which takes a tenth of what PNG takes for a camera's images."""
     with BytesIO() as file:
         image.save(file, "WEBP", quality=80, method=6)
         return file.getvalue()

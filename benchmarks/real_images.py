@@ -1,8 +1,8 @@
-"""Train and test Fast R-CNN on real photographs over several seeds, and say what it was worth.
+"""Train and evaluate Fast R-CNN on real images over several seeds.
 
 Every run lies in its own folder; a run that is finished is not repeated, one that was interrupted goes on.
 
-    python benchmarks/real_photographs.py [--sets fruit cards bccd] [--seeds 0 1 2] [--runs runs] [--threads 1]
+    python benchmarks/real_images.py [--sets fruit cards bccd] [--seeds 0 1 2] [--runs runs] [--threads 1]
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from afrcnn.build import open_images
 from afrcnn.commands.evaluate import evaluate
-from afrcnn.data import open_dataset
 from afrcnn.evaluation.results import Results, read_results
-from afrcnn.proposals.selective_search import compute
+from afrcnn.proposals.propose import propose
+from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run
-from afrcnn.training.train import train
+from afrcnn.training.train import train_stages
 
 
-def propose(recipe: Recipe) -> None:
+def propose_splits(recipe: Recipe) -> None:
     """Compute the proposals of both splits, unless they are there."""
     assert recipe.data.proposals is not None
     for split in (recipe.data.train_split, recipe.data.test_split):
         folder = Path(recipe.data.proposals) / f"{split}-{recipe.data.proposal_method}"
         if not (folder / "proposals.json").is_file():
-            compute(open_dataset(recipe.data.root, split), folder)
+            propose(open_images(recipe, split), folder, SelectiveSearch())
 
 
 def result(recipe: Recipe, folder: Path) -> Results:
     """Train, unless it is done; evaluate, unless it is done."""
     run = Run(folder)
     if not run.results_file.is_file():
-        propose(recipe)
-        train(recipe, folder)
+        propose_splits(recipe)
+        train_stages(recipe, folder)
         evaluate(folder)
     return read_results(run.results_file)
 
@@ -70,13 +71,13 @@ def main() -> None:
             results.append(result(recipe, folder))
             times.append(minutes(folder, recipe.schedule.log_every))
         columns = [
-            [100 * each.mean_ap["11-point"] for each in results],
-            [100 * each.mean_ap["area"] for each in results],
-            [100 * each.coco["AP"] for each in results],
+            [100 * run.mean_ap["11-point"] for run in results],
+            [100 * run.mean_ap["area"] for run in results],
+            [100 * run.coco["AP"] for run in results],
         ]
         cells = [f"{statistics.mean(c):.1f} ± {statistics.stdev(c) if len(c) > 1 else 0:.1f}" for c in columns]
-        each = " ".join(f"{value:.1f}" for value in columns[0])
-        table.add_row(name, str(recipe.schedule.iterations), f"{statistics.mean(times):.1f}", *cells, each)
+        seeds = " ".join(f"{value:.1f}" for value in columns[0])
+        table.add_row(name, str(recipe.schedule.iterations), f"{statistics.mean(times):.1f}", *cells, seeds)
     Console(width=100).print(table)
 
 
