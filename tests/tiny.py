@@ -21,6 +21,7 @@ from afrcnn.detectors.backbones import FullyConnectedHead, small
 from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.rcnn import fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign
+from afrcnn.reporting.methods import ReportedRun
 
 WIDTH, CLASSES = 12, 3
 KINDS = ("fully connected", "torchvision", "residual")
@@ -106,3 +107,10 @@ def write_scene(path: Path, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw_scene(np.random.default_rng(seed), size=(80, 96)).image).save(path)
     return path
+
+
+def build_reported_run(folder, recipe, results=None, stress=None):
+    """A run whose files need not be there."""
+    run = ReportedRun(folder)
+    run.recipe, run.results, run.stress = recipe, results, stress
+    return run
