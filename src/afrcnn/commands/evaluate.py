@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
-from afrcnn.run import Run
+from afrcnn.run import Run, dataset_root
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,6 +78,7 @@ def evaluate(
         if other.classes != runs[0].classes:
             problem = f"knows other classes than {runs[0].folder}"
             raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
+    dataset_root(recipe)  # refused before anything slow
 
     from afrcnn.build import open_images, open_split
     from afrcnn.core.engine import build_fabric

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afrcnn.run import Run
+from afrcnn.run import Run, dataset_root
 
 if TYPE_CHECKING:
     from afrcnn.robustness.stress_results import StressResults
@@ -58,7 +58,7 @@ def stress(
         UserError: the run is not finished, its dataset or proposals are missing or wrong, or a setting is out of range.
     """
     tested = Run(run, overrides)
-    recipe, _ = tested.recipe, tested.trained()
+    recipe, _, _ = tested.recipe, dataset_root(tested.recipe), tested.trained()  # refused before anything slow
 
     from functools import partial
 
