@@ -60,11 +60,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot be written ({error.strerror or error})",
-            file=path,
-            fix="free some space or choose a folder that can be written",
-        ) from error
+        fix = "free some space or choose a folder that can be written"
+        raise UserError(f"cannot be written ({error.strerror or error})", file=path, fix=fix) from error
 
 
 def remove_parts(path: Path) -> None:

@@ -42,14 +42,9 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
     if quiet:
         yield lambda _done, _note: None
     elif console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=16),
-            MofNCompleteColumn(),
-            _RateColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="dim"),
-        )
+        columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=16)]
+        columns += [MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn()]
+        columns += [TextColumn("{task.fields[note]}", style="dim")]
         # The default, 30 s, would show no rate where reports are further apart than that.
         with Progress(*columns, console=console, speed_estimate_period=300) as bar:
             task = bar.add_task(description, total=total, completed=done, note="", unit=unit)

@@ -59,8 +59,8 @@ def _number_classes(classes: Sequence[str]) -> dict[str, int]:
 class AnnotatedImages:
     """A ``DetectionDataset`` over arrays: what every layout is once it has been read.
 
-    The objects stand image by image in a few arrays, however many images there are: to hand them to data loading
-    workers takes no time.
+    The objects stand image by image in a few arrays, however many images there are: to hand them to
+    data loading workers takes no time.
 
     Args:
         root: the folder that the dataset was read from.
@@ -69,9 +69,10 @@ class AnnotatedImages:
         files: each image's file, relative to ``root``.
         annotation_files: the file of each image's annotation, likewise.
         sizes: of each image, height and width in pixels.
-        rows: of each of the M objects, in any order: the number of its image, from 0; the name of its class; its box,
-            x1, y1, x2, y2 in pixels, half-open; and its columns.
-        columns: what else a target holds of each object: the type of each column, as NumPy writes it, by its name.
+        rows: of each of the M objects, in any order: the number of its image, from 0; the name of its
+            class; its box, x1, y1, x2, y2 in pixels, half-open; and its columns.
+        columns: what else a target holds of each object: the type of each column, as NumPy writes it,
+            by its name.
         locate: gives the file of row i, and in it the fields of the class and of the box.
 
     Attributes:
@@ -79,8 +80,8 @@ class AnnotatedImages:
         annotation_file: COCO's JSON file; None in other layouts.
 
     Raises:
-        UserError: a class is named twice or unknown; a box is not finite, has no area, or stands out of its image by
-            more than a pixel.
+        UserError: a class is named twice or unknown; a box is not finite, has no area, or stands out of
+            its image by more than a pixel.
     """
 
     def __init__(
@@ -105,10 +106,8 @@ class AnnotatedImages:
                 file, field, _ = locate(i)
                 fix = f"correct the name or add it to the classes ({', '.join(classes)})"
                 raise UserError(f"unknown class {name!r}", file=file, field=field, fix=fix)
-        table = np.array(
-            [(image, labels[name], *values) for image, name, *values in rows],
-            dtype=[("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()],
-        )
+        dtype = [("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()]
+        table = np.array([(image, labels[name], *values) for image, name, *values in rows], dtype=dtype)
         self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
         boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)
         order = np.argsort(table["image"], kind="stable")

@@ -16,8 +16,8 @@ from afrcnn.data.annotations import AnnotatedImages
 _Record = dict[str, Any]
 
 _ERRATA = {(918, 200365), (2206849, 550395)}
-"""The (annotation, image) of the two boxes without area in the published instances_train2017.json and its predecessors
-of 2014: known mistakes of a file that everyone uses as it is, and that are passed over here."""
+"""The (annotation, image) of the two boxes without area in the published instances_train2017.json and
+its predecessors of 2014: known mistakes of a file that everyone uses, and that are passed over here."""
 
 
 class COCOLayout:

@@ -82,7 +82,7 @@ def limb(start: _Point, end: _Point, start_radius: float, end_radius: float) -> 
 
 
 def smooth(*corners: _Point, rounds: int = 3) -> Array:
-    """A polygon whose corners are cut (Chaikin's subdivision), which tends to a quadratic B-spline; as it is at 0."""
+    """A polygon whose corners are cut (Chaikin's subdivision) in rounds; many tend to a quadratic B-spline."""
     points = np.asarray(corners, np.float32)
     for _ in range(rounds):
         following = np.roll(points, -1, axis=0)
@@ -93,7 +93,8 @@ def smooth(*corners: _Point, rounds: int = 3) -> Array:
 def _part(*, rounds: int = 3, **fields: Any) -> _Part:
     """A part as ``figures.toml`` describes it."""
     kinds: dict[str, Callable[..., Array]] = {"ellipse": _ellipse, "limb": limb}
-    kinds |= {"polygon": functools.partial(smooth, rounds=0), "smooth": functools.partial(smooth, rounds=rounds)}
+    kinds["polygon"] = functools.partial(smooth, rounds=0)
+    kinds["smooth"] = functools.partial(smooth, rounds=rounds)
     [kind] = fields.keys() & kinds.keys()
     values = fields.pop(kind)
     start = {"pivot": values[0]} if kind == "limb" else {}

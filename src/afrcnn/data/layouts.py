@@ -21,7 +21,7 @@ class Layout(Protocol):
     Attributes:
         name: its name in recipes and on the command line.
         signature: what it is recognised by, for messages.
-        linked: the folders, besides those of images, that splits of a dataset share.
+        linked: the folders, besides those of images, that serve all splits of a dataset.
     """
 
     name: str

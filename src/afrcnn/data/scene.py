@@ -30,7 +30,7 @@ _MOST_CUT = 0.3
 
 
 @dataclass
-class _SceneObject:
+class _Object:
     """An object of a scene.
 
     Attributes:
@@ -72,7 +72,7 @@ class Scene(NamedTuple):
     """
 
     image: NDArray[np.uint8]
-    objects: list[_SceneObject]
+    objects: list[_Object]
 
 
 def draw_scene(
@@ -102,7 +102,7 @@ def draw_scene(
         clutter = _obstacle(rng, rng.uniform(16, 64) * unit, light)
         _lay(canvas, clutter, *_inside(rng, clutter, shape), light)
 
-    objects: list[_SceneObject] = []
+    objects: list[_Object] = []
     for _ in range(rng.integers(1, 6)):
         name = str(rng.choice(CLASSES))
         side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
@@ -119,7 +119,7 @@ def draw_scene(
         _occlude(objects, mask)
         bend = float(np.mean(np.abs([*angles.values()])))
         truncated = bool(np.count_nonzero(mask) < np.count_nonzero(sprite.mask))
-        objects.append(_SceneObject(name, bend, truncated, amodal=mask, visible=mask))
+        objects.append(_Object(name, bend, truncated, amodal=mask, visible=mask))
         if rng.random() < occlusion:
             _lay_occluder(rng, canvas, objects, unit, light)
     return Scene(_expose(rng, canvas, light), objects)
@@ -137,12 +137,7 @@ def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float
 
 
 def _find_place(
-    rng: _Generator,
-    sprite: _Sprite,
-    objects: Sequence[_SceneObject],
-    shape: tuple[int, int],
-    overlap: float,
-    cut: float,
+    rng: _Generator, sprite: _Sprite, objects: Sequence[_Object], shape: tuple[int, int], overlap: float, cut: float
 ) -> tuple[int, int] | None:
     """A random place where a sprite occludes no object beyond ``overlap`` and leaves the image by at most ``cut``."""
     for _ in range(20):
@@ -154,7 +149,7 @@ def _find_place(
     return None
 
 
-def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[_SceneObject], unit: float, light: Array) -> None:
+def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[_Object], unit: float, light: Array) -> None:
     """Put an obstacle in front of the last object, if one is found that leaves every object recognisable."""
     target = objects[-1].amodal
     ys, xs = np.nonzero(target)
@@ -170,12 +165,12 @@ def _lay_occluder(rng: _Generator, canvas: Array, objects: Sequence[_SceneObject
             return
 
 
-def _most_occluded(objects: Sequence[_SceneObject], mask: _Mask) -> float:
+def _most_occluded(objects: Sequence[_Object], mask: _Mask) -> float:
     """The largest occluded fraction of those that ``mask`` would touch, if it came in front of them."""
     return max((item.occlusion_behind(mask) for item in objects if np.any(item.visible & mask)), default=0.0)
 
 
-def _occlude(objects: Sequence[_SceneObject], mask: _Mask) -> None:
+def _occlude(objects: Sequence[_Object], mask: _Mask) -> None:
     for item in objects:
         item.visible = item.visible & ~mask
 

@@ -100,7 +100,7 @@ def split_by_occlusion(
 
 
 def _link(dataset: AnnotatedImages, layout: Layout, root: Path) -> None:
-    """Link the folders of a dataset's images, and of what else its splits share, from another folder."""
+    """Link the folders of a dataset's images, and of what else serves all its splits, from another folder."""
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
         for name in sorted({Path(file).parts[0] for file in dataset.files} | set(layout.linked)):

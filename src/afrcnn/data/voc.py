@@ -215,7 +215,7 @@ class VOCLayout:
             row, n = places[i]
             return root / annotation_files[row], f"object[{n + 1}]/name", f"object[{n + 1}]/bndbox"
 
-        recorded = [key for key in _EXTRA if any(getattr(item, key) is not None for item in objects)]
+        recorded = [key for key in _EXTRA if {getattr(item, key) for item in objects} - {None}]
         columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
         values = attrgetter("name", "box", *columns)
         rows = [(row, *values(item)) for (row, _), item in zip(places, objects, strict=True)]

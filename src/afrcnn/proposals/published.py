@@ -7,7 +7,6 @@ from collections import ChainMap, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import ijson
 import joblib
@@ -46,7 +45,8 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
         with joblib.parallel_config(backend="loky"):
             [content] = joblib.Parallel(n_jobs=2)([load])
     except NotImplementedError as error:
-        raise mistake("is in MATLAB's format 7.3, which is not read", fix="save it with -v7") from error
+        problem = "is in MATLAB's 7.3 format, which is not read"
+        raise mistake(problem, fix="save it in MATLAB with -v7") from error
     except Exception as error:  # a damaged file can fail anywhere in the parser, with any exception
         problem = f"cannot be read as a MATLAB file ({type(error).__name__})"
         raise mistake(problem, fix="fetch the file again") from error
@@ -85,8 +85,7 @@ def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
     """
     rows: defaultdict[str, array[float]] = defaultdict(lambda: array("f"))
     for path in map(Path, paths):
-        for number, entry in enumerate(_entries(path)):
-            image_id, row = _parse(entry, path, number)
+        for image_id, row in _entries(path):
             rows[image_id].extend(row)
     published = {}
     for image_id in list(rows):
@@ -97,8 +96,8 @@ def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
     return published
 
 
-def _entries(path: Path) -> Iterator[Any]:
-    """Yield the elements of the list that a JSON file is."""
+def _entries(path: Path) -> Iterator[tuple[str, list[float]]]:
+    """Yield the image id, and x, y, width, height and score, of each element of a file's JSON list."""
     number = 0
     try:
         with path.open("rb") as file:
@@ -106,7 +105,9 @@ def _entries(path: Path) -> Iterator[Any]:
                 raise UserError("is not a JSON list of proposals", file=path)
             file.seek(0)
             for entry in ijson.items(file, "item", use_float=True):
-                yield entry
+                x, y, width, height = entry["bbox"]
+                row = x, y, width, height, entry["score"]
+                yield str(entry["image_id"]), [float(value) for value in row]
                 number += 1
     except FileNotFoundError as error:
         raise UserError("is missing", file=path) from error
@@ -114,16 +115,9 @@ def _entries(path: Path) -> Iterator[Any]:
         reason = error.args[0].decode(errors="replace") if isinstance(error.args[0], bytes) else str(error)
         problem = f"is malformed JSON after {number} proposals ({reason.splitlines()[0]})"
         raise UserError(problem, file=path, fix="fetch the file again") from error
-
-
-def _parse(entry: Any, path: Path, number: int) -> tuple[str, list[float]]:
-    try:
-        image_id, (x, y, width, height), score = entry["image_id"], entry["bbox"], entry["score"]
-        row = [float(value) for value in (x, y, width, height, score)]
     except (KeyError, TypeError, ValueError) as error:
         problem = "is not a proposal with image_id, bbox [x, y, width, height] and score"
         raise UserError(problem, file=path, field=f"[{number}]") from error
-    return str(image_id), row
 
 
 def read_published(paths: Sequence[Path | str]) -> tuple[str, dict[str, Proposals]]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 Mode = Literal["fast", "quality"]
 
 _SCALES = {"fast": [50, 100], "quality": [50, 100, 150, 300]}
-"""The scales k of the initial segmentations, section 5.2 and table 5; k is also the smallest segment in pixels, as in
-the authors' code. OpenCV's own (150, 300, 450; 100 pixels) find 80% of the cells of BCCD, these 90%."""
+"""The scales k of the initial segmentations, section 5.2 and table 5; k is also the smallest segment in
+pixels, as in the authors' code. OpenCV's own (150, 300, 450; 100 pixels) find 80% of the cells of BCCD,
+these 90%."""
 _SIGMA = 0.8
 
 

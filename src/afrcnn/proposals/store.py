@@ -37,6 +37,10 @@ class Proposals(NamedTuple):
     scores: NDArray[np.float32] | None = None
 
 
+_Record = tuple[str, bytes, Proposals]
+"""An image's id, the fingerprint of its file, and its proposals."""
+
+
 def fingerprint(file: Path) -> bytes:
     """Return 16 bytes that change whenever the content of a file does (BLAKE2b).
 
@@ -173,12 +177,7 @@ class ProposalStore:
 
     @classmethod
     def write(
-        cls,
-        folder: Path | str,
-        images: Iterable[tuple[str, bytes, Proposals]],
-        *,
-        method: str,
-        parameters: dict[str, Any],
+        cls, folder: Path | str, images: Iterable[_Record], *, method: str, parameters: dict[str, Any]
     ) -> ProposalStore:
         """Write a store, in place of any other in the folder.
 
