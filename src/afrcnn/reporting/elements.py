@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from afrcnn import __version__
-from afrcnn.visualize.curves import Points, draw_curves, thin
+from afrcnn.visualize.curves import Points, draw_curves
 
 _PIXELS_PER_INCH = 96
 """CSS pixels, whatever the screen has."""
@@ -60,7 +60,7 @@ class Picture:
     @classmethod
     def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, *, markers: bool = False) -> Self:
         """Return a figure of curves of all methods (see ``draw_curves``), and their numbers in words."""
-        shown = {name: thin(curve) for name, curve in curves.items() if curve}
+        shown = {name: curve for name, curve in curves.items() if curve}
         words = "; ".join(f"{name}: {_in_words(curve)}" for name, curve in shown.items())
         return cls.of_figure(draw_curves(shown, list(curves), x, y, markers=markers), f"{y}, by {x}. {words}.")
 
