@@ -119,3 +119,8 @@ def test_bars_say_each_change_of_a_class_in_words():
 def test_no_number_is_shown_for_none():
     assert Cell.percent([]) == Cell.percent([float("nan")]) == Cell("\N{EN DASH}")
     assert Cell.percent([0.0], signed).text == "+0.0"
+
+
+def test_the_papers_rows_do_not_stand_beside_runs_of_other_classes():
+    table = by_class([method("frcn", {0: results(dict.fromkeys(VOC[1:], 0.9))}, "VOC2007")]).tables[0]
+    assert not any(row.reference for row in table.rows)

@@ -10,7 +10,7 @@ import pytest
 from afrcnn.cli import main
 from afrcnn.commands.report import report
 from afrcnn.core.errors import UserError
-from afrcnn.reporting.page import read_log
+from afrcnn.reporting.page import _read_log
 
 
 @pytest.fixture(scope="module")
@@ -193,11 +193,11 @@ def test_a_damaged_file_of_results_is_refused_by_name(runs, tmp_path):
 def test_numbers_are_read_by_iteration_and_gaps_texts_and_broken_rows_left_out(tmp_path):
     log = tmp_path / "log.csv"
     log.write_text("iteration,stage,loss,adversary/asdn\n20,joint,1.5,\n40,joint,nan,2\n60,joint,0.5,3\n80,jo")
-    assert read_log(log) == {"loss": [(20, 1.5), (60, 0.5)], "adversary/asdn": [(40, 2), (60, 3)]}
+    assert _read_log(log) == {"loss": [(20, 1.5), (60, 0.5)], "adversary/asdn": [(40, 2), (60, 3)]}
     log.write_text("")
-    assert read_log(log) == {}
+    assert _read_log(log) == {}
     with pytest.raises(UserError, match="cannot be read"):
-        read_log(tmp_path / "none.csv")
+        _read_log(tmp_path / "none.csv")
 
 
 def test_a_strangers_adversary_is_refused_and_none_of_its_code_runs(runs, tmp_path, monkeypatch):

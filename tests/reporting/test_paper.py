@@ -6,7 +6,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from afrcnn.reporting.paper import paper_rows, rows_beside
+from afrcnn.reporting.paper import paper_rows
 
 
 def test_the_aps_of_a_row_are_twenty_and_agree_with_its_mean():
@@ -32,10 +32,3 @@ def test_known_rows_are_found():
         ("OHEM", "VGG16", "VOC2007 test"): 0.699,
     }
     assert {row: rows[row] for row in known} == pytest.approx(known)
-
-
-def test_rows_of_other_classes_or_another_test_set_do_not_stand_beside():
-    classes = list(paper_rows()[0].ap)
-    assert {row.dataset for row in rows_beside(classes[::-1], "VOC2007")} == {"VOC2007 test"}
-    assert rows_beside(classes[1:], "VOC2007") == []
-    assert rows_beside(classes, "images") == []

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from afrcnn.visualize.curves import draw_curves, mean_curve, thin
+from afrcnn.visualize.curves import _thin, draw_curves, mean_curve
 
 
 def test_the_mean_of_curves_is_taken_where_all_have_a_point():
@@ -14,7 +14,7 @@ def test_thinned_curves_keep_their_mean_and_their_order():
     for length in (0, 1, 7, 8, 9, 1000):
         rng = np.random.default_rng(length)
         curve = list(zip(np.sort(rng.random(length)), rng.random(length), strict=True))
-        short = thin(curve, 8)
+        short = _thin(curve, 8)
         assert len(short) <= 8, length
         assert [x for x, _ in short] == sorted(x for x, _ in short), length
         if length <= 8:

@@ -7,7 +7,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from afrcnn.visualize.figure import _CONTEXT, STYLES, add_axes, percent, pixels, signed, svg, view, webp
+from afrcnn.reporting.elements import _svg, _webp
+from afrcnn.reporting.examples import _DOTS_PER_INCH, _pixels
+from afrcnn.visualize.figure import _CONTEXT, STYLES, add_axes, percent, signed, view
 
 
 def drawn():
@@ -22,21 +24,21 @@ def test_axes_stand_where_the_inches_say():
 
 
 def test_drawings_are_the_same_every_time_and_as_large_as_their_figure():
-    text = svg(drawn()).decode()
-    assert svg(drawn()).decode() == text
+    text = _svg(drawn()).decode()
+    assert _svg(drawn()).decode() == text
     assert [float(re.search(rf'{name}="([\d.]+)pt"', text)[1]) for name in ("width", "height")] == [216, 144]
 
 
 def test_images_keep_their_size_and_nearly_their_colours():
     image = np.zeros((40, 64, 3), np.uint8)
     image[:, 32:] = (200, 60, 30)
-    shown = Image.open(BytesIO(webp(Image.fromarray(image))))
+    shown = Image.open(BytesIO(_webp(Image.fromarray(image))))
     assert shown.size == (64, 40)
     assert np.abs(np.asarray(shown).astype(int) - image)[:, 40:].max() < 20
 
 
 def test_a_figure_has_as_many_pixels_as_its_inches_say():
-    assert pixels(drawn(), 50).size == (150, 100)
+    assert _pixels(drawn()).size == (3 * _DOTS_PER_INCH, 2 * _DOTS_PER_INCH)
 
 
 def test_no_two_methods_look_alike():

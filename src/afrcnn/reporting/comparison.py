@@ -1,4 +1,4 @@
-"""Methods side by side: tables of average precision, bars of its change by class, and the paper's numbers."""
+"""Methods side by side: AP, its change by class, stress tests, and the paper's numbers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from math import isnan, nan
 
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table
-from afrcnn.reporting.methods import Method, Number, runs_of
-from afrcnn.reporting.paper import paper_rows, rows_beside
+from afrcnn.reporting.methods import Method, Number, ReportedRun
+from afrcnn.reporting.paper import paper_rows
+from afrcnn.robustness.stress_results import Curve, LevelResults
 from afrcnn.visualize.bars import draw_changes
+from afrcnn.visualize.curves import Points, mean_curve
 from afrcnn.visualize.figure import signed
 
 _CLASSES_OF_A_TABLE = 20
@@ -18,6 +20,12 @@ _CLASSES_OF_A_TABLE = 20
 
 _METRICS = {"11-point": ("VOC's AP by 11 points", "VOC2007"), "area": ("VOC's AP by area", "VOC2012")}
 """By VOC's metric what it is called here, and the test set for which the paper's numbers are of that metric."""
+
+_BY_LEVEL: dict[str, Callable[[LevelResults], float]] = {
+    "Mean AP in %": lambda level: level.results.mean_ap["11-point"],
+    "Mean recall in %": lambda level: level.mean_recall,
+}
+"""What is drawn by level of a stress, in [0, 1]; NaN where there are no objects."""
 
 
 def summary(methods: Sequence[Method]) -> Section:
@@ -29,9 +37,9 @@ def summary(methods: Sequence[Method]) -> Section:
         seed = Cell(str(run.recipe.seed), value=run.recipe.seed)
         cells = [Cell.percent([number(run)]) for number in numbers.values()]
         rows.append(Row(str(run.folder), [name, seed, *cells]))
-    means_table = compare("Methods", methods, numbers, changes=means)
+    means_table = _compare("Methods", methods, numbers, changes=means)
     runs_table = Table("Runs", ["run", "method", "seed", *numbers], rows)
-    commands = [run.command("evaluate") for run in runs_of(methods) if run.results is None]
+    commands = [run.command("evaluate") for run in _runs_of(methods) if run.results is None]
     return Section([means_table, runs_table], commands=commands)
 
 
@@ -39,10 +47,11 @@ def by_class(methods: Sequence[Method]) -> Section:
     """Return the AP of each class, beside the paper's rows where they are of the same test set."""
     section, first = Section(), methods[0].runs[0]
     for metric, (title, test_set) in _METRICS.items():
-        beside = rows_beside(first.classes, test_set) if first.dataset == test_set else []
+        paper = [row for row in paper_rows() if set(row.ap) == set(first.classes) and row.dataset == f"{test_set} test"]
+        beside = paper if first.dataset == test_set else []
         for start in range(0, len(first.classes), _CLASSES_OF_A_TABLE):
             names = first.classes[start : start + _CLASSES_OF_A_TABLE]
-            table = compare(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
+            table = _compare(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
             rows = list(table.rows)
             for row in beside:
                 cells = [Cell.percent([value]) for value in (row.mean_ap, *(row.ap[name] for name in names))]
@@ -53,7 +62,7 @@ def by_class(methods: Sequence[Method]) -> Section:
 
 def by_subset(methods: Sequence[Method]) -> Section:
     """Return mean AP and recall on subsets of the objects."""
-    runs = runs_of(methods)
+    runs = _runs_of(methods)
     section = Section(commands=[run.command("evaluate", "--subsets") for run in runs if not run.subsets])
     names = dict.fromkeys(name for run in runs for name in run.subsets)
     quantities: dict[str, Callable[[SubsetResult], float]] = {
@@ -61,7 +70,26 @@ def by_subset(methods: Sequence[Method]) -> Section:
         "Recall at any score": lambda subset: subset.recall,
     }
     for title, quantity in quantities.items() if names else ():
-        section.tables.append(compare(title, methods, {name: _of_subset(name, quantity) for name in names}))
+        section.tables.append(_compare(title, methods, {name: _of_subset(name, quantity) for name in names}))
+    return section
+
+
+def by_stress(methods: Sequence[Method]) -> Section:
+    """Return the summary of each stress, and curves of AP and recall over its levels."""
+    runs = _runs_of(methods)
+    section = Section(commands=[run.command("stress") for run in runs if run.stress is None])
+    units = {name: curve.unit for run in runs for name, curve in run.curves.items()}
+    for name in units:
+        numbers = {"mPC": _of_stress(name, Curve.mpc), "rPC": _of_stress(name, Curve.relative_performance)}
+        section.tables.append(_compare(name, methods, numbers, changes=numbers))
+    for title, quantity in _BY_LEVEL.items() if units else ():
+        section.pictures[title] = []
+        for name, unit in units.items():
+            means = {
+                method.name: mean_curve([_curve(run, name, quantity) for run in method.runs if run.stress])
+                for method in methods
+            }
+            section.pictures[title].append(Picture.of_curves(means, unit, name, markers=True))
     return section
 
 
@@ -96,7 +124,7 @@ def paper_table() -> Section:
     return Section([Table("The paper", ["method", "network", "test set", "mAP", "change", "where"], rows)])
 
 
-def compare(
+def _compare(
     caption: str, methods: Sequence[Method], numbers: Mapping[str, Number], *, changes: Collection[str] = ()
 ) -> Table:
     """Return a table of numbers by method, the best of each column in bold.
@@ -116,6 +144,10 @@ def compare(
             columns[f"change ({head})"] = [Cell(), *(_change(method, methods[0], number) for method in methods[1:])]
     rows = [Row(method.name, cells) for method, *cells in zip(methods, *columns.values(), strict=True)]
     return Table(caption, ["method", *columns], rows)
+
+
+def _runs_of(methods: Sequence[Method]) -> list[ReportedRun]:
+    return [run for method in methods for run in method.runs]
 
 
 def _best_in_bold(column: Sequence[Cell]) -> list[Cell]:
@@ -146,3 +178,13 @@ def _coco(name: str) -> Number:
 
 def _of_subset(name: str, quantity: Callable[[SubsetResult], float]) -> Number:
     return lambda run: quantity(run.subsets[name]) if name in run.subsets else nan
+
+
+def _of_stress(name: str, summary: Callable[[Curve], float]) -> Number:
+    """Return what sums up a stress of a run."""
+    return lambda run: summary(run.curves[name]) if name in run.curves else nan
+
+
+def _curve(run: ReportedRun, name: str, quantity: Callable[[LevelResults], float]) -> Points:
+    levels = run.curves[name].levels if name in run.curves else ()
+    return [(float(level.level), 100 * quantity(level)) for level in levels if not isnan(quantity(level))]

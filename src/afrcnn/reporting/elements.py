@@ -5,9 +5,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from math import isnan, nan
 from typing import Self
 
+import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -15,13 +17,15 @@ from PIL import Image
 
 from afrcnn import __version__
 from afrcnn.visualize.curves import Points, draw_curves
-from afrcnn.visualize.figure import svg, webp
 
 _PIXELS_PER_INCH = 96
 """CSS pixels, whatever the screen has."""
 
 _WORDY = 10
 """Points of a curve that are all put into words."""
+
+_DARK = b"<style>@media screen and (prefers-color-scheme: dark) {text {fill: #ddd}}</style>"
+"""Letters of a drawing on a dark page; its lines are of colours that are seen on any."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +50,12 @@ class Picture:
     def of_figure(cls, figure: Figure, alternative: str, caption: str = "") -> Self:
         """Return a figure of lines and letters."""
         width, height = (round(inches * _PIXELS_PER_INCH) for inches in figure.get_size_inches())
-        return cls(_address(svg(figure), "svg+xml"), width, height, alternative, caption)
+        return cls(_address(_svg(figure), "svg+xml"), width, height, alternative, caption)
 
     @classmethod
     def of_image(cls, image: Image.Image, alternative: str, caption: str = "") -> Self:
         """Return an image."""
-        return cls(_address(webp(image), "webp"), image.width, image.height, alternative, caption)
+        return cls(_address(_webp(image), "webp"), image.width, image.height, alternative, caption)
 
     @classmethod
     def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, *, markers: bool = False) -> Self:
@@ -128,6 +132,21 @@ def render(**content: object) -> str:
     templates = Environment(loader=PackageLoader("afrcnn.reporting", "."), autoescape=True, undefined=StrictUndefined)
     templates.trim_blocks = templates.lstrip_blocks = True
     return templates.get_template("page.html.jinja").render(content, version=__version__)
+
+
+def _svg(figure: Figure) -> bytes:
+    """Return a figure of lines and letters as SVG: sharp at any size, its letters light where the page is dark."""
+    # The same figure gives the same bytes: no date, and no names that are drawn at random.
+    with BytesIO() as file, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "afrcnn"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        return file.getvalue().replace(b"<defs>", _DARK + b"<defs>", 1)
+
+
+def _webp(image: Image.Image) -> bytes:
+    """Return an image as WebP, which takes a tenth of what PNG takes for a camera's images."""
+    with BytesIO() as file:
+        image.save(file, "WEBP", quality=80, method=6)
+        return file.getvalue()
 
 
 def _address(data: bytes, kind: str) -> str:

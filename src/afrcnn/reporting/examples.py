@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 
 from afrcnn.adversaries.trace import ObjectTrace, trace_objects
@@ -21,7 +24,6 @@ from afrcnn.evaluation.matching import ignored_by_default, match
 from afrcnn.reporting.elements import Picture, Section
 from afrcnn.reporting.methods import Method, ReportedRun
 from afrcnn.visualize.false_positives import draw_false_positive
-from afrcnn.visualize.figure import pixels
 from afrcnn.visualize.masks import draw_masks
 
 _MASKED_IMAGES, _MASKED_OBJECTS = 3, 2
@@ -88,7 +90,7 @@ def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
         traces = trace_objects(
             cast(FastRCNN, detector), chain, image, _largest(targets[index]), run.classes, run.recipe.seed
         )
-        figure = pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces), _DOTS_PER_INCH)
+        figure = _pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces))
         name = f"image {dataset.ids[index]}"
         pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))
     return pictures
@@ -139,3 +141,10 @@ def _test_split(run: ReportedRun) -> tuple[DetectionDataset, list[Target]]:
 
 def _detections_file(run: ReportedRun) -> Path:
     return run.detections_file(run.recipe.data.test_split)
+
+
+def _pixels(figure: Figure) -> Image.Image:
+    """Return a figure as an image, RGB."""
+    with BytesIO() as file:
+        figure.savefig(file, format="png", dpi=_DOTS_PER_INCH)
+        return Image.open(file).convert("RGB")

@@ -96,11 +96,6 @@ class Method:
         return float(np.mean(values)) if values else nan
 
 
-def runs_of(methods: Sequence[Method]) -> list[ReportedRun]:
-    """Return all runs of methods."""
-    return [run for method in methods for run in method.runs]
-
-
 def read_methods(
     folders: Sequence[Path | str], baseline: Path | str | None = None, overrides: Sequence[str] = ()
 ) -> list[Method]:

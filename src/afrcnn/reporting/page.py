@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import chain
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import Recipe, dump_recipe
-from afrcnn.reporting.comparison import by_class, by_subset, changes_by_class, paper_table, summary
+from afrcnn.reporting.comparison import by_class, by_stress, by_subset, changes_by_class, paper_table, summary
 from afrcnn.reporting.elements import Picture, Row, Section, Table, render
 from afrcnn.reporting.examples import adversary_examples, false_positive_examples
 from afrcnn.reporting.methods import Method, read_methods
-from afrcnn.reporting.stress_section import by_stress
-from afrcnn.visualize.curves import Points, mean_curve, thin
+from afrcnn.visualize.curves import Points, mean_curve
 
 _NOT_LEARNED = ("learning_rate", "iterations_per_second")
 """Columns of a log that say nothing of what was learned."""
@@ -35,7 +35,7 @@ def report_page(
     return render(methods=methods, adversary_examples=examples, paper_table=paper_table(), **content)
 
 
-def read_log(file: Path) -> dict[str, Points]:
+def _read_log(file: Path) -> dict[str, Points]:
     """Read the numbers of a training's log by iteration.
 
     Args:
@@ -51,10 +51,11 @@ def read_log(file: Path) -> dict[str, Points]:
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             for row in csv.DictReader(lines):
-                numbers = {name: value for name, text in row.items() if isfinite(value := _number(text))}
-                iteration = numbers.pop("iteration", nan)
-                for name, value in numbers.items() if isfinite(iteration) else ():
-                    curves.setdefault(name, []).append((iteration, value))
+                for name, text in row.items():
+                    with suppress(TypeError, ValueError):  # texts, and what a broken row lacks
+                        point = float(row["iteration"]), float(text)
+                        if name != "iteration" and all(map(isfinite, point)):
+                            curves.setdefault(name, []).append(point)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot be read ({error})", file=file, fix="name a run whose log.csv is whole") from error
     return curves
@@ -65,11 +66,11 @@ def training_curves(methods: Sequence[Method]) -> Section:
     section = Section(pictures={"": []})
     files = {method.name: [run.log_file for run in method.runs] for method in methods}
     section.missing = [f"{file} is missing." for file in chain(*files.values()) if not file.is_file()]
-    logs = {name: [read_log(file) for file in of_method if file.is_file()] for name, of_method in files.items()}
+    logs = {name: [_read_log(file) for file in of_method if file.is_file()] for name, of_method in files.items()}
     columns = dict.fromkeys(column for log in chain(*logs.values()) for column in log if column not in _NOT_LEARNED)
     for column in columns:
         runs = {name: [log[column] for log in of_method if column in log] for name, of_method in logs.items()}
-        curves = {name: thin(mean_curve(of_method)) for name, of_method in runs.items()}
+        curves = {name: mean_curve(of_method) for name, of_method in runs.items()}
         section.pictures[""].append(Picture.of_curves(curves, "iteration", column))
     return section
 
@@ -98,10 +99,3 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _leaves(field, f"{name}.{key}")
     else:
         yield name[1:], "null" if value is None else str(value)
-
-
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return nan

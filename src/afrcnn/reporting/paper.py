@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
 
 @dataclass(frozen=True)
-class PaperRow:
+class _PaperRow:
     """A row of the paper's tables.
 
     Attributes:
@@ -29,28 +28,18 @@ class PaperRow:
     ap: dict[str, float]
 
 
-def paper_rows() -> list[PaperRow]:
+def paper_rows() -> list[_PaperRow]:
     """Return the rows of Tables 1 to 3, each once, and those of sections 5.2.1, 5.3 (AP at IoU 0.5) and 5.4."""
     facts = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
-    rows: dict[tuple[float, ...], PaperRow] = {}
+    rows: dict[tuple[float, ...], _PaperRow] = {}
     for table in (name for name in facts if name.startswith("table")):
         where, dataset = f"Table {table[5]}", f"{table.split('_')[1].upper()} test"
         for fact in facts[table]:
             ap = {name: value / 100 for name, value in fact["AP"].items()}
-            row = PaperRow(fact["method"], fact["arch"], dataset, where, fact["mAP"] / 100, ap)
+            row = _PaperRow(fact["method"], fact["arch"], dataset, where, fact["mAP"] / 100, ap)
             rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two rows of Table 1, one under another name
     text = []
     for fact in facts["text"]:
         mean, dataset = fact.get("mAP") or fact["AP50_voc_metric"], fact["dataset"].replace("VOC ", "VOC")
-        text.append(PaperRow(fact["method"], fact["arch"], dataset, f"section {fact['where']}", mean / 100, {}))
+        text.append(_PaperRow(fact["method"], fact["arch"], dataset, f"section {fact['where']}", mean / 100, {}))
     return [*rows.values(), *text]
-
-
-def rows_beside(classes: Sequence[str], dataset: str) -> list[PaperRow]:
-    """Return the rows that can stand in one table with runs: those of the same classes and test set.
-
-    Args:
-        classes: of the runs.
-        dataset: the name of their dataset's folder: the paper tells VOC2007 from VOC2012, which have the same classes.
-    """
-    return [row for row in paper_rows() if set(row.ap) == set(classes) and row.dataset.split()[0] == dataset]

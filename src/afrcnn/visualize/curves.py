@@ -20,13 +20,13 @@ _POINTS = 150
 
 
 def mean_curve(curves: Sequence[Points]) -> Points:
-    """Return the mean of curves at every x that all of them have."""
+    """Return the mean of curves at every x that all of them have, long ones averaged down."""
     by_x = [dict(curve) for curve in curves]
     common = sorted(set.intersection(*map(set, by_x))) if by_x else []
-    return [(x, float(np.mean([curve[x] for curve in by_x]))) for x in common]
+    return _thin([(x, float(np.mean([curve[x] for curve in by_x]))) for x in common])
 
 
-def thin(curve: Points, points: int = _POINTS) -> Points:
+def _thin(curve: Points, points: int = _POINTS) -> Points:
     """Return a curve in which each point is the mean of as many neighbours as leave at most ``points``."""
     step = max(-(-len(curve) // points), 1)
     means = (np.mean(curve[start : start + step], axis=0) for start in range(0, len(curve), step))

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 from math import ceil, isnan
 from typing import Any
 
-import matplotlib as mpl
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
 
 SIZE = 9
 """Of letters, in points."""
@@ -33,9 +30,6 @@ STYLES: list[dict[str, Any]] = list(
 
 _CONTEXT = 1.4
 """Side of the part of an image that is shown around a box, as a multiple of the box's longer side."""
-
-_DARK = b"<style>@media screen and (prefers-color-scheme: dark) {text {fill: #ddd}}</style>"
-"""Letters of a drawing on a dark page; its lines are of colours that are seen on any."""
 
 
 def add_axes(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
@@ -71,28 +65,6 @@ def dress(axes: Axes, x: str, title: str, *, legend: int = 0, title_x: float = 0
 def legend_height(lines: int) -> float:
     """Return the inches that a legend takes above axes."""
     return _LEGEND_LINE * lines + _LEGEND_GAP if lines else 0.0
-
-
-def svg(figure: Figure) -> bytes:
-    """Return a figure of lines and letters as SVG: sharp at any size, its letters light where the page is dark."""
-    # The same figure gives the same bytes: no date, and no names that are drawn at random.
-    with BytesIO() as file, mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "afrcnn"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        return file.getvalue().replace(b"<defs>", _DARK + b"<defs>", 1)
-
-
-def webp(image: Image.Image) -> bytes:
-    """Return an image as WebP, which takes a tenth of what PNG takes for a camera's images."""
-    with BytesIO() as file:
-        image.save(file, "WEBP", quality=80, method=6)
-        return file.getvalue()
-
-
-def pixels(figure: Figure, dots_per_inch: float) -> Image.Image:
-    """Return a figure as an image, RGB."""
-    with BytesIO() as file:
-        figure.savefig(file, format="png", dpi=dots_per_inch)
-        return Image.open(file).convert("RGB")
 
 
 def view(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from matplotlib.figure import Figure
 
 from afrcnn.robustness.stress_results import StressResults
 from afrcnn.visualize.figure import DOTS_PER_INCH, INK, SIZE, STYLES, add_axes, dress, legend_height, percent
 
-METRIC: Literal["11-point"] = "11-point"
-"""VOC's metric that is shown, the paper's; ``stress.json`` has both."""
-
 _WIDTH, _AXES, _LEFT, _RIGHT, _BOTTOM, _TOP = 4.0, 2.4, 0.6, 0.2, 0.5, 0.35
 """Inches: the width of a panel, the height of its axes, and what is around them; the legend comes on top."""
 
 
 def draw_stress(tests: Mapping[str, StressResults]) -> Figure:
-    """Draw a panel for each stress, with the AP (solid) and the recall (dotted) of every detector over its levels.
+    """Draw a panel for each stress: VOC's AP by 11 points (solid) and recall (dotted) of all detectors over its levels.
 
     Readable without colour: detectors differ in their markers, and the legend gives the mean AP over all levels above
     0 (mPC) and the fraction of the clean AP that this is (rPC), in percent.
@@ -40,8 +36,8 @@ def draw_stress(tests: Mapping[str, StressResults]) -> Figure:
             for curve in (curve for curve in test.curves if curve.name == name):
                 levels = [level.level for level in curve.levels]
                 recall = [100 * level.mean_recall for level in curve.levels]
-                ap = [100 * level.results.mean_ap[METRIC] for level in curve.levels]
-                mpc, rpc = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
+                ap = [100 * level.results.mean_ap["11-point"] for level in curve.levels]
+                mpc, rpc = percent(curve.mpc()), percent(curve.relative_performance())
                 label = f"{detector}: mPC {mpc}, rPC {rpc}%"
                 axes.plot(levels, recall, **style | {"linestyle": ":"}, markersize=2, linewidth=1)
                 axes.plot(levels, ap, **style, markersize=4, label=label)

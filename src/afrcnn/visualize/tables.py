@@ -14,7 +14,6 @@ from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.proposals.recall import Recall
 from afrcnn.robustness.stress_results import Curve
 from afrcnn.visualize.figure import percent
-from afrcnn.visualize.robustness import METRIC
 
 _Row = tuple[str | float, ...]
 """Texts, and fractions that are shown in percent."""
@@ -57,9 +56,9 @@ def stress_table(curve: Curve) -> Table:
     columns = len(heading) if any(level.occluded for level in curve.levels) else len(heading) - 1
     for level in curve.levels:
         occluded = f"{percent(level.occluded.lowest)} to {percent(level.occluded.highest)}" if level.occluded else ""
-        row = (f"{level.level:g}", level.results.mean_ap[METRIC], level.mean_recall, occluded)
+        row = (f"{level.level:g}", level.results.mean_ap["11-point"], level.mean_recall, occluded)
         rows.append(row[:columns])
-    mpc, rpc = percent(curve.mpc(METRIC)), percent(curve.relative_performance(METRIC))
+    mpc, rpc = percent(curve.mpc()), percent(curve.relative_performance())
     caption = f"mPC {mpc}: the mean AP over levels above 0; rPC {rpc}% of the clean AP"
     return _table(curve.name, heading[:columns], rows, caption=caption)
 

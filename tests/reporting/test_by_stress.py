@@ -5,8 +5,8 @@ import pytest
 
 from afrcnn.evaluation.results import Results
 from afrcnn.recipe import Recipe
+from afrcnn.reporting.comparison import by_stress
 from afrcnn.reporting.methods import Method
-from afrcnn.reporting.stress_section import by_stress
 from afrcnn.robustness.stress_results import Curve, LevelResults, StressResults
 from tiny import build_reported_run
 
