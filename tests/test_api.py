@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from inspect import isfunction
 
 import afrcnn
-from afrcnn.cli import COMMANDS
+from afrcnn.cli import _COMMANDS
 
 
 def test_every_name_of_the_list_resolves_and_is_shown_by_dir() -> None:
@@ -26,7 +26,7 @@ def test_no_name_is_that_of_a_module() -> None:
 
 
 def test_the_function_of_each_command_is_public() -> None:
-    for command in COMMANDS:
+    for command in _COMMANDS:
         function = getattr(afrcnn, {"proposals": "propose"}.get(command, command))
         assert isfunction(function), command
         assert function.__name__ == command

@@ -18,7 +18,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from afrcnn import __version__
-from afrcnn.cli import COMMANDS, main
+from afrcnn.cli import _COMMANDS, main
 from afrcnn.recipe import Recipe
 
 RECIPE = """
@@ -204,7 +204,7 @@ def test_masks_says_what_is_shown_of_each_image(work: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == "given/test_000000.png: 2 dog\nmasks: given/masks.json\n"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", _COMMANDS)
 def test_help_explains_each_command_with_an_example_in_80_columns(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,7 +232,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
     }
-    assert list(options) == list(COMMANDS)
+    assert list(options) == list(_COMMANDS)
     for command, names in options.items():
         with pytest.raises(SystemExit):
             main([command, "--help"])
@@ -265,7 +265,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_and_mistyped_folders_answer_without_loading_torch(tmp_path: Path) -> None:
-    commands = [[], ["--help"], *([command, "--help"] for command in COMMANDS)]
+    commands = [[], ["--help"], *([command, "--help"] for command in _COMMANDS)]
     commands += [[command, "nowhere"] for command in ("evaluate", "stress", "report", "proposals")]
     commands += [["predict", "nowhere", "x.jpg"], ["masks", "nowhere", "x.jpg"], ["split", "nowhere", "test"]]
     commands += [["train", "tiny.yaml", "--data.root", "nowhere"]]

@@ -26,7 +26,7 @@ from afrcnn import __version__
 from afrcnn.core.errors import UserError, suggest
 from afrcnn.parser import FunctionParser, Parser
 
-COMMANDS: dict[str, dict[str, str]] = {
+_COMMANDS: dict[str, dict[str, str]] = {
     "shapes": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
@@ -76,16 +76,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> None:
     """Run the command that the first word names, or show which commands there are."""
     command = words[0] if words else "-"
-    if command in COMMANDS:
+    if command in _COMMANDS:
         module = import_module(f"afrcnn.commands.{command}")
         function = getattr(module, command)
-        arguments = FunctionParser(function, COMMANDS[command]).parse_words(words[1:])
+        arguments = FunctionParser(function, _COMMANDS[command]).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
         module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments})
     elif command.startswith("-"):
         _show_commands(words)
     else:
-        raise UserError("unknown command", field=command, fix=suggest(command, list(COMMANDS), "see `afrcnn --help`"))
+        raise UserError("unknown command", field=command, fix=suggest(command, list(_COMMANDS), "see `afrcnn --help`"))
 
 
 def _show_commands(words: Sequence[str]) -> None:
@@ -94,7 +94,7 @@ def _show_commands(words: Sequence[str]) -> None:
     parser = Parser(prog="afrcnn", usage="afrcnn COMMAND ...", description=description, epilog=epilog)
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...")
-    for command in COMMANDS:
+    for command in _COMMANDS:
         docstring = getattr(import_module(f"afrcnn.commands.{command}"), command).__doc__ or ""
         commands.add_parser(command, help=docstring.partition("\n")[0].rstrip("."))
     parser.parse_args(words)

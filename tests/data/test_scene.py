@@ -5,10 +5,10 @@ import pytest
 
 from afrcnn.data import scene
 from afrcnn.data.figures import CLASSES
-from afrcnn.data.scene import _MOST_OCCLUDED, Scene, draw_scene
+from afrcnn.data.scene import _MOST_OCCLUDED, _Scene, draw_scene
 
 
-def draw(number: int, size: int | tuple[int, int] = 96, **strength: float) -> Scene:
+def draw(number: int, size: int | tuple[int, int] = 96, **strength: float) -> _Scene:
     return draw_scene(np.random.default_rng((11, number)), size, **strength)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.backbones import FullyConnectedHead, resnet18
-from afrcnn.detectors.svd import _truncate, truncate_box_head
+from afrcnn.detectors.svd import _truncate, _truncate_box_head
 
 SHAPES = [(40, 7), (7, 40), (24, 24), (1, 9), (9, 1)]  # inputs, outputs
 
@@ -76,17 +76,17 @@ def test_a_box_head_is_truncated_where_it_stands():
     head = FullyConnectedHead(nn.Linear(3 * 4 * 4, 20), nn.Linear(20, 20)).eval()
     features = torch.randn(6, 3, 4, 4)
     whole = head(features)
-    truncate_box_head(head, fc6=20, fc7=20)
+    _truncate_box_head(head, fc6=20, fc7=20)
     torch.testing.assert_close(head(features), whole, rtol=1e-5, atol=1e-5)
     assert head.fc6[0].weight.shape == (20, 48)
     with pytest.raises(UserError, match="already"):
-        truncate_box_head(head, fc6=2, fc7=2)
+        _truncate_box_head(head, fc6=2, fc7=2)
 
 
 def test_a_box_head_stays_whole_where_one_rank_is_impossible():
     head = FullyConnectedHead(nn.Linear(48, 20), nn.Linear(20, 10))
     with pytest.raises(UserError, match="from 20 to 10"):
-        truncate_box_head(head, fc6=5, fc7=11)
+        _truncate_box_head(head, fc6=5, fc7=11)
     assert isinstance(head.fc6, nn.Linear)
 
 
@@ -94,4 +94,4 @@ def test_a_convolutional_box_head_is_refused():
     with torch.device("meta"):
         backbone = resnet18()
     with pytest.raises(UserError, match="fc6 and fc7"):
-        truncate_box_head(backbone.box_head)
+        _truncate_box_head(backbone.box_head)

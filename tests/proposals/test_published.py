@@ -9,7 +9,7 @@ from scipy.io import savemat
 
 from afrcnn.core.errors import UserError
 from afrcnn.proposals.dataset import WithProposals
-from afrcnn.proposals.published import import_published, read_deepmask_json, read_selective_search_mat
+from afrcnn.proposals.published import _read_deepmask_json, _read_selective_search_mat, import_published
 from afrcnn.proposals.store import Proposals
 
 
@@ -28,7 +28,7 @@ def write_mat(path, ids: list[str], boxes: list[np.ndarray]) -> None:
 def test_matlab_boxes_become_half_open_and_zero_based(tmp_path, dtype):
     one = np.array([[1, 1, 375, 500], [10, 20, 30, 60]], dtype)  # y1 x1 y2 x2: a whole image of 500 x 375
     write_mat(tmp_path / "ss.mat", ["000005", "2008_000002"], [one, one[1:]])
-    published = read_selective_search_mat(tmp_path / "ss.mat")
+    published = _read_selective_search_mat(tmp_path / "ss.mat")
     assert list(published) == ["000005", "2008_000002"]
     assert published["000005"].boxes.dtype == np.float32
     assert published["000005"].scores is None
@@ -38,7 +38,7 @@ def test_matlab_boxes_become_half_open_and_zero_based(tmp_path, dtype):
 
 def test_matlab_images_without_boxes_have_none(tmp_path):
     write_mat(tmp_path / "ss.mat", ["a", "b"], [np.zeros((0, 0)), np.zeros((0, 4))])
-    assert all(p.boxes.shape == (0, 4) for p in read_selective_search_mat(tmp_path / "ss.mat").values())
+    assert all(p.boxes.shape == (0, 4) for p in _read_selective_search_mat(tmp_path / "ss.mat").values())
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_matlab_images_without_boxes_have_none(tmp_path):
 def test_a_matlab_file_of_another_layout_is_named_with_the_variable(tmp_path, content, message):
     savemat(tmp_path / "ss.mat", content)
     with pytest.raises(UserError, match=rf"ss\.mat.*{message}"):
-        read_selective_search_mat(tmp_path / "ss.mat")
+        _read_selective_search_mat(tmp_path / "ss.mat")
 
 
 @pytest.mark.parametrize("size", [0, 10, 127, 140, 200, -100, -5])
@@ -64,7 +64,7 @@ def test_a_truncated_matlab_file_is_named(tmp_path, size):
     write_mat(path, ["a", "b"], [np.ones((3, 4)), np.ones((2, 4))])
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(UserError, match=r"ss\.mat"):
-        read_selective_search_mat(path)
+        _read_selective_search_mat(path)
 
 
 def test_a_damaged_matlab_file_is_named_even_if_it_crashes_the_parser(tmp_path):
@@ -78,22 +78,22 @@ def test_a_damaged_matlab_file_is_named_even_if_it_crashes_the_parser(tmp_path):
             noisy[position] = rng.integers(256)
         path.write_bytes(noisy)
         try:
-            read_selective_search_mat(path)
+            _read_selective_search_mat(path)
         except UserError as error:
             assert "ss.mat" in str(error)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no\.mat.*missing"):
-        read_selective_search_mat(tmp_path / "no.mat")
+        _read_selective_search_mat(tmp_path / "no.mat")
     with pytest.raises(UserError, match=r"no\.json.*missing"):
-        read_deepmask_json([tmp_path / "no.json"])
+        _read_deepmask_json([tmp_path / "no.json"])
 
 
 def test_matlab_7_3_is_named_as_such(tmp_path):
     (tmp_path / "ss.mat").write_bytes(b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM" + bytes(400))
     with pytest.raises(UserError, match=r"7\.3.*-v7"):
-        read_selective_search_mat(tmp_path / "ss.mat")
+        _read_selective_search_mat(tmp_path / "ss.mat")
 
 
 def test_deepmask_files_are_merged_by_image_best_first(tmp_path):
@@ -110,7 +110,7 @@ def test_deepmask_files_are_merged_by_image_best_first(tmp_path):
     ]
     (tmp_path / "1.json").write_text(json.dumps(entries[:200], indent=1))
     (tmp_path / "2.json").write_text("  \n" + json.dumps(entries[200:]))
-    published = read_deepmask_json([tmp_path / "1.json", str(tmp_path / "2.json")])
+    published = _read_deepmask_json([tmp_path / "1.json", str(tmp_path / "2.json")])
     assert sorted(published) == ["0", "1", "2"]
     for image_id, proposals in published.items():
         own = sorted((e for e in entries if str(e["image_id"]) == image_id), key=lambda e: -e["score"])
@@ -125,7 +125,7 @@ def test_the_memory_for_deepmask_is_that_of_the_boxes_not_of_the_file(tmp_path):
     count = 2000
     (tmp_path / "big.json").write_text(json.dumps([entry] * count))  # 10 MB
     tracemalloc.start()
-    published = read_deepmask_json([tmp_path / "big.json"])
+    published = _read_deepmask_json([tmp_path / "big.json"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(published["7"].boxes) == count
@@ -152,7 +152,7 @@ def test_malformed_json_is_named_with_the_file_and_the_proposal(tmp_path, text, 
     (tmp_path / "good.json").write_text('[{"image_id": 1, "bbox": [1,2,3,4], "score": 1}]')
     (tmp_path / "bad.json").write_text(text)
     with pytest.raises(UserError, match=rf"bad\.json.*{message}"):
-        read_deepmask_json([tmp_path / "good.json", tmp_path / "bad.json"])
+        _read_deepmask_json([tmp_path / "good.json", tmp_path / "bad.json"])
 
 
 def some(count: int, scores: bool = True) -> Proposals:
@@ -221,4 +221,4 @@ def test_a_relative_path_is_read_from_where_the_caller_is_now(tmp_path, monkeypa
         folder.mkdir()
         write_mat(folder / "boxes.mat", ["a"], [np.tile([1.0, 1.0, 9.0, 9.0], (count, 1))])
         monkeypatch.chdir(folder)
-        assert len(read_selective_search_mat("boxes.mat")["a"].boxes) == count
+        assert len(_read_selective_search_mat("boxes.mat")["a"].boxes) == count

@@ -63,7 +63,7 @@ class _Object:
         return int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1
 
 
-class Scene(NamedTuple):
+class _Scene(NamedTuple):
     """A drawn scene.
 
     Attributes:
@@ -77,7 +77,7 @@ class Scene(NamedTuple):
 
 def draw_scene(
     rng: _Generator, size: int | tuple[int, int] = 256, *, occlusion: float = 0.5, deformation: float = 0.5
-) -> Scene:
+) -> _Scene:
     """Draw a scene of one to five objects.
 
     Args:
@@ -122,7 +122,7 @@ def draw_scene(
         objects.append(_Object(name, bend, truncated, amodal=mask, visible=mask))
         if rng.random() < occlusion:
             _lay_occluder(rng, canvas, objects, unit, light)
-    return Scene(_expose(rng, canvas, light), objects)
+    return _Scene(_expose(rng, canvas, light), objects)
 
 
 def _inside(rng: _Generator, sprite: _Sprite, shape: tuple[int, int], cut: float = 0.0) -> tuple[int, int]:

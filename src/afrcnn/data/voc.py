@@ -64,7 +64,7 @@ class _Annotation(NamedTuple):
     objects: tuple[VOCObject, ...]
 
 
-def read_annotation(path: Path) -> _Annotation:
+def _read_annotation(path: Path) -> _Annotation:
     """Read one XML file; one that declares entities, which could fill the memory, is refused.
 
     Args:
@@ -203,7 +203,7 @@ class VOCLayout:
         """
         ids = self._read_list(root, split)
         annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
-        annotations = [read_annotation(root / file) for file in annotation_files]
+        annotations = [_read_annotation(root / file) for file in annotation_files]
         objects = [item for annotation in annotations for item in annotation.objects]
         places = [(row, n) for row, (_, items) in enumerate(annotations) for n in range(len(items))]
         if classes is None:

@@ -26,10 +26,10 @@ from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.roi_heads import perturb
 from afrcnn.detectors.sampling import RoIs
 
-Detector: TypeAlias = FastRCNN | GeneralizedRCNN
+_Detector: TypeAlias = FastRCNN | GeneralizedRCNN
 
 
-def attach(detector: Detector, adversary: Adversary, clean_fraction: float = 0.5, least_iou: float = 0.0) -> None:
+def attach(detector: _Detector, adversary: Adversary, clean_fraction: float = 0.5, least_iou: float = 0.0) -> None:
     """Let an adversary take part in a detector's training.
 
     The losses then have one more, the adversary's: ``loss_adversary`` of torchvision's detectors, ``adversary`` of
@@ -68,7 +68,7 @@ def attach(detector: Detector, adversary: Adversary, clean_fraction: float = 0.5
         detector.seam.join(_roi_heads_of(detector))
 
 
-def detach(detector: Detector) -> Adversary:
+def detach(detector: _Detector) -> Adversary:
     """Take the adversary off a detector, which then is as it would be without ever having had one; return it.
 
     Raises:
@@ -89,7 +89,7 @@ def detach(detector: Detector) -> Adversary:
     return adversary
 
 
-def box_head_spec(detector: Detector) -> BoxHeadSpec:
+def box_head_spec(detector: _Detector) -> BoxHeadSpec:
     """Return what an adversary's layers begin as: the detector's own box head, and the shape of its RoI features.
 
     Raises:
@@ -241,7 +241,7 @@ class _Seam(nn.Module):
         return detections, losses | {"loss_adversary": loss}
 
 
-def _adversary_of(detector: Detector) -> Adversary | None:
+def _adversary_of(detector: _Detector) -> Adversary | None:
     if isinstance(detector, FastRCNN):
         return detector.roi_heads.adversary
     _roi_heads_of(detector)

@@ -50,7 +50,7 @@ def _truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+def _truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
     """Truncate the two layers of a fully connected box head in place.
 
     Args:
@@ -72,5 +72,5 @@ def truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> N
 
 
 def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the box head of a detector in place; see :func:`truncate_box_head`."""
-    truncate_box_head(detector.roi_heads.box_head if isinstance(detector, FastRCNN) else detector, fc6, fc7)
+    """Truncate the box head of a detector in place; see :func:`_truncate_box_head`."""
+    _truncate_box_head(detector.roi_heads.box_head if isinstance(detector, FastRCNN) else detector, fc6, fc7)

@@ -21,7 +21,7 @@ from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 _other_split = partial(UserError, fix="take the file of this dataset and split")
 
 
-def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
+def _read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     """Read selective search's boxes from MATLAB's format, as published for VOC.
 
     The files that came with Fast R-CNN (``voc_2007_trainval.mat``) and those of the authors of selective
@@ -67,7 +67,7 @@ def read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     return published
 
 
-def read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
+def _read_deepmask_json(paths: Iterable[Path | str]) -> dict[str, Proposals]:
     """Read proposals in DeepMask's and SharpMask's format: COCO's results JSON.
 
     Each file is a list of ``{"image_id": ..., "bbox": [x, y, width, height], "score": ...}``; other fields,
@@ -131,9 +131,9 @@ def read_published(paths: Sequence[Path | str]) -> tuple[str, dict[str, Proposal
     """
     if all(Path(path).suffix == ".mat" for path in paths):
         method = "selective_search"
-        published = dict(ChainMap(*map(read_selective_search_mat, reversed(paths))))
+        published = dict(ChainMap(*map(_read_selective_search_mat, reversed(paths))))
     else:
-        method, published = "deepmask", read_deepmask_json(paths)
+        method, published = "deepmask", _read_deepmask_json(paths)
     if not published:
         raise _other_split("holds no proposals", file=paths[0])
     return method, published
@@ -156,7 +156,7 @@ def import_published(
     Args:
         dataset: the images.
         folder: where to store the proposals (see ``default_folder``).
-        published: what ``read_selective_search_mat`` or ``read_deepmask_json`` gave.
+        published: what ``_read_selective_search_mat`` or ``_read_deepmask_json`` gave.
         method: what to call the proposals, such as ``"deepmask"``.
         source: the file or folder that they came from, for the record and for errors.
         allow_missing: let images without proposals have none, instead of refusing.
