@@ -216,6 +216,25 @@ def test_what_is_no_detector_to_start_from_is_refused_before_a_folder_is_made(st
         assert not (tmp_path / "run").exists()
 
 
+def test_a_resumed_run_reads_neither_its_source_nor_imagenet_s_weights_again(staged, whole, tmp_path, monkeypatch):
+    source = shutil.copy(whole.detector_file, tmp_path / "source.safetensors")
+    recipe, seen = replace(staged, init_from=str(source)), []
+
+    def interrupt(image, target):
+        seen.append(target["image_id"])
+        if len(seen) == 11:  # after six samples of pre-training, in the third update of the joint stage
+            raise KeyboardInterrupt
+        return image, target
+
+    with pytest.raises(KeyboardInterrupt):
+        train_stages(recipe, tmp_path / "run", transform=interrupt)
+    source.unlink()
+    monkeypatch.setattr("afrcnn.detectors.backbones.load_weights", None)
+    run = train_stages(recipe, tmp_path / "run")
+    assert run.weights_file.read_bytes() == whole.weights_file.read_bytes()
+    assert run.adversary_file.read_bytes() == whole.adversary_file.read_bytes()
+
+
 JITTER = JitterRecipe(degrees=5.0)
 FROZEN = {"asdn": {"frozen": True}}
 PRETRAINING, JOINT = PretrainingRecipe(iterations=2), JointRecipe(iterations=3)
