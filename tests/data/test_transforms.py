@@ -223,7 +223,7 @@ def test_an_object_that_pasted_ones_hide_too_much_of_loses_its_label_and_no_othe
         boxes = torch.cat([random_boxes(4), torch.tensor([[70.0, 50, 80, 58], [75, 55, 90, 70]])])
         given = sample(boxes, labels=torch.arange(101, 107), pixels=image)
         with monkeypatch.context() as patch:
-            patch.setattr(transforms, "LARGEST_OCCLUSION", 1.0)
+            patch.setattr(transforms, "_LARGEST_OCCLUSION", 1.0)
             seed, labels = case, [0] * 12
             while len(set(labels)) < 12:  # objects that are drawn twice cannot be told apart
                 seed += 1000

@@ -78,5 +78,5 @@ def test_an_image_without_proposals_has_no_detections(build):
 
 def test_members_of_different_classes_and_none_at_all_are_refused(build):
     for members in ([], [3, 4]):
-        with pytest.raises(ValueError, match="needs members, all of the same classes"):
+        with pytest.raises(ValueError, match="needs Fast R-CNNs, all of the same classes"):
             Ensemble([build(count) for count in members])

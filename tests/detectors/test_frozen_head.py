@@ -114,7 +114,7 @@ def test_in_float64_the_search_is_the_plain_one(tiny, kind, is_column_major, mon
     for size, window, stride in GRIDS:
         masks = _sliding_windows(size, window, stride)
         monkeypatch.setattr(frozen_head, "_VECTORS", 2 * len(masks))  # the three objects in chunks of two and one
-        monkeypatch.setattr(base, "COPIES", 2 * len(masks))
+        monkeypatch.setattr(base, "_COPIES", 2 * len(masks))
         detector = constant(tiny.detector(kind, 2, size), torch.float64)
         features, labels = tiny.objects(3, 2, size, torch.float64)
         with column_major(detector.head) if is_column_major else nullcontext():
@@ -174,7 +174,7 @@ def test_the_search_is_bounded_in_chunks(tiny, kind, monkeypatch):
     seen = []
     detector.predictor.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     masks = _sliding_windows(6, 2)  # 25: two objects at once
-    module, bound = (base, "COPIES") if kind == "residual" else (frozen_head, "_VECTORS")
+    module, bound = (base, "_COPIES") if kind == "residual" else (frozen_head, "_VECTORS")
     monkeypatch.setattr(module, bound, 60)
     losses = detector.head.losses_without(features, labels, masks)
     assert seen == [50] * 10
