@@ -37,8 +37,16 @@ Fact = str | int | float | bool | None
 Item = dict[str, dict[str, Fact]]
 """What an item made: for each file, its facts by name."""
 
-RENAMED_KEYS = {"kept": "relative_performance", "in the open": "unoccluded"}
-"""Names in JSON files and logs, old to new; a record has the old ones."""
+RENAMED_KEYS = {
+    "kept": "relative_performance",
+    "mean_ap": "mpc",
+    "in the open": "unoccluded",
+    "hidden": "occluded",
+    "hidden by photographs, random places": "occluded by images, random places",
+    "hidden by grey, random places": "occluded by grey, random places",
+    "share of each box hidden": "fraction of each box occluded",
+}
+"""Names and texts in JSON files and logs, old to new; a record has the old ones."""
 
 FRUIT = Path("../shared/data/fruit")
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
