@@ -9,8 +9,6 @@ gradient, and the adversary's loss gives the detector none.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from fractions import Fraction
 from math import ceil
@@ -175,19 +173,6 @@ def is_adversarial(number: int, clean_fraction: float) -> bool:
     """
     fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
     return ceil((number + 1) * fraction) == ceil(number * fraction)
-
-
-@contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
-    """Put modules into evaluation mode for a block, and back."""
-    modes = [(submodule, submodule.training) for module in modules for submodule in module.modules()]
-    for module in modules:
-        module.eval()
-    try:
-        yield
-    finally:
-        for submodule, mode in modes:
-            submodule.training = mode
 
 
 @torch.no_grad()

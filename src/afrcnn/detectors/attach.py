@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.roi_heads import RoIHeads as TorchvisionRoIHeads
 
-from afrcnn.adversaries.base import Adversary, BoxHeadSpec, evaluating, is_adversarial
+from afrcnn.adversaries.base import Adversary, BoxHeadSpec, is_adversarial
 from afrcnn.core.distributed import rank_and_size
+from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.roi_heads import perturb

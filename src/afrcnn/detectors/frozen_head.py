@@ -19,7 +19,8 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
 
-from afrcnn.adversaries.base import Head, evaluating, loss_dtype
+from afrcnn.adversaries.base import Head, loss_dtype
+from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.detectors.backbones import FullyConnectedHead
 
 _AUTOCAST = (nn.Linear, nn.Conv2d)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from afrcnn.adversaries.base import Adversary, AdversaryOutput, Context, Head, evaluating
+from afrcnn.adversaries.base import Adversary, AdversaryOutput, Context, Head
 from afrcnn.core.distributed import mean_count
+from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.data.target import Target
 from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.frozen_head import FrozenHead

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
 from afrcnn.core.engine import build_fabric
+from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.core.progress import progress
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.formats import Detection
@@ -46,7 +47,7 @@ def detect(
     )
     detections: list[Detection] = []
     with (
-        _evaluating(detector, fabric) as (model, device),
+        _on_device(detector, fabric) as (model, device),
         torch.inference_mode(),
         progress("detecting", len(images), "image") as report,
     ):
@@ -66,17 +67,15 @@ def _inputs(sample: tuple[Tensor, Target]) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _evaluating(detector: _Detector, fabric: Fabric | None) -> Iterator[tuple[_Detector, torch.device]]:
+def _on_device(detector: _Detector, fabric: Fabric | None) -> Iterator[tuple[_Detector, torch.device]]:
     """Put a module on Fabric's device and into evaluation mode for a block."""
     if not isinstance(detector, nn.Module):
         yield detector, torch.device("cpu")
         return
     fabric = fabric or build_fabric()
-    modes = {module: module.training for module in detector.modules()}
     device = next((tensor.device for tensor in detector.state_dict().values()), fabric.device)
-    try:
-        yield fabric.setup(detector.eval()), fabric.device
-    finally:
-        detector.to(device)
-        for module, training in modes.items():
-            module.training = training
+    with evaluating(detector):
+        try:
+            yield fabric.setup(detector), fabric.device
+        finally:
+            detector.to(device)
