@@ -9,7 +9,8 @@ from torch import nn
 
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.backbones import FullyConnectedHead, resnet18
-from afrcnn.detectors.svd import _truncate, _truncate_box_head
+from afrcnn.detectors.svd import _truncate, truncate_detector
+from tiny import build_fast_rcnn
 
 SHAPES = [(40, 7), (7, 40), (24, 24), (1, 9), (9, 1)]  # inputs, outputs
 
@@ -72,26 +73,34 @@ def test_an_impossible_rank_is_refused_with_the_range():
             _truncate(nn.Linear(9, 5), rank)
 
 
+def with_box_head(box_head):
+    """A detector with some box head."""
+    detector = build_fast_rcnn()
+    detector.roi_heads.box_head = box_head
+    return detector.eval()
+
+
 def test_a_box_head_is_truncated_where_it_stands():
     head = FullyConnectedHead(nn.Linear(3 * 4 * 4, 20), nn.Linear(20, 20)).eval()
     features = torch.randn(6, 3, 4, 4)
     whole = head(features)
-    _truncate_box_head(head, fc6=20, fc7=20)
+    truncate_detector(with_box_head(head), fc6=20, fc7=20)
     torch.testing.assert_close(head(features), whole, rtol=1e-5, atol=1e-5)
     assert head.fc6[0].weight.shape == (20, 48)
     with pytest.raises(UserError, match="already"):
-        _truncate_box_head(head, fc6=2, fc7=2)
+        truncate_detector(with_box_head(head), fc6=2, fc7=2)
 
 
 def test_a_box_head_stays_whole_where_one_rank_is_impossible():
     head = FullyConnectedHead(nn.Linear(48, 20), nn.Linear(20, 10))
     with pytest.raises(UserError, match="from 20 to 10"):
-        _truncate_box_head(head, fc6=5, fc7=11)
+        truncate_detector(with_box_head(head), fc6=5, fc7=11)
     assert isinstance(head.fc6, nn.Linear)
 
 
-def test_a_convolutional_box_head_is_refused():
+def test_a_detector_without_fully_connected_layers_is_refused():
     with torch.device("meta"):
         backbone = resnet18()
-    with pytest.raises(UserError, match="fc6 and fc7"):
-        _truncate_box_head(backbone.box_head)
+    for detector in (with_box_head(backbone.box_head), nn.Linear(3, 3)):
+        with pytest.raises(UserError, match="fc6 and fc7"):
+            truncate_detector(detector)

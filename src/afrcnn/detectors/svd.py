@@ -50,17 +50,18 @@ def _truncate(linear: nn.Linear, rank: int) -> nn.Sequential:
     return nn.Sequential(first, second)
 
 
-def _truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the two layers of a fully connected box head in place.
+def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
+    """Truncate the two layers of a detector's fully connected box head in place.
 
     Args:
-        box_head: that of AlexNet, VGG16, SqueezeNet or the small network.
+        detector: on AlexNet, VGG16, SqueezeNet or the small network.
         fc6: the rank of fc6; by default that of Fast R-CNN (section 4.4) for VGG16.
         fc7: the rank of fc7; likewise.
 
     Raises:
         UserError: the box head has no fully connected layers, they are truncated already, or a rank is too large.
     """
+    box_head = detector.roi_heads.box_head if isinstance(detector, FastRCNN) else None
     if not isinstance(box_head, FullyConnectedHead):
         raise UserError(
             "truncated SVD needs fc6 and fc7, which this detector does not have",
@@ -69,8 +70,3 @@ def _truncate_box_head(box_head: nn.Module, fc6: int = 1024, fc7: int = 256) -> 
     if not isinstance(box_head.fc6, nn.Linear) or not isinstance(box_head.fc7, nn.Linear):
         raise UserError("fc6 and fc7 are truncated already", fix="start from the whole box head")
     box_head.fc6, box_head.fc7 = _truncate(box_head.fc6, fc6), _truncate(box_head.fc7, fc7)
-
-
-def truncate_detector(detector: nn.Module, fc6: int = 1024, fc7: int = 256) -> None:
-    """Truncate the box head of a detector in place; see :func:`_truncate_box_head`."""
-    _truncate_box_head(detector.roi_heads.box_head if isinstance(detector, FastRCNN) else detector, fc6, fc7)
