@@ -282,6 +282,20 @@ def test_a_hostile_recipe_runs_no_code(recipe_of, tmp_path):
     assert not (tmp_path / "hacked").exists()
 
 
+def test_no_recipe_leaves_a_trace_in_the_next(recipe_of):
+    plain = recipe_of("seed: 1")
+    changed = recipe_of(
+        "seed: 1",
+        *("--detector.short_side+", "300", "--detector.ohem+", "joint"),
+        *("--adversaries.asdn.top", "0.3", "--seed=2"),
+    )
+    changed.detector.short_side.append(7)
+    changed.detector.arguments["depth"] = 3
+    changed.pretraining.decay_at.append(9)
+    changed.data.augmentation.stages.clear()
+    assert recipe_of("seed: 1") == plain
+
+
 @pytest.mark.parametrize("file", RECIPES, ids=lambda file: str(file.relative_to(CONFIGS)))
 def test_each_recipe_of_the_project_loads_and_names_its_dataset(file):
     recipe = load_recipe(file)

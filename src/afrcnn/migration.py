@@ -36,10 +36,14 @@ def migrate(written: Any, options: _Options) -> tuple[Any, _Options]:
     if not isinstance(written, dict):
         return written, options
     written = {key: dict(value) if isinstance(value, dict) else value for key, value in written.items()}
-    for name, today in OLD_FIELDS.items():
-        _rename(written, name.split("."), today.rpartition(".")[2])
-    for name in _STAGE_LISTS:
-        _rename_stage(written, name.split("."))
+    for field, today in OLD_FIELDS.items():
+        section, name = _section(written, field), field.rpartition(".")[2]
+        if name in section:
+            section[today.rpartition(".")[2]] = section.pop(name)
+    for field in _STAGE_LISTS:
+        section, name = _section(written, field), field.rpartition(".")[2]
+        if isinstance(section.get(name), list):
+            section[name] = ["detector" if stage == "schedule" else stage for stage in section[name]]
     options = [(OLD_FIELDS.get(name, name), value) for name, value in options]
     options = [
         (name, value.replace("schedule", "detector") if name.rstrip("+") in _STAGE_LISTS else value)
@@ -85,20 +89,11 @@ def _arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _rename(written: dict[str, Any], path: Sequence[str], today: str) -> None:
-    *sections, name = path
-    for section in sections:
-        written = written.get(section) if isinstance(written, dict) else None  # type: ignore[assignment]
-    if isinstance(written, dict) and name in written:
-        written[today] = written.pop(name)
-
-
-def _rename_stage(written: dict[str, Any], path: Sequence[str]) -> None:
-    *sections, name = path
-    for section in sections:
-        written = written.get(section) if isinstance(written, dict) else None  # type: ignore[assignment]
-    if isinstance(written, dict) and isinstance(written.get(name), list):
-        written[name] = ["detector" if stage == "schedule" else stage for stage in written[name]]
+def _section(written: Any, field: str) -> dict[str, Any]:
+    """Return the section of a recipe that a field, by its full name, is in; an empty one where there is none."""
+    for section in field.split(".")[:-1]:
+        written = written.get(section) if isinstance(written, dict) else None
+    return written if isinstance(written, dict) else {}
 
 
 def _set(section: dict[str, Any], path: Sequence[str], value: Any) -> None:
