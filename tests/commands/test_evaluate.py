@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from afrcnn.build import load_detector, open_split
+from afrcnn.build import load_detector
 from afrcnn.commands.evaluate import evaluate
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
@@ -23,26 +21,9 @@ from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.run import Run
 from afrcnn.training.train import train_stages
+from reference import assert_same_detections
 
 CPU = build_fabric("cpu")
-
-
-@pytest.fixture(scope="module")
-def dataset(recipe):
-    return open_split(recipe, "test")
-
-
-@pytest.fixture(scope="module")
-def detections(run, dataset):
-    return detect(load_detector(run), dataset, fabric=CPU, workers=0)
-
-
-def assert_same(detections, expected, tolerance):
-    assert len(detections) == len(expected)
-    for one, other in zip(detections, expected, strict=True):
-        assert torch.equal(one["labels"], other["labels"])
-        torch.testing.assert_close(one["boxes"], other["boxes"], rtol=0, atol=tolerance)
-        torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=tolerance)
 
 
 # Runs.
@@ -56,7 +37,7 @@ def test_an_evaluation_writes_its_detections_and_results_elsewhere_when_asked(ru
     assert evaluation.read_results(written.results_file).mean_ap == results.mean_ap
     assert results.mean_ap == evaluation.evaluate_detections(detections, dataset.dataset).mean_ap
     assert (results.images, results.objects, results.split) == (3, {"blue": 1, "red": 2}, "test")
-    assert_same(read_coco_results(written.detections / "test.json", dataset.ids, [1, 2]), detections, 1e-2)
+    assert_same_detections(read_coco_results(written.detections / "test.json", dataset.ids, [1, 2]), detections, 1e-2)
     voc = read_voc_results(written.detections / "voc", dataset.ids, dataset.classes, "test")
     assert [len(detection["boxes"]) for detection in voc] == [len(detection["boxes"]) for detection in detections]
     names = sorted(file.name for file in (written.detections / "voc").rglob("*") if file.is_file())
@@ -81,12 +62,12 @@ def test_runs_can_answer_together(run, recipe, dataset, detections, tmp_path):
     copy = Run(shutil.copytree(run.folder, tmp_path / "copy"))
     evaluate(run.folder, ensemble=[copy.folder], out=tmp_path / "both")
     both = read_coco_results(Run(tmp_path / "both").detections / "test.json", dataset.ids, [1, 2])
-    assert_same(both, detections, 1e-2)
+    assert_same_detections(both, detections, 1e-2)
     other = train_stages(replace(recipe, seed=1), tmp_path / "other")
     evaluate(run.folder, ensemble=[other.folder], out=tmp_path / "two")
     two = read_coco_results(Run(tmp_path / "two").detections / "test.json", dataset.ids, [1, 2])
     expected = detect(Ensemble([load_detector(run), load_detector(other)]), dataset, fabric=CPU, workers=0)
-    assert_same(two, expected, 1e-2)
+    assert_same_detections(two, expected, 1e-2)
     assert [len(image["boxes"]) for image in two] != [len(image["boxes"]) for image in detections]
 
 
@@ -105,7 +86,7 @@ def test_truncation_at_full_rank_changes_nothing_and_at_a_low_rank_something(run
         evaluate(run.folder, svd=ranks, out=tmp_path / str(ranks))
         return read_coco_results(Run(tmp_path / str(ranks)).detections / "test.json", dataset.ids, [1, 2])
 
-    assert_same(truncated((256, 256)), detections, 2e-2)
+    assert_same_detections(truncated((256, 256)), detections, 2e-2)
     scores = [torch.cat([image["scores"] for image in images]) for images in (truncated((1, 1)), detections)]
     assert scores[0].shape != scores[1].shape or not torch.allclose(*scores, atol=1e-3)
 
@@ -246,19 +227,3 @@ def test_what_is_wrong_with_detections_is_named(run, coco, rectangles, tmp_path)
     (tmp_path / "comp4_det_val_cat.txt").write_text("31 0.5 1 1 9 9\n")
     refused("[]", r"cat\.txt: line 1: the image '31' is not in the dataset", detections=tmp_path)
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize("arguments", ["'nowhere'", "detections='nowhere'", "'nowhere', ensemble=['a'], out='b'"])
-def test_a_mistyped_folder_is_refused_without_waiting_for_torch(arguments):
-    code = f"""
-import sys
-from afrcnn.commands.evaluate import evaluate
-from afrcnn.core.errors import UserError
-try:
-    evaluate({arguments})
-except UserError as error:
-    assert "nowhere" in str(error), error
-    assert "torch" not in sys.modules
-    sys.exit(7)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 7

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import require_dataset
 
 if TYPE_CHECKING:
     from afrcnn.proposals.recall import Recall
@@ -55,8 +55,7 @@ def proposals(
     Raises:
         UserError: the dataset, a file or the folder is at fault.
     """
-    if not Path(dataset).is_dir():
-        raise UserError("no such folder", file=dataset, fix="give the folder of a dataset")
+    require_dataset(dataset)
 
     from afrcnn.core.progress import progress
     from afrcnn.data.layouts import list_splits, open_dataset

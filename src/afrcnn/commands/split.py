@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import require_dataset
 
 if TYPE_CHECKING:
     from afrcnn.data.splits import OcclusionSplit
@@ -49,8 +49,7 @@ def split(
         UserError: the dataset is at fault, a class has objects in one of the two only, or there is another split
             under one of the names; no split is written then.
     """
-    if not Path(dataset).is_dir():
-        raise UserError("no such folder", file=dataset, fix="give the folder of a dataset")
+    require_dataset(dataset)
 
     from afrcnn.data.splits import split_by_occlusion
 

@@ -32,6 +32,16 @@ class UserError(Exception):
         super().__init__(" ".join(message.split()))
 
 
+def require_dataset(root: Path | str) -> None:
+    """Refuse the folder of a dataset that is not there; takes no time, so that commands ask before anything slow.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(root).is_dir():
+        raise UserError("no such folder", file=root, fix="give the folder of a dataset")
+
+
 def suggest(name: str, choices: Sequence[str], otherwise: str = "") -> str:
     """Return "did you mean X?" with the choice nearest to a name that is unknown; ``otherwise`` where none is near."""
     near = get_close_matches(name, choices, n=1)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UserError, require_dataset
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.coco import COCOLayout
 from afrcnn.data.voc import VOCLayout
@@ -53,9 +53,8 @@ def find_layout(root: Path | str, layout: str = "auto") -> Layout:
     Raises:
         UserError: there is no such folder or layout, or the folder has no layout or several.
     """
+    require_dataset(root)
     root = Path(root)
-    if not root.is_dir():
-        raise UserError("no such folder", file=root, fix="give the folder of a dataset")
     if layout == "auto":
         candidates = [candidate for candidate in LAYOUTS if candidate.recognises(root)]
         signatures = " and ".join(candidate.signature for candidate in candidates or LAYOUTS)
