@@ -27,7 +27,7 @@ from afrcnn.adversaries.dropout import HardDropout, RandomDropout
 from afrcnn.detectors.attach import attach, detach
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.recipe import ScheduleRecipe
-from afrcnn.training.train import build_optimizer
+from afrcnn.training.optimizer import build_optimizer
 from detector_speed import SIDES, peers, scene
 
 STEPS = 2

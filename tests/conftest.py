@@ -10,7 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from afrcnn.build import load_detector, open_split
+from afrcnn.core.engine import build_fabric
 from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.evaluation.detect import detect
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
 from afrcnn.training.train import train_stages
@@ -111,3 +114,15 @@ def recipe(rectangles):
 def run(recipe, tmp_path_factory):
     """The run of the recipe; tests write elsewhere."""
     return train_stages(recipe, tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def dataset(recipe):
+    """The test split of the recipe, with its proposals."""
+    return open_split(recipe, "test")
+
+
+@pytest.fixture(scope="module")
+def detections(run, dataset):
+    """What the run detects in it."""
+    return detect(load_detector(run), dataset, fabric=build_fabric("cpu"), workers=0)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torchvision import tv_tensors
 
 from afrcnn.adversaries.base import Adversary, AdversaryOutput, Head
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
@@ -117,6 +118,34 @@ def random_target(objects, num_classes=3, **keys):
 
 
 # --- evaluation ---
+
+
+def found(boxes, scores, labels=None):
+    """Detections in an image; of the first class where no labels are given."""
+    return {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64),
+        "scores": torch.tensor(scores, dtype=torch.float32),
+    }
+
+
+def truth(boxes, labels=None, **flags):
+    """The target of an image of 500 x 500; of the first class where no labels are given."""
+    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(500, 500)),
+        "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64),
+        **{name: torch.tensor(value) for name, value in flags.items()},
+    }
+
+
+def assert_same_detections(detections, expected, tolerance):
+    """Check that the detections of all images are the same, boxes and scores up to a tolerance."""
+    assert len(detections) == len(expected)
+    for one, other in zip(detections, expected, strict=True):
+        assert torch.equal(one["labels"], other["labels"])
+        torch.testing.assert_close(one["boxes"], other["boxes"], rtol=0, atol=tolerance)
+        torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=tolerance)
 
 
 def plain_iou(a, b):

@@ -7,27 +7,10 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from torchvision import tv_tensors
 
 from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.coco_ap import _METRICS, coco_ap
-
-
-def found(boxes, scores, labels=None):
-    return {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64),
-        "scores": torch.tensor(scores, dtype=torch.float32),
-    }
-
-
-def truth(boxes, labels=None, **flags):
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    return {
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(200, 200)),
-        "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64),
-        **{name: torch.tensor(value) for name, value in flags.items()},
-    }
+from reference import found, truth
 
 
 def test_perfect_detections_have_ap_1_and_sizes_without_objects_have_none():

@@ -6,30 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from afrcnn.build import load_detector, open_split
+from afrcnn.build import load_detector
 from afrcnn.core.engine import build_fabric
 from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.detect import detect
+from reference import assert_same_detections
 
 CPU = build_fabric("cpu")
-
-
-@pytest.fixture(scope="module")
-def dataset(recipe):
-    return open_split(recipe, "test")
-
-
-@pytest.fixture(scope="module")
-def detections(run, dataset):
-    return detect(load_detector(run), dataset, fabric=CPU, workers=0)
-
-
-def assert_same(detections, expected, tolerance):
-    assert len(detections) == len(expected)
-    for one, other in zip(detections, expected, strict=True):
-        assert torch.equal(one["labels"], other["labels"])
-        torch.testing.assert_close(one["boxes"], other["boxes"], rtol=0, atol=tolerance)
-        torch.testing.assert_close(one["scores"], other["scores"], rtol=0, atol=tolerance)
 
 
 def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
@@ -37,13 +20,13 @@ def test_detections_are_the_detector_s_image_by_image(run, dataset, detections):
     with torch.no_grad():
         for index, detection in enumerate(detections):
             image, target = dataset[index]
-            assert_same([detection], detector([image], [target["proposals"]]), 1e-5)
+            assert_same_detections([detection], detector([image], [target["proposals"]]), 1e-5)
     assert len(detections) == 3
     assert all(len(detection["boxes"]) for detection in detections)
 
 
 def test_detections_do_not_depend_on_the_number_of_loaders(run, dataset, detections):
-    assert_same(detect(load_detector(run), dataset, fabric=CPU, workers=2), detections, 0)
+    assert_same_detections(detect(load_detector(run), dataset, fabric=CPU, workers=2), detections, 0)
 
 
 def test_bfloat16_detects_about_the_same(run, dataset, detections):
@@ -83,7 +66,7 @@ def test_a_detector_of_another_kind_gets_images_alone_where_there_are_no_proposa
     assert [set(detection) for detection in detections] == [{"boxes", "labels", "scores"}] * 3
     assert [detection["labels"].tolist() for detection in detections] == [[1], [3], [1]]  # red, blue, red
     function = ByColour().eval().forward
-    assert_same(detect(function, plain, workers=0), detections, 0)
+    assert_same_detections(detect(function, plain, workers=0), detections, 0)
 
 
 def test_the_detector_is_left_in_its_mode(rectangles):
@@ -126,4 +109,4 @@ def test_a_gpu_detects_and_gives_the_detector_back(rectangles):
     detections = detect(detector, plain, workers=0)
     assert set(detector.devices) == {"cuda"}
     assert detector.weight.device.type == "cpu"
-    assert_same(detections, detect(detector, plain, fabric=CPU, workers=0), 0)
+    assert_same_detections(detections, detect(detector, plain, fabric=CPU, workers=0), 0)

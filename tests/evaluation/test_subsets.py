@@ -5,33 +5,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from torchvision import tv_tensors
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.evaluation.matching import match
 from afrcnn.evaluation.subsets import _confidently_recalled, all_subsets, subset_ap, subsets
 from afrcnn.evaluation.voc_ap import voc_ap
-from reference import plain_iou, plain_voc_ap, rows_of
+from reference import found, plain_iou, plain_voc_ap, rows_of, truth
 
 CLASSES = ("cat", "dog", "cow")
-
-
-def found(boxes, labels, scores):
-    return {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "scores": torch.tensor(scores, dtype=torch.float32),
-    }
-
-
-def truth(boxes, labels=None, **flags):
-    boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    return {
-        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(500, 500)),
-        "labels": torch.tensor(labels or [1] * len(boxes), dtype=torch.int64),
-        **{name: torch.tensor(value) for name, value in flags.items()},
-    }
 
 
 def random_boxes(rng, count):
@@ -48,7 +30,7 @@ def random_case(rng):
         near = near + rng.integers(0, 2, near.shape) * (rng.random((len(near), 1)) < 0.5)
         all_found = np.concatenate([near, random_boxes(rng, 4)])
         labels = rng.integers(1, 4, len(all_found))
-        detections.append(found(all_found, labels, rng.integers(0, 11, len(all_found)) / 10))
+        detections.append(found(all_found, rng.integers(0, 11, len(all_found)) / 10, labels.tolist()))
         targets.append(
             truth(boxes, rng.integers(1, 4, len(boxes)).tolist(), difficult=(rng.random(len(boxes)) < 0.2).tolist())
         )
@@ -127,7 +109,7 @@ def test_the_size_of_cocos_objects_is_the_area_of_their_masks_and_crowds_are_now
 
 def test_recall_by_confidence_takes_scores_and_overlaps_of_just_the_limits():
     target = truth([[0, 0, 100, 100], [200, 0, 300, 100], [0, 200, 100, 300]], [1, 1, 2])
-    just = found([[0, 0, 75, 100], [200, 0, 274, 100], [0, 200, 100, 300]], [1, 1, 1], [0.3, 0.9, 0.9])
+    just = found([[0, 0, 75, 100], [200, 0, 274, 100], [0, 200, 100, 300]], [0.3, 0.9, 0.9])
     assert _confidently_recalled(match([just], [target], CLASSES)).tolist() == [True, False, False]
     faint = just | {"scores": torch.tensor([0.2999, 0.9, 0.9])}
     assert _confidently_recalled(match([faint], [target], CLASSES)).tolist() == [False, False, False]

@@ -2,10 +2,11 @@
 
 import multiprocessing
 import pickle
+from dataclasses import replace
 
 import pytest
 
-from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
+from afrcnn.recipe import ScheduleRecipe
 
 TRAIN = """
 import os, pathlib, pickle, signal, torch
@@ -22,21 +23,12 @@ train_stages(pickle.loads({recipe!r}), {folder!r})
 
 
 @pytest.fixture(scope="session")
-def recipe(rectangles):
+def recipe(recipe):
     """Six updates of two images: an epoch ends within, dropout and RoI sampling draw, a checkpoint comes every two."""
-    return Recipe(
-        data=DataRecipe(root=str(rectangles), workers=0),
-        detector=DetectorRecipe(
-            backbone="small",
-            pooling="roi_align",
-            dropout=0.5,
-            short_side=[48, 64],
-            long_side=64,
-            rois_per_image=8,
-            background_iou=(0.0, 0.5),
-        ),
+    return replace(
+        recipe,
+        detector=replace(recipe.detector, dropout=0.5, short_side=[48, 64], rois_per_image=8),
         schedule=ScheduleRecipe(iterations=6, learning_rate=0.01, decay_at=[4], log_every=1, checkpoint_every=2),
-        engine=EngineRecipe(accelerator="cpu"),
     )
 
 

@@ -2,17 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 
 from afrcnn.visualize.detections import _class_colour, _overlap, _place, _text_colour, draw_detections
-
-
-def detections(boxes: list[list[float]], labels: list[int], scores: list[float]) -> dict[str, torch.Tensor]:
-    return {
-        "boxes": torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor(labels, dtype=torch.int64),
-        "scores": torch.tensor(scores, dtype=torch.float32),
-    }
+from reference import found
 
 
 def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
@@ -30,7 +22,7 @@ def contrast(one: tuple[int, ...], other: tuple[int, ...]) -> float:
 
 def test_every_side_of_a_box_is_drawn_inside_it_in_its_class_colour() -> None:
     image = np.full((200, 300, 3), 128, np.uint8)
-    picture = np.asarray(draw_detections(image, detections([[40, 60, 240, 160]], [2], [0.9]), ["cat", "dog"]))
+    picture = np.asarray(draw_detections(image, found([[40, 60, 240, 160]], [0.9], [2]), ["cat", "dog"]))
     colour = _class_colour(2)
     for y, x in ((60, 200), (159, 100), (120, 40), (120, 239)):
         assert tuple(picture[y, x]) == colour
@@ -40,7 +32,7 @@ def test_every_side_of_a_box_is_drawn_inside_it_in_its_class_colour() -> None:
 
 def test_the_image_itself_is_left_as_it_is() -> None:
     image = np.full((100, 100, 3), 7, np.uint8)
-    picture = draw_detections(image, detections([[10, 30, 80, 90]], [1], [0.9]), ["cat"])
+    picture = draw_detections(image, found([[10, 30, 80, 90]], [0.9], [1]), ["cat"])
     assert (image == 7).all()
     assert picture.size == (100, 100)
     assert not (np.asarray(picture) == 7).all()
@@ -48,14 +40,14 @@ def test_the_image_itself_is_left_as_it_is() -> None:
 
 def test_without_detections_the_picture_is_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    assert (np.asarray(draw_detections(image, detections([], [], []), ["cat"])) == image).all()
+    assert (np.asarray(draw_detections(image, found([], [], []), ["cat"])) == image).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (1200, 40)])
 def test_images_smaller_than_their_label_are_drawn_too(size: tuple[int, int]) -> None:
     image = np.zeros((*size, 3), np.uint8)
     box = [0.0, 0.0, size[1], size[0]]
-    assert draw_detections(image, detections([box], [1], [1.0]), ["a rather long name"]).size == size[::-1]
+    assert draw_detections(image, found([box], [1.0], [1]), ["a rather long name"]).size == size[::-1]
 
 
 def test_labels_lie_inside_the_picture() -> None:

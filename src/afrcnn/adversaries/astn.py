@@ -152,7 +152,7 @@ def _affine(angle: Tensor, factor: Tensor, shift: Tensor) -> Tensor:
 
 
 def _degrees_of(theta: Tensor) -> Tensor:
-    """Return the rotations (..., degrees, clockwise) of affine maps ... x 2 x 3 as of :func:`affine`."""
+    """Return the rotations (..., degrees, clockwise) of affine maps ... x 2 x 3 as of :func:`_affine`."""
     # The maps lead from output to input: they turn the other way.
     return torch.atan2(-theta[..., 1, 0], theta[..., 0, 0]).rad2deg()
 
@@ -162,7 +162,7 @@ def warp(features: Tensor, theta: Tensor) -> Tensor:
 
     Args:
         features: n x C x d x d.
-        theta: n x blocks x 2 x 3, float32, as of :func:`affine`; C must be a multiple of ``blocks``.
+        theta: n x blocks x 2 x 3, float32, as of :func:`_affine`; C must be a multiple of ``blocks``.
     """
     n, channels, height, width = features.shape
     blocks = theta.shape[1]

@@ -58,7 +58,9 @@ def stress(
         UserError: the run is not finished, its dataset or proposals are missing or wrong, or a setting is out of range.
     """
     tested = Run(run, overrides)
-    recipe, _, _ = tested.recipe, dataset_root(tested.recipe), tested.trained()  # refused before anything slow
+    recipe = tested.recipe
+    dataset_root(recipe)  # as the next, refused before anything slow
+    tested.trained()
 
     from functools import partial
 

@@ -47,7 +47,7 @@ def write_coco_results(
         path: the file to write.
         detections: those of each image: ``boxes`` D x 4 (XYXY), ``labels`` D, ``scores`` D.
         ids: the image ids, in the same order.
-        category_ids: the ids to write for the labels 1..K: ``COCODataset.category_ids``, or 1 to K.
+        category_ids: the ids to write for the labels 1..K: ``DetectionDataset.category_ids``.
 
     Raises:
         UserError: the file cannot be written.

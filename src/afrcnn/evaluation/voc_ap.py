@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,8 +41,13 @@ class VOCResult:
     @property
     def mean_ap(self) -> float:
         """Mean AP over the classes that have objects that count; NaN if none has."""
-        defined = [ap for ap in self.ap.values() if not np.isnan(ap)]
-        return float(np.mean(defined)) if defined else float("nan")
+        return mean_over_classes(self.ap)
+
+
+def mean_over_classes(by_class: Mapping[str, float]) -> float:
+    """Return the mean of a number over the classes that have one; NaN if none has."""
+    defined = [number for number in by_class.values() if not np.isnan(number)]
+    return float(np.mean(defined)) if defined else float("nan")
 
 
 def voc_ap(matches: Matches, metric: Metric = "11-point") -> VOCResult:

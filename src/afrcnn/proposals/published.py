@@ -156,7 +156,7 @@ def import_published(
     Args:
         dataset: the images.
         folder: where to store the proposals (see ``default_folder``).
-        published: what ``_read_selective_search_mat`` or ``_read_deepmask_json`` gave.
+        published: the proposals of each image by its id, as of ``read_published``.
         method: what to call the proposals, such as ``"deepmask"``.
         source: the file or folder that they came from, for the record and for errors.
         allow_missing: let images without proposals have none, instead of refusing.

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from afrcnn.adversaries.trace import ObjectTrace, trace_objects
-from afrcnn.build import load_adversary, load_detector, open_images
+from afrcnn.build import load_adversary, load_detector
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.rcnn import FastRCNN
@@ -67,7 +67,7 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
             section.commands += [run.command("evaluate") for run in unevaluated]
             continue
         try:
-            dataset, targets = _test_split(run)
+            dataset, targets = run.test_split
             files = map(_detections_file, pair)
             detections = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
             errors = new_false_positives(*(match(image, targets, dataset.classes) for image in detections))
@@ -83,7 +83,7 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
 def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
     detector = load_detector(run, trust)
     chain = load_adversary(run, detector, trust)
-    dataset, targets = _test_split(run)
+    dataset, targets = run.test_split
     pictures = []
     for index in _spread(targets):
         image = dataset[index][0].as_subclass(Tensor)  # 3 x H x W
@@ -132,11 +132,6 @@ def _draw_error(error: FalsePositive, dataset: DetectionDataset) -> Picture:
     caption = f"{error.name} {error.score:.2f} (baseline: {baseline}), {on}; image {dataset.ids[error.image]}"
     drawn = draw_false_positive(image.permute(1, 2, 0).numpy(), error.box)
     return Picture.of_image(drawn, f"False positive: {caption}.", caption)
-
-
-def _test_split(run: ReportedRun) -> tuple[DetectionDataset, list[Target]]:
-    dataset = open_images(run.recipe, run.recipe.data.test_split)
-    return dataset, [dataset.target(index) for index in range(len(dataset))]
 
 
 def _detections_file(run: ReportedRun) -> Path:

@@ -13,7 +13,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from afrcnn.build import open_images
 from afrcnn.core.errors import UserError
+from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.recipe import Recipe, dump_recipe
@@ -24,7 +26,7 @@ _T = TypeVar("_T", Results, StressResults)
 
 
 class ReportedRun(Run):
-    """A run, and the results of its evaluation and of its stress test, where it has any: each read once."""
+    """A run, its test split, and the results of its evaluation and stress test, where it has any: each read once."""
 
     @cached_property
     def results(self) -> Results | None:
@@ -43,6 +45,16 @@ class ReportedRun(Run):
             UserError: as of ``results``.
         """
         return self._read(self.stress_file, read_stress)
+
+    @cached_property
+    def test_split(self) -> tuple[DetectionDataset, list[Target]]:
+        """The images of the test split, without proposals, and their targets.
+
+        Raises:
+            UserError: the dataset is missing or wrong.
+        """
+        images = open_images(self.recipe, self.recipe.data.test_split)
+        return images, [images.target(index) for index in range(len(images))]
 
     @property
     def dataset(self) -> str:

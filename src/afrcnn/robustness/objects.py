@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from afrcnn.data.overlap import not_crowds
 from afrcnn.data.target import Target
 from afrcnn.evaluation.matching import Floats, Integers
 
@@ -16,9 +17,8 @@ def boxes_in(target: Target, size: tuple[int, int]) -> Floats:
 
 def objects_of(target: Target, size: tuple[int, int]) -> tuple[Floats, Integers]:
     """Return the boxes (N x 4) and labels (N) of a target's objects; crowd regions are neither occluded nor bent."""
-    labels = np.asarray(target["labels"])
-    objects = ~np.asarray(target["iscrowd"], dtype=bool) if "iscrowd" in target else np.s_[:]
-    return boxes_in(target, size)[objects], labels[objects]
+    objects = np.asarray(not_crowds(target))
+    return boxes_in(target, size)[objects], np.asarray(target["labels"])[objects]
 
 
 def generators_of(target: Target, count: int, seed: int) -> list[np.random.Generator]:

@@ -16,7 +16,7 @@ from typing import Any, get_args
 import numpy as np
 
 from afrcnn.evaluation.results import Results, read_record, results_from, write_record
-from afrcnn.evaluation.voc_ap import Metric
+from afrcnn.evaluation.voc_ap import Metric, mean_over_classes
 
 _OLD_WORDS = {"share": "fraction", "hidden": "occluded", "photographs": "images"}
 """Words of names and units in files of earlier versions."""
@@ -62,8 +62,7 @@ class LevelResults:
     @property
     def mean_recall(self) -> float:
         """The mean recall over the classes that have objects; NaN if none has."""
-        defined = [recall for recall in self.recall.values() if not math.isnan(recall)]
-        return float(np.mean(defined)) if defined else math.nan
+        return mean_over_classes(self.recall)
 
 
 @dataclass(frozen=True)

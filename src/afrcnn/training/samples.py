@@ -18,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.base import is_adversarial
-from afrcnn.data.overlap import intersection_over_foreground
+from afrcnn.data.overlap import intersection_over_foreground, not_crowds
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.recipe import DataRecipe
@@ -156,17 +156,14 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
     that lie in a crowd region, where unlabelled objects would be taken for background.
     """
     target = dict(target)
-    remaining = torch.ones(len(target["labels"]), dtype=torch.bool)
+    remaining, boxes = not_crowds(target), target["boxes"]
+    crowds = boxes.as_subclass(Tensor)[~remaining]
+    if len(crowds) and "proposals" in target:
+        proposals = target["proposals"]
+        outside = intersection_over_foreground(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= _CROWD_COVER
+        target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
     if "difficult" in target and not use_difficult:
         remaining &= ~target["difficult"]
-    if "iscrowd" in target:
-        remaining &= ~target["iscrowd"]
-        crowds = target["boxes"][target["iscrowd"]].as_subclass(Tensor)
-        if len(crowds) and "proposals" in target:
-            proposals = target["proposals"]
-            outside = intersection_over_foreground(proposals.as_subclass(Tensor), crowds).amax(dim=1) <= _CROWD_COVER
-            target["proposals"] = tv_tensors.wrap(proposals[outside], like=proposals)
-    boxes = target["boxes"]
     for name, value in target.items():
         if isinstance(value, Tensor) and name != "proposals" and len(value) == len(remaining):
             target[name] = value[remaining]

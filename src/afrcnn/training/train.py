@@ -123,7 +123,7 @@ def train_stages(
         if inside is not None:
             load_strict(detector, inside["detector"], run.checkpoint_file)
         if done < stage.last:
-            run_stage(training, stage, adversaries, inside)
+            _run_stage(training, stage, adversaries, inside)
         if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
             save_weights(run.detector_file, detector, description)
 
@@ -156,7 +156,7 @@ def _initial_detector(
     return detector
 
 
-def run_stage(training: _Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
+def _run_stage(training: _Training, stage: Stage, adversaries: Chain | None, saved: dict[str, Any] | None) -> None:
     """Run a stage to its end, from its beginning or from a checkpoint that was ``saved`` within it."""
     fabric, recipe, detector, schedule = training.fabric, training.recipe, training.detector, stage.schedule
     fabric.to_device(detector)
@@ -196,10 +196,10 @@ def run_stage(training: _Training, stage: Stage, adversaries: Chain | None, save
     batches = cast(Iterable[Batch], fabric.setup_dataloaders(loader, use_distributed_sampler=False))
     # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
     with column_major(module.head) if isinstance(module, Pretraining) else nullcontext():
-        fit(training, stage, model, optimizer, batches, done)
+        _fit(training, stage, model, optimizer, batches, done)
 
 
-def fit(
+def _fit(
     training: _Training, stage: Stage, model: _FabricModule, optimizer: Optimizer, batches: Iterable[Batch], start: int
 ) -> None:
     """Make the updates of a stage after the first ``start``."""
@@ -324,7 +324,7 @@ def _restore(training: _Training, saved: dict[str, Any], optimizer: Optimizer) -
     """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
 
     Raises:
-        UserError: the _checkpoint is of another number of processes.
+        UserError: the checkpoint is of another number of processes.
     """
     fabric = training.fabric
     if len(saved["randomness"]) != fabric.world_size:
