@@ -28,7 +28,7 @@ def build_detector(clean_fraction):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU()))
     box_head = FullyConnectedHead(nn.Linear(8 * 36, 16), nn.Linear(16, 16), dropout=0)
-    backbone = Backbone(body, box_head, channels=8, pool_size=6, stride=8, box_features=16, frozen_stages=0)
+    backbone = Backbone(body, box_head, channels=8, pool_size=6, stride=8, offset=0.0, box_features=16, frozen_stages=0)
     detector = fast_rcnn(backbone, RoIAlign, 2, sampler=RoISampler(64, 0.5), short_side=64, long_side=64)
     nn.init.normal_(detector.roi_heads.predictor.cls_score.weight)
     spec = detector.box_head_spec

@@ -13,7 +13,7 @@ from afrcnn.detectors import backbones
 from afrcnn.detectors.backbones import FullyConnectedHead
 
 FROZEN = {  # the stages that the paper, or what it follows, does not train
-    "alexnet": ["conv1"],
+    "alexnet": [],
     "vgg16": ["conv1", "conv2"],
     "resnet18": ["conv1", "layer1"],
     "resnet50": ["conv1", "layer1"],
@@ -78,6 +78,9 @@ def pair(request, tmp_path_factory):
 @pytest.mark.parametrize("pair", OF_TORCHVISION, indirect=True, scope="module")
 @torch.no_grad()
 def test_body_and_box_head_compute_what_the_whole_model_computes(pair):
+    for ours, whole in zip(geometry(pair.backbone.body), geometry(pair.whole), strict=False):
+        for name in ("padding", "ceil_mode"):  # which move cells, and are no weights
+            setattr(whole, name, getattr(ours, name, None))
     images = torch.randn(1, 3, 224, 224)
     features = pair.backbone.body(images)
     if "resnet" in pair.name:
@@ -89,6 +92,11 @@ def test_body_and_box_head_compute_what_the_whole_model_computes(pair):
         pooled = pair.whole.features[-1](features)  # d x d of a 224-pixel image
         expected = pair.whole.classifier[:-1](pair.whole.avgpool(pooled).flatten(1))
         torch.testing.assert_close(pair.backbone.box_head(pooled), expected, rtol=1e-5, atol=1e-5)
+
+
+def geometry(module):
+    """The layers that say where cells lie, in their order."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
 
 
 @torch.no_grad()
@@ -154,6 +162,39 @@ def test_random_weights_are_drawn_from_torchs_seed():
         assert all(torch.equal(*tensors) for tensors in zip(*states, strict=True))
     other = _seeded(backbones.squeezenet1_0, seed=4)
     assert not torch.equal(other.box_head.fc6.weight, first.box_head.fc6.weight)
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_cells_lie_where_the_backbone_says(name):
+    """By the gradient of a cell with respect to the pixels: with equal weights it is centred on the cell's pixel."""
+    with torch.device("meta"):
+        backbone = getattr(backbones, name)()
+    body = averaging(backbone.body.to_empty(device="cpu")).double()
+    for row, column in ((16, 18), (17, 20)):
+        image = torch.ones(1, 3, 40 * backbone.stride, 44 * backbone.stride, dtype=torch.float64, requires_grad=True)
+        body(image)[0, 0, row, column].backward()
+        weight = image.grad[0].sum(0)
+        for axis, cell in ((1, row), (0, column)):
+            profile = weight.sum(axis)
+            pixel = (profile * torch.arange(len(profile))).sum() / profile.sum()
+            assert pixel.item() == pytest.approx(backbone.offset + cell * backbone.stride, abs=1e-3)
+
+
+def averaging(module):
+    """Replace what of a network depends on the values, so that every cell is a mean of pixels: the same geometry."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.MaxPool2d):
+            shape = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
+            setattr(module, name, nn.AvgPool2d(*shape))
+        elif isinstance(child, nn.ReLU | nn.GroupNorm | FrozenBatchNorm2d):
+            setattr(module, name, nn.Identity())
+        else:
+            averaging(child)
+    if isinstance(module, nn.Conv2d):
+        nn.init.constant_(module.weight, 1 / module.weight[0].numel())
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    return module
 
 
 def test_the_backbones_are_listed_by_the_names_of_recipes():

@@ -38,7 +38,7 @@ def features_of(maps, images):
 
 def places(rois, images=1):
     """Where in the image each cell of the RoIs is read: n x 2 x d x d."""
-    return Ramp(SIZE, 1)(features_of(None, images), rois.boxes, rois.image, rois.angle)
+    return Ramp(SIZE, 1, 0.0)(features_of(None, images), rois.boxes, rois.image, rois.angle)
 
 
 def turned_places(box, angle):
@@ -185,7 +185,9 @@ def test_a_smooth_picture_pooled_in_turned_rois_is_the_picture_at_the_turned_cel
     maps = picture(*torch.meshgrid(centre, centre, indexing="xy"))[None].requires_grad_(with_gradient)
     rois = random_rois([1] * 30, low=200, extent=300, dtype=torch.float32)
     jittered = ProposalJitter(0.2, 0.2, 45)(rois, [(960, 960)])
-    pooled = RoIAlign(SIZE, stride)(features_of(maps, 1), jittered.boxes, jittered.image, jittered.angle)
+    pooled = RoIAlign(SIZE, stride, (stride - 1) / 2)(
+        features_of(maps, 1), jittered.boxes, jittered.image, jittered.angle
+    )
     for box, values in zip(jittered.boxes, pooled.detach(), strict=True):
         angle = math.atan2(*(values[1:3, 0, -1] - values[1:3, 0, 0]).flip(0).tolist())
         expected = picture(*turned_places(box, angle))
@@ -237,7 +239,7 @@ def test_rois_that_would_have_less_than_a_pixel_left_stay_as_they_are():
 
 @pytest.mark.parametrize("kind", [RoIAlign, RoIPool])
 def test_without_rotation_the_features_are_those_of_the_jittered_rois_bit_for_bit(kind):
-    maps, pooling = torch.randn(2, 5, 20, 20, requires_grad=True), kind(SIZE, 16)
+    maps, pooling = torch.randn(2, 5, 20, 20, requires_grad=True), kind(SIZE, 16, 7.5)
     rois = random_rois([1, 2, 0], [1, 2, 0], extent=100, dtype=torch.float32)
     jittered = ProposalJitter(0.4, 0.4, 0)(rois, [(320, 320)] * 2)
     pooled = pooling(features_of(maps, 2), jittered.boxes, jittered.image, jittered.angle)
@@ -246,7 +248,7 @@ def test_without_rotation_the_features_are_those_of_the_jittered_rois_bit_for_bi
 
 
 def test_all_zeros_give_back_the_same_bits_and_draw_nothing():
-    maps, align = torch.randn(1, 5, 20, 20), RoIAlign(SIZE, 16)
+    maps, align = torch.randn(1, 5, 20, 20), RoIAlign(SIZE, 16, 7.5)
     rois = random_rois([1, 2, 0, 3], low=-30, dtype=torch.float32)  # also beyond the image
     state = torch.get_rng_state()
     jittered = ProposalJitter(0, 0, 0)(rois, [(320, 320)])
@@ -259,7 +261,7 @@ def test_all_zeros_give_back_the_same_bits_and_draw_nothing():
 @pytest.mark.parametrize("kind", [RoIAlign, RoIPool])
 @pytest.mark.parametrize("degrees", [0, 20])
 def test_the_gradient_that_reaches_the_image_s_features_is_exact(kind, degrees):
-    maps, pooling = torch.randn(2, 4, 20, 20, requires_grad=True), kind(SIZE, 16)
+    maps, pooling = torch.randn(2, 4, 20, 20, requires_grad=True), kind(SIZE, 16, 7.5)
     rois = random_rois([1, 2, 0], [1, 2, 0], extent=100, dtype=torch.float32)
     jittered = ProposalJitter(0.4, 0.4, degrees)(rois, [(320, 320)] * 2)
     pooled = pooling(features_of(maps, 2), jittered.boxes, jittered.image, jittered.angle)

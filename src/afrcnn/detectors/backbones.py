@@ -29,6 +29,8 @@ class Backbone:
         channels: channels of the body's features.
         pool_size: cells of the RoI features along each side.
         stride: pixels of the image per cell of the body's features.
+        offset: the pixel (0, 1, ..) of the image that the first cell is centred on, along each side; the i-th is on
+            offset + i * stride.
         box_features: length of the vector that the box head returns for a region.
         frozen_stages: how many of the body's first stages training leaves as ImageNet made them.
         new_box_head: whether the box head is new, so that ImageNet's weights are not those of it.
@@ -39,6 +41,7 @@ class Backbone:
     channels: int
     pool_size: int
     stride: int
+    offset: float
     box_features: int
     frozen_stages: int
     new_box_head: bool = False
@@ -86,16 +89,23 @@ class _Scale(nn.Module):
 
 
 def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
-    """Build AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; conv1 is frozen.
+    """Build AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; all of it is trained.
+
+    The pads are those of Fast R-CNN's CaffeNet, 5, 1 and 1 in conv1 and the two poolings, so that cells lie on
+    multiples of the stride. With those that ImageNet was learned with, they lie 15 pixels further.
 
     Args:
         weights: ImageNet weights, as :func:`~afrcnn.detectors.weights.load_weights` takes them, or random.
         dropout: after fc6 and fc7.
     """
     model = _torchvision(models.alexnet, weights, classifier="classifier.6.")
+    model.features[0].padding = (5, 5)
+    model.features[2].padding = model.features[5].padding = 1
     stages = _slices(model.features, conv1=3, conv2=6, conv3=8, conv4=10, conv5=12)
     box_head = FullyConnectedHead(model.classifier[1], model.classifier[4], dropout)
-    return Backbone(stages, box_head, channels=256, pool_size=6, stride=16, box_features=4096, frozen_stages=1)
+    return Backbone(
+        stages, box_head, channels=256, pool_size=6, stride=16, offset=0.0, box_features=4096, frozen_stages=0
+    )
 
 
 def vgg16(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
@@ -108,7 +118,9 @@ def vgg16(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbon
     model = _torchvision(models.vgg16, weights, classifier="classifier.6.")
     stages = _slices(model.features, conv1=5, conv2=10, conv3=17, conv4=24, conv5=30)
     box_head = FullyConnectedHead(model.classifier[0], model.classifier[3], dropout)
-    return Backbone(stages, box_head, channels=512, pool_size=7, stride=16, box_features=4096, frozen_stages=2)
+    return Backbone(
+        stages, box_head, channels=512, pool_size=7, stride=16, offset=7.5, box_features=4096, frozen_stages=2
+    )
 
 
 def resnet18(weights: str | Path | None = None) -> Backbone:
@@ -138,7 +150,8 @@ def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, wi
     """Build SqueezeNet 1.0: conv1 to fire9, RoI features of 7 x 7, new fc6 and fc7; conv1 is frozen.
 
     Without batch normalisation, the features that ImageNet taught fire9 have a deviation of about 30, and a
-    new layer on top of them diverges; the last stage of the body divides them by it.
+    new layer on top of them diverges; the last stage of the body divides them by it. conv1 and the poolings have pads,
+    so that cells lie on multiples of the stride; without, as ImageNet was learned, they lie 17 pixels further.
 
     Args:
         weights: ImageNet weights, as :func:`~afrcnn.detectors.weights.load_weights` takes them, or random.
@@ -146,11 +159,23 @@ def squeezenet1_0(weights: str | Path | None = None, *, dropout: float = 0.5, wi
         width: the outputs of fc6 and of fc7.
     """
     model = _torchvision(models.squeezenet1_0, weights, classifier="classifier.")
+    model.features[0].padding = (3, 3)
+    for pooling in (model.features[2], model.features[6], model.features[11]):
+        pooling.padding, pooling.ceil_mode = 1, False
     stages = _slices(model.features, conv1=3, fire2=4, fire3=5, fire4=7, fire5=8, fire6=9, fire7=10, fire8=12, fire9=13)
     stages.add_module("scale", _Scale(1 / 30))
     box_head = FullyConnectedHead(nn.Linear(512 * 7 * 7, width), nn.Linear(width, width), dropout)
-    facts = {"channels": 512, "pool_size": 7, "stride": 16, "frozen_stages": 1}
-    return Backbone(stages, box_head, box_features=width, new_box_head=True, **facts)
+    return Backbone(
+        stages,
+        box_head,
+        512,
+        pool_size=7,
+        stride=16,
+        offset=0.0,
+        box_features=width,
+        frozen_stages=1,
+        new_box_head=True,
+    )
 
 
 def small(*, dropout: float = 0.0) -> Backbone:
@@ -180,8 +205,9 @@ def small(*, dropout: float = 0.0) -> Backbone:
         )
     )
     box_head = FullyConnectedHead(nn.Linear(128 * 7 * 7, 256), nn.Linear(256, 256), dropout)
-    facts = {"channels": 128, "pool_size": 7, "stride": 8, "frozen_stages": 0}
-    return Backbone(stages, box_head, box_features=256, new_box_head=True, **facts)
+    return Backbone(
+        stages, box_head, 128, pool_size=7, stride=8, offset=0.0, box_features=256, frozen_stages=0, new_box_head=True
+    )
 
 
 def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int, features: int) -> Backbone:
@@ -191,7 +217,9 @@ def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int
         OrderedDict(conv1=nn.Sequential(conv1), layer1=model.layer1, layer2=model.layer2, layer3=model.layer3)
     )
     box_head = nn.Sequential(OrderedDict(layer4=model.layer4, avgpool=model.avgpool, flatten=nn.Flatten()))
-    return Backbone(stages, box_head, channels, pool_size=14, stride=16, box_features=features, frozen_stages=2)
+    return Backbone(
+        stages, box_head, channels, pool_size=14, stride=16, offset=0.0, box_features=features, frozen_stages=2
+    )
 
 
 def _slices(layers: nn.Sequential, **ends: int) -> nn.Sequential:

@@ -1,7 +1,8 @@
 """RoI pooling: a d x d grid of features for each region of interest.
 
-Two kinds, chosen by a recipe's field: the paper's max pooling over quantised bins (Fast R-CNN, section 2.1), and
-RoIAlign's bilinear samples without quantisation (He et al. 2017, Mask R-CNN, section 3).
+Three kinds, chosen by a recipe's field: max pooling over quantised bins as in Fast R-CNN (section 2.1) and its Caffe
+code, the same with the bins of the Torch implementation that the paper follows, and RoIAlign's bilinear samples without
+quantisation (He et al. 2017, Mask R-CNN, section 3).
 """
 
 from __future__ import annotations
@@ -35,16 +36,23 @@ class Features(NamedTuple):
 
 
 class RoIPooling(nn.Module):
-    """RoI pooling of either kind.
+    """RoI pooling of any kind.
 
     Args:
         size: d, cells on a side.
         stride: pixels that the backbone saw per cell of its features.
+        offset: the pixel that the first cell is centred on; see ``Backbone``.
+
+    Attributes:
+        last_pixel: what is taken off the right and lower borders of boxes, which end after their last pixel, before
+            they are scaled: 1 where the last pixel itself is scaled.
     """
 
-    def __init__(self, size: int, stride: int) -> None:
+    last_pixel: int = 0
+
+    def __init__(self, size: int, stride: int, offset: float) -> None:
         super().__init__()
-        self.size, self.stride = size, stride
+        self.size, self.stride, self.offset = size, stride, offset
 
     def forward(self, features: Features, boxes: Tensor, image: Tensor, angle: Tensor | None = None) -> Tensor:
         """Pool features in RoIs.
@@ -66,6 +74,7 @@ class RoIPooling(nn.Module):
 
     def _pool_images(self, features: Features, boxes: Tensor, image: Tensor) -> Tensor:
         counts = torch.bincount(image, minlength=len(features.scales)).tolist()
+        boxes = boxes - boxes.new_tensor([0, 0, self.last_pixel, self.last_pixel])
         by_image = zip(torch.split(boxes, counts), features.scales, strict=True)
         return self.pool(features.maps, [box * scale for box, scale in by_image])
 
@@ -75,15 +84,52 @@ class RoIPooling(nn.Module):
 
 
 class RoIPool(RoIPooling):
-    """The paper's RoI pooling: the maximum of each bin, its borders rounded to whole cells."""
+    """RoI pooling as in Fast R-CNN's Caffe code: the maximum of each bin, its borders rounded outwards to whole cells.
+
+    A pixel's cell is its coordinate over the stride, rounded, wherever the backbone's cells lie: right for CaffeNet,
+    whose first cell is centred on pixel 0, and half a cell too far for VGG16, as its authors have it.
+    """
+
+    last_pixel = 1
 
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         """Pool; see ``RoIPooling``."""
-        # Max pooling takes its last pixel as part of the region; our boxes end before theirs.
-        inclusive = [torch.cat([box[:, :2], box[:, 2:] - 1], dim=1) for box in boxes]
         with torch.autocast(maps.device.type, enabled=False):
-            pooled: Tensor = ops.roi_pool(maps.float(), inclusive, self.size, 1 / self.stride)
+            pooled: Tensor = ops.roi_pool(maps.float(), boxes, self.size, 1 / self.stride)
         return pooled.to(maps.dtype)
+
+
+class RoIPoolV2(RoIPooling):
+    """RoI pooling of the paper's Torch baseline ("v2" in imagine-nn): bins that do not overlap.
+
+    A box ends before the cell of its last pixel, and the borders between bins are rounded, so that a cell is in one bin
+    alone. Bins of boxes with fewer than d cells on a side can be empty, which makes them zero. Its authors put down
+    about 2 mAP to this (see :class:`RoIPool` for where cells lie).
+    """
+
+    last_pixel = 1
+
+    def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
+        """Pool; see ``RoIPooling``."""
+        left, top, right, bottom = _round(torch.cat(boxes) / self.stride).unbind(1)
+        rows, columns = self._bins(top, bottom, maps.shape[-2]), self._bins(left, right, maps.shape[-1])  # n x d x 2
+        size = (len(rows), self.size, self.size, 2)
+        bins = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)  # n x d x d x 2 x 2
+        empty = (bins[..., 0, :] >= bins[..., 1, :]).any(dim=-1)  # n x d x d
+        # Each bin is a RoI of its own, of whole cells, to the operator of Fast R-CNN, whose last cells are inclusive.
+        cells = (bins - bins.new_tensor([[0], [1]])).flatten(3).flatten(0, 2).float()  # (n * d * d) x 4
+        by_image = torch.split(cells, [len(box) * self.size**2 for box in boxes])
+        with torch.autocast(maps.device.type, enabled=False):
+            pooled: Tensor = ops.roi_pool(maps.float(), list(by_image), 1)
+        pooled = pooled.view(*size[:3], maps.shape[1]).masked_fill(empty[..., None], 0).permute(0, 3, 1, 2)
+        return pooled.to(maps.dtype)
+
+    def _bins(self, first: Tensor, end: Tensor, cells: int) -> Tensor:
+        """Return n x d x 2: first cell and exclusive end of d bins between borders (n each), within so many cells."""
+        length = (end - first).clamp(min=1)[:, None].long()
+        # round(i * length / d) in whole numbers, so that no border depends on the last bit of a quotient.
+        borders = (2 * torch.arange(self.size + 1, device=first.device) * length + self.size) // (2 * self.size)
+        return (first[:, None].long() + borders).clamp(0, cells).unfold(1, 2, 1)
 
 
 class RoIAlign(RoIPooling):
@@ -97,15 +143,18 @@ class RoIAlign(RoIPooling):
     Args:
         size: d, cells on a side.
         stride: pixels that the backbone saw per cell of its features.
+        offset: the pixel that the first cell is centred on; see ``Backbone``.
         samples: samples per bin along each axis.
     """
 
-    def __init__(self, size: int, stride: int, samples: int = 2) -> None:
-        super().__init__(size, stride)
+    def __init__(self, size: int, stride: int, offset: float, samples: int = 2) -> None:
+        super().__init__(size, stride, offset)
         self.samples = samples
 
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:
         """Pool; see ``RoIPooling``."""
+        # To the operator, the first cell is centred on pixel (stride - 1) / 2.
+        boxes = [box + ((self.stride - 1) / 2 - self.offset) for box in boxes]
         if maps.device.type == "cpu" and (maps.requires_grad or maps.dtype == torch.bfloat16):
             by_image = zip(maps, boxes, strict=True)
             chunks = [(plane, chunk) for plane, box in by_image for chunk in torch.split(box, _CHUNK)]
@@ -157,3 +206,8 @@ def _cover_of_turned(boxes: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
     cover = axes.abs().sum(dim=2)  # n x 2
     theta = F.pad(axes / cover[..., None], (0, 1))
     return torch.cat([centre - cover / 2, centre + cover / 2], dim=1), theta
+
+
+def _round(values: Tensor) -> Tensor:
+    """Round to whole numbers, halves away from zero, as C does."""
+    return values.sign() * (values.abs() + 0.5).floor()
