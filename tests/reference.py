@@ -72,10 +72,13 @@ def losses_one_by_one(features, labels, logits, masks):
 
 
 def windows_by_loops(size, window, stride=1):
-    """All windows on a grid, row by row, W x size x size."""
-    masks = []
-    for top in range(0, size - window + 1, stride):
-        for left in range(0, size - window + 1, stride):
+    """All windows on a grid, row by row, W x size x size; the last ones are moved back so that they fit."""
+    masks, starts = [], []
+    for start in range(0, size, stride):
+        fitting = min(start, size - window)
+        starts += [fitting] * (fitting not in starts)
+    for top in starts:
+        for left in starts:
             mask = torch.zeros(size, size, dtype=torch.bool)
             mask[top : top + window, left : left + window] = True
             masks.append(mask)

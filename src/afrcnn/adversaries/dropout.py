@@ -48,7 +48,7 @@ class HardDropout(Adversary):
 
     Args:
         spec: the shape of the RoI features.
-        window: cells on a side of the window; a third of d, rounded up, when None.
+        window: cells on a side of the window; a third of d, rounded, when None.
         stride: cells between two windows.
     """
 

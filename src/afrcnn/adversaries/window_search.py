@@ -13,7 +13,7 @@ class WindowSearch:
 
     Args:
         size: d, cells on a side of the features.
-        window: cells on a side of a window, 1..d; a third of d (section 4.2.1), rounded up to whole cells, when None.
+        window: cells on a side of a window, 1..d; a third of d (section 4.2.1), rounded to whole cells, when None.
         stride: cells between two windows, 1 or more.
 
     Raises:
@@ -21,7 +21,7 @@ class WindowSearch:
     """
 
     def __init__(self, size: int, window: int | None = None, stride: int = 1) -> None:
-        self.masks = _sliding_windows(size, -(-size // 3) if window is None else window, stride)  # W x d x d
+        self.masks = _sliding_windows(size, max(1, round(size / 3)) if window is None else window, stride)  # W x d x d
 
     def __call__(self, features: Tensor, labels: Tensor, head: Head) -> tuple[Tensor, Tensor]:
         """Return the hardest windows (n x d x d, bool) of features n x C x d x d, and the losses (n) they lead to."""
@@ -36,14 +36,16 @@ def _sliding_windows(size: int, window: int, stride: int = 1) -> Tensor:
     Args:
         size: d, cells on a side of the grid.
         window: cells on a side of a window, 1..d.
-        stride: cells between two windows, 1 or more.
+        stride: cells between two windows, 1 or more; the last windows are moved back to end where the grid does, so
+            that no cell is left out.
 
     Raises:
-        ValueError: the window does not fit, or the stride is below 1.
+        ValueError: the window does not fit, the stride is below 1, or it is so large that cells between two windows
+            are left out.
     """
-    if not (1 <= window <= size and stride >= 1):
-        raise ValueError(f"a window of {window} cells cannot slide by {stride} over {size} x {size} cells")
-    starts = torch.arange(0, size - window + 1, stride)
+    if not 1 <= window <= size or not 1 <= stride <= window:
+        raise ValueError(f"a window of {window} cells cannot slide by {stride} over all of {size} x {size} cells")
+    starts = torch.arange(0, size - window + stride, stride).clamp(max=size - window)
     cells = torch.arange(size)
     inside = (cells >= starts[:, None]) & (cells < starts[:, None] + window)  # starts x size
     return (inside[:, None, :, None] & inside[None, :, None, :]).flatten(0, 1)
