@@ -153,6 +153,16 @@ def test_the_loss_is_the_cross_entropy_of_background(tiny):
     assert output.metrics["score_drop"].item() == pytest.approx(sum(drop) / len(drop), abs=1e-6)
 
 
+def test_the_loss_of_a_general_adversary_leads_away_from_the_true_class(tiny):
+    """Section 3: minus the detector's own loss."""
+    detector = tiny.detector()
+    features, labels = tiny.objects(7)
+    astn = ASTN(tiny.spec(), objective="true_class")
+    output = astn(features, labels, detector.head)
+    logits = detector.predictor(detector.box_head.eval()(output.features))[0]
+    assert output.loss.item() == pytest.approx(-F.cross_entropy(logits, labels).item(), rel=1e-5)
+
+
 @pytest.mark.parametrize(("scale", "translation"), [(0.0, 0.0), (0.3, 0.2)])
 def test_every_number_gives_the_localisation_network_the_gradient_of_finite_differences(scale, translation):
     # Smooth and zero at the border, so that bilinear interpolation has hardly a kink to step over.

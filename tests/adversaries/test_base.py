@@ -183,6 +183,13 @@ def test_turns_are_those_of_a_counter_however_many_images_make_an_update():
         assert expected[0] == (fraction == 0)
 
 
+def test_where_the_first_is_adversarial_turns_are_those_of_clean_ones_in_their_place():
+    for fraction in map(Fraction, ("0", "1/2", "1", "1/3", "7/10", "2/7")):
+        turns = [is_adversarial(number, float(fraction), first=True) for number in range(840)]
+        assert turns == [not turn for turn in adversarial_by_counting(1 - fraction, 840)], fraction
+        assert turns[0] == (fraction < 1)
+
+
 def test_turns_of_several_processes_are_those_of_one():
     for processes, images in ((2, 1), (2, 2), (4, 1), (3, 5)):
         for fraction in (0.0, 0.5, 1 / 3, 1.0):
@@ -289,7 +296,7 @@ def test_a_copied_box_head_stays_in_evaluation_mode(tiny, kind):
 def test_wrong_arguments_are_refused_by_name(tiny):
     spec = tiny.spec()
     for build_it, problem in (
-        (lambda: ASDN(spec, window=7), "a window of 7 cells cannot slide by 1 over 6 x 6 cells"),
+        (lambda: ASDN(spec, window=7), "a window of 7 cells cannot slide by 1 over all of 6 x 6 cells"),
         (lambda: ASDN(spec, mask="squares"), "mask is 'squares'; choose cells or window"),
         (lambda: ASDN(spec, fraction=(0.1, 0.6)), "a range of fractions is for windows"),
         (lambda: RandomDropout(spec, fraction=1.5), "0 <= fraction <= top <= 1 does not hold"),

@@ -8,7 +8,7 @@ into blocks with a rotation each: channels respond to different parts of an obje
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from afrcnn.adversaries.base import (
     BoxHeadSpec,
     Context,
     Head,
+    mean_loss,
     mean_metrics,
     score_drop,
 )
@@ -30,7 +31,7 @@ _BACKGROUND = 0
 
 
 class ASTN(Adversary):
-    """Rotates blocks of an object's channels so that the detector takes the object for background.
+    """Rotates blocks of an object's channels so that the detector no longer recognises the object.
 
     Args:
         spec: what the localisation network's layers are made from; its channels must be a multiple of ``blocks``.
@@ -38,6 +39,8 @@ class ASTN(Adversary):
         degrees: the largest rotation either way (10 in the paper).
         scale: the largest factor of enlargement, or of reduction, minus 1; 0 for none, as in the paper.
         translation: the largest shift as a fraction of the features' side; 0 for none, as in the paper.
+        objective: what it wants the detector to do: take the object for background (section 4.2.2), or for anything but
+            its true class (section 3's loss of a general adversary).
 
     Raises:
         ValueError: the channels cannot be divided into the blocks.
@@ -51,29 +54,35 @@ class ASTN(Adversary):
         degrees: float = 10.0,
         scale: float = 0.0,
         translation: float = 0.0,
+        objective: Literal["background", "true_class"] = "background",
     ) -> None:
         super().__init__()
         if blocks < 1 or spec.channels % blocks:
             raise ValueError(f"{spec.channels} channels cannot be divided into {blocks} blocks")
         self.localisation = LocalisationNetwork(spec, blocks)
         self.blocks, self.degrees, self.scale, self.translation = blocks, degrees, scale, translation
+        self.objective = objective
 
     def forward(self, features: Tensor, labels: Tensor, head: Head, context: Context | None = None) -> AdversaryOutput:
         """Rotate blocks of features (n x C x d x d); see ``Adversary``."""
         theta = self.theta(features.detach())
         if not len(labels):
-            return AdversaryOutput(features, theta.sum(), {})
+            return AdversaryOutput(features, mean_loss(theta.sum(dim=(1, 2, 3))), {})
         # Two warps of the same features: the detector is trained through one, the localisation network through the
         # other, so that neither loss reaches what the other trains.
         rotated = warp(features, theta.detach())
-        loss = head.losses(warp(features.detach(), theta), torch.full_like(labels, _BACKGROUND)).mean()
+        bent = warp(features.detach(), theta)
+        if self.objective == "background":
+            losses = head.losses(bent, torch.full_like(labels, _BACKGROUND))
+        else:
+            losses = -head.losses(bent, labels)
         angles = _degrees_of(theta.detach()).abs()  # n x blocks
         metrics = mean_metrics(
             score_drop=score_drop(features, rotated, labels, head),
             absolute_angle=angles,
             angles_at_limit=(angles > 0.99 * self.degrees).float(),
         )
-        return AdversaryOutput(rotated, loss, metrics)
+        return AdversaryOutput(rotated, mean_loss(losses), metrics)
 
     def theta(self, features: Tensor) -> Tensor:
         """Return the affine maps, n x blocks x 2 x 3, that the network answers features (n x C x d x d) with."""

@@ -17,6 +17,8 @@ from typing import NamedTuple, Protocol, Self
 import torch
 from torch import Tensor, nn
 
+from afrcnn.core.distributed import mean_count
+
 
 class AdversaryOutput(NamedTuple):
     """What an adversary returns.
@@ -105,8 +107,8 @@ class Adversary(nn.Module):
             context: all RoIs of the update; None where only the objects themselves are known.
 
         Returns:
-            Features of the same shape and type; a loss that is a mean over the n objects, and for n = 0 is 0 and still
-            depends on every parameter.
+            Features of the same shape and type; a loss that is a mean over the objects of all processes, as
+            :func:`mean_loss` makes it, and for n = 0 is 0 and still depends on every parameter.
         """
         raise NotImplementedError
 
@@ -165,14 +167,30 @@ class BoxHeadCopy(nn.Module):
         return vectors
 
 
-def is_adversarial(number: int, clean_fraction: float) -> bool:
+def is_adversarial(number: int, clean_fraction: float, first: bool = False) -> bool:
     """Tell whether image ``number`` (0, 1, ...) of a training is one that is made harder.
 
     A fraction of the images stays clean, so that the detector does not overfit to hard examples (section 5.1: one image
-    of two, here the first). Images take turns, so that the fraction holds for any number of them.
+    of two). Images take turns, so that the fraction holds for any number of them; the first is clean, or adversarial
+    where ``first`` says so, unless all are of one kind.
     """
     fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
+    if first:
+        return ceil((number + 1) * (1 - fraction)) > ceil(number * (1 - fraction))
     return ceil((number + 1) * fraction) == ceil(number * fraction)
+
+
+def mean_loss(losses: Tensor, count: int | Tensor | None = None) -> Tensor:
+    """Return the mean of losses by object (n), as an adversary's loss; 0 for n = 0.
+
+    Over processes, whose gradients are averaged, it is what one process with all the objects would have; every process
+    must call it as often as the others.
+
+    Args:
+        losses: n.
+        count: what the sum is divided by; n when None.
+    """
+    return losses.sum() / mean_count(len(losses) if count is None else count, losses.device)
 
 
 @torch.no_grad()

@@ -31,15 +31,16 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
-def mean_count(count: int, device: torch.device) -> Tensor | int:
+def mean_count(count: int | Tensor, device: torch.device) -> Tensor | int:
     """Return the mean over all processes of a count, for a sum of losses to be divided by; of none, as of one in all.
 
     Gradients are averaged over processes. Sums divided by the mean of the counts average to the sum over all processes
     divided by the count of all: to what one process with all the images would compute.
 
-    Every process must call this as often as the others.
+    Every process must call this as often as the others. A count that is a tensor stays on its device.
     """
     _, size = rank_and_size()
-    if size == 1:
+    if size == 1 and not isinstance(count, Tensor):
         return max(count, 1)
-    return (sum_over_processes(torch.tensor(float(count), device=device)) / size).clamp(min=1 / size)
+    total = sum_over_processes(torch.as_tensor(count, dtype=torch.float32, device=device).clone())
+    return (total / size).clamp(min=1 / size)

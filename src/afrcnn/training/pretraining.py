@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from afrcnn.adversaries.base import Adversary
-from afrcnn.core.distributed import mean_count
 from afrcnn.data.target import Target
 from afrcnn.detectors.rcnn import FastRCNN
 
@@ -39,11 +38,10 @@ class Pretraining(nn.Module):
         """Return the adversaries' losses, each a mean over the foreground RoIs of all processes."""
         with torch.no_grad():
             features, labels = self.pool_foreground(images, proposals, targets, self.foreground_per_image)
-        fraction = len(labels) / mean_count(len(labels), features.device)
         losses, self.metrics = {}, {}
         for name, adversary in self.adversaries.items():
             assert isinstance(adversary, Adversary)
             output = adversary.pretrain(features, labels, self.head)
-            losses[f"adversary/{name}"] = output.loss * fraction
+            losses[f"adversary/{name}"] = output.loss
             self.metrics |= {f"{name}/{metric}": value for metric, value in output.metrics.items()}
         return losses
