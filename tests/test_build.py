@@ -66,7 +66,7 @@ def test_each_adversary_has_the_arguments_of_the_recipe_in_its_order(spec):
     chain = chain_of(
         {
             "random_dropout": {"fraction": 0.5},
-            "asdn": {"window": 2, "stride": 3, "negatives": 0.4, "top": 20 / 49, "fraction": 15 / 49, "threshold": 0.2},
+            "asdn": {"window": 2, "stride": 2, "negatives": 0.4, "top": 20 / 49, "fraction": 15 / 49, "threshold": 0.2},
             "hard_dropout": {"window": 4, "stride": 2},
             "astn": {"blocks": 8, "degrees": 20.0, "scale": 0.25, "translation": 0.125},
             "dropblock": {"fraction": 0.25, "block": 5},
@@ -77,7 +77,7 @@ def test_each_adversary_has_the_arguments_of_the_recipe_in_its_order(spec):
     asdn, astn, hard = chain["asdn"], chain["astn"], chain["hard_dropout"]
     assert isinstance(asdn.network, FullyConnectedASDN)
     assert (asdn.negatives, asdn.threshold) == (0.4, 0.2)
-    assert asdn.search.masks.shape == (4, 7, 7)  # starts 0 and 3 a side
+    assert asdn.search.masks.shape == (16, 7, 7)  # starts 0, 2, 4 and 5 a side
     assert asdn.search.masks[0].sum() == 4
     assert (asdn.sampling.top, asdn.sampling.fraction) == (20 / 49, 15 / 49)
     assert (astn.blocks, astn.degrees, astn.scale, astn.translation) == (8, 20.0, 0.25, 0.125)
@@ -85,7 +85,7 @@ def test_each_adversary_has_the_arguments_of_the_recipe_in_its_order(spec):
     assert (chain["dropblock"].fraction, chain["dropblock"].block) == (0.25, 5)
     assert (chain["random_dropout"].sampling.top, chain["random_dropout"].sampling.fraction) == (1, 0.5)
     assert asdn.occluder == chain["random_dropout"].occluder == "zeros"
-    assert hard.search.masks.shape == (4, 7, 7)  # starts 0 and 2 a side
+    assert hard.search.masks.shape == (9, 7, 7)  # starts 0, 2 and 3 a side
     assert hard.search.masks[0].sum() == 16
     release = chain_of({"asdn": {"network": "convolutional"}}, spec)["asdn"]
     assert isinstance(release.network, ConvolutionalASDN)

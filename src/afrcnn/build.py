@@ -25,10 +25,11 @@ from afrcnn.core.errors import UserError, suggest
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.backbones import BACKBONES, Backbone
+from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.jitter import ProposalJitter
 from afrcnn.detectors.ohem import OHEM
 from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
-from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
+from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool, RoIPooling, RoIPoolV2
 from afrcnn.detectors.sampling import RoISampler
 from afrcnn.detectors.weights import load_strict, read_state_dict
 from afrcnn.proposals.dataset import WithProposals
@@ -47,6 +48,8 @@ OURS: dict[str, type[Adversary]] = {
     "dropblock": DropBlock,
 }
 """Adversaries of ours by their names in recipes."""
+
+_POOLINGS: dict[str, type[RoIPooling]] = {"roi_pool": RoIPool, "roi_pool_v2": RoIPoolV2, "roi_align": RoIAlign}
 
 _Trust = Sequence[str] | Literal["all"]
 """Modules, or packages, from which classes may be imported; ``"all"`` where a person wrote the recipe: in training."""
@@ -179,14 +182,21 @@ def build_detector(
         return detector
     return fast_rcnn(
         _build_backbone(recipe, pretrained=pretrained),
-        RoIPool if recipe.pooling == "roi_pool" else RoIAlign,
+        _POOLINGS[recipe.pooling],
         num_classes,
         frozen_stages=recipe.frozen_stages,
         short_side=recipe.short_side,
         long_side=recipe.long_side,
         sampler=RoISampler(
-            recipe.rois_per_image, recipe.foreground_fraction, recipe.foreground_iou, recipe.background_iou
+            recipe.rois_per_image,
+            recipe.foreground_fraction,
+            recipe.foreground_iou,
+            recipe.background_iou,
+            recipe.replacement,
+            recipe.fill_up,
         ),
+        box_coder=BoxCoder(by_class=num_classes if recipe.box_targets == "by_class" else 0),
+        dropout_in_scores=recipe.dropout_in_scores,
         score_threshold=recipe.score_threshold,
         nms_iou=recipe.nms_iou,
         detections_per_image=recipe.detections_per_image,
@@ -205,7 +215,8 @@ def arm(recipe: Recipe, detector: nn.Module, stage: str, chain: Chain | None) ->
     if isinstance(detector, FastRCNN):
         roi_heads, jitter, joint = detector.roi_heads, recipe.joint.jitter, stage == "joint"
         ranges = (jitter.scale, jitter.aspect_ratio, jitter.degrees)
-        roi_heads.miner = OHEM(recipe.detector.rois_per_image) if stage in recipe.detector.ohem else None
+        miner = OHEM(recipe.detector.rois_per_image, authors=recipe.detector.ohem_rule == "authors")
+        roi_heads.miner = miner if stage in recipe.detector.ohem else None
         roi_heads.jitter = ProposalJitter(*ranges) if joint and any(ranges) else None
         roi_heads.adversary, roi_heads.least_iou = chain, recipe.joint.least_iou
 

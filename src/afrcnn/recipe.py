@@ -1,7 +1,8 @@
 """Recipes: everything that an experiment depends on, as a YAML file with types.
 
 A recipe file need only name what differs from the defaults, which are the paper's (section 5.1) and, where it refers
-to them, those of Fast R-CNN. A run folder holds the resolved recipe with every field.
+to them, those of Fast R-CNN, or from other recipes: ``base: FILE``, or a list, of which later ones win, in folders
+beside this one's. A run folder holds the resolved recipe with every field.
 """
 
 from __future__ import annotations
@@ -76,6 +77,9 @@ class DataRecipe:
     """Whether objects that VOC marks difficult are trained on."""
     flip: ClosedUnitInterval = 0.5
     """Probability that a training image is mirrored."""
+    redraw: bool = False
+    """Whether another image is drawn in place of one without a foreground or without a background proposal, as in the
+    paper's Torch baseline."""
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     """What hides objects in training images."""
     workers: NonNegativeInt = 2
@@ -96,8 +100,8 @@ class DetectorRecipe:
     weights: str | None = None
     """ImageNet weights: the name of a torchvision weight enum's member, as DEFAULT, or a .safetensors or .pth file;
     random when null."""
-    pooling: Literal["roi_pool", "roi_align"] = "roi_pool"
-    """RoI pooling: the paper's, or bilinear RoIAlign."""
+    pooling: Literal["roi_pool", "roi_pool_v2", "roi_align"] = "roi_pool"
+    """RoI pooling: Fast R-CNN's in Caffe, that of the paper's Torch baseline, or bilinear RoIAlign."""
     frozen_stages: NonNegativeInt | None = None
     """How many first stages of the backbone are not trained; the paper's choice for the backbone when null."""
     dropout: ClosedUnitInterval | None = None
@@ -115,12 +119,21 @@ class DetectorRecipe:
     """Smallest IoU with an object that makes a proposal foreground."""
     background_iou: tuple[ClosedUnitInterval, ClosedUnitInterval] = (0.1, 0.5)
     """Range of the largest IoU with an object that makes a proposal background."""
+    replacement: bool = False
+    """Whether a RoI can be drawn several times, as in the paper's Torch baseline."""
+    fill_up: bool = True
+    """Whether background takes the places that foreground leaves empty, as in Fast R-CNN's Caffe code."""
     ohem: list[Literal["detector", "joint"]] = field(default_factory=list)
     """Stages whose updates are made of the RoIs with the highest losses among all, rois_per_image on average, and no
     fixed fraction of foreground: online hard example mining."""
-    box_targets: Literal["fixed", "measured"] = "fixed"
-    """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals
-    of the first 1000 training images."""
+    ohem_rule: Literal["paper", "authors"] = "paper"
+    """Which of them: as its paper says, the hardest of all images together, or as its authors' code does, as many of
+    each image, and of overlapping RoIs the hardest of each label."""
+    dropout_in_scores: bool = False
+    """Whether dropout is on where RoIs are scored for mining or for an adversary, as in the authors' code of both."""
+    box_targets: Literal["fixed", "measured", "by_class"] = "fixed"
+    """Normalisation of box targets: Caffe's fixed numbers, or mean and deviation measured on foreground proposals:
+    those of the first 1000 training images, or by class those of all, mirrored too, as in the authors' release."""
     score_threshold: ClosedUnitInterval = 0.01
     """Detections with a lower score are dropped."""
     nms_iou: ClosedUnitInterval = 0.3
@@ -168,6 +181,8 @@ class ScheduleRecipe:
     """Learning rate of biases as a multiple of that of weights."""
     bias_weight_decay: NonNegativeFloat = 0.0
     """Weight decay of biases."""
+    backbone_bias_weight_decay: NonNegativeFloat | None = None
+    """Weight decay of the backbone's biases; as of the others when null."""
     log_every: PositiveInt = 20
     """Iterations between two lines of the log."""
     checkpoint_every: PositiveInt = 500
@@ -197,6 +212,10 @@ class JointRecipe(ScheduleRecipe):
     augmentation (none in the paper)."""
     clean_fraction: ClosedUnitInterval = 0.5
     """Fraction of the images that no adversary and no jitter touches; of two, one in the paper."""
+    adversarial_first: bool = False
+    """Whether the first image of a batch is an adversarial one, as in the authors' release, or a clean one."""
+    new_box_layer: bool = False
+    """Whether the layer that predicts boxes begins anew, as in the authors' release."""
     least_iou: ClosedUnitInterval = 0.0
     """Smallest IoU with its object of a proposal that adversaries perturb; any foreground's in the paper."""
     jitter: JitterRecipe = field(default_factory=JitterRecipe)
@@ -259,13 +278,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
         UserError: the file is missing or not valid YAML; a field is unknown or of a wrong type; two fields contradict.
     """
     parser = recipe_parser()
-    try:
-        written = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
-    written, options = migrate(written, _split_overrides(overrides))
+    written, options = migrate(_read(Path(file)), _split_overrides(overrides))
     named = _named(written, Recipe, Path(file))
     adversaries = _adversaries(named.pop("adversaries", None), options, file)
     words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
@@ -280,6 +293,40 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
     _refuse_contradictions(recipe, Path(file))
     return recipe
+
+
+def _read(file: Path, above: Sequence[Path] = ()) -> Any:
+    """Return what a file says, and what its bases say where it says nothing.
+
+    Raises:
+        UserError: a file is missing or not valid YAML, or a recipe is its own base.
+    """
+    if file.resolve() in above:
+        raise UserError("is its own base", file=file, field="base", fix="name other recipes")
+    try:
+        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
+    if not isinstance(written, dict) or "base" not in written:
+        return written
+    bases, merged = written.pop("base"), dict[str, Any]()
+    bases = bases if isinstance(bases, list) else [bases]
+    for base in bases:
+        said = _read(file.parent / str(base), (*above, file.resolve()))
+        if not isinstance(said, dict | None):
+            fix = "write `data:` with `root: FOLDER` below it"
+            raise UserError("is not a section of fields", file=file.parent / str(base), fix=fix)
+        merged = _merge(merged, said or {})
+    return _merge(merged, written)
+
+
+def _merge(below: Any, above: Any) -> Any:
+    """Return what two recipes say together: section by section, and of a field what is above."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return below if above is None and isinstance(below, dict) else above
+    return below | {name: _merge(below.get(name), value) for name, value in above.items()}
 
 
 def _split_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:

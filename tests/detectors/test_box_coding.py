@@ -50,23 +50,23 @@ def test_no_offset_however_large_overflows_in_size():
 def test_measured_offsets_have_mean_zero_and_deviation_one_once_normalised():
     boxes, proposals = boxes_of_any_size(1000, 5.0), boxes_of_any_size(1000, 5.0)
     coder = BoxCoder()
-    coder.measure(list(offsets(boxes, proposals).split(300)))
+    coder.measure(offsets(boxes, proposals), torch.ones(1000, dtype=torch.int64))
     encoded = coder.encode(boxes, proposals).double()
     torch.testing.assert_close(encoded.mean(0), torch.zeros(4).double(), rtol=0, atol=1e-4)
     torch.testing.assert_close(encoded.std(0, correction=0), torch.ones(4).double(), rtol=0, atol=1e-4)
 
 
 def test_too_few_samples_to_measure_leave_the_fixed_numbers():
-    for samples in ([torch.empty(0, 4)], [torch.ones(1, 4)]):
+    for samples in (torch.empty(0, 4), torch.ones(1, 4)):
         coder = BoxCoder()
-        coder.measure(samples)
+        coder.measure(samples, torch.ones(len(samples), dtype=torch.int64))
         assert coder.mean.tolist() == [0, 0, 0, 0]
         torch.testing.assert_close(coder.std, torch.tensor([0.1, 0.1, 0.2, 0.2]))
 
 
 def test_equal_samples_do_not_divide_by_zero():
     coder = BoxCoder()
-    coder.measure([torch.full((5, 4), 0.25)])
+    coder.measure(torch.full((5, 4), 0.25), torch.ones(5, dtype=torch.int64))
     assert torch.isfinite(coder.encode(torch.tensor([[0.0, 0, 9, 9]]), torch.tensor([[1.0, 1, 8, 8]]))).all()
 
 
@@ -75,3 +75,27 @@ def test_the_numbers_are_part_of_the_weights():
     coder.load_state_dict(BoxCoder((1.0, 2.0, 3.0, 4.0), (5.0, 6.0, 7.0, 8.0)).state_dict())
     assert coder.mean.tolist() == [1, 2, 3, 4]
     assert coder.std.tolist() == [5, 6, 7, 8]
+
+
+def test_each_class_has_numbers_of_its_own_where_they_are_measured_by_class():
+    """As a plain loop has them; a class without samples keeps the fixed ones."""
+    boxes, proposals = boxes_of_any_size(300, 5.0), boxes_of_any_size(300, 5.0)
+    labels = torch.randint(1, 4, (300,))
+    coder = BoxCoder(by_class=4)
+    coder.measure(offsets(boxes, proposals), labels)
+    encoded, decoded = coder.encode(boxes, proposals, labels), torch.empty(300, 4)
+    for label in (1, 2, 3):
+        alone = offsets(boxes, proposals)[labels == label].double()
+        expected = (alone - alone.mean(0)) / alone.std(0, correction=0)
+        torch.testing.assert_close(encoded[labels == label].double(), expected, rtol=1e-4, atol=1e-4)
+        one = BoxCoder(coder.mean[label].tolist(), coder.std[label].tolist())
+        decoded[labels == label] = one.decode(encoded[labels == label], proposals[labels == label])
+    torch.testing.assert_close(coder.decode(encoded, proposals, labels), decoded)
+    assert coder.mean.shape == coder.std.shape == (5, 4)
+    assert coder.mean[4].tolist() == [0, 0, 0, 0]
+    torch.testing.assert_close(coder.std[4], torch.tensor([0.1, 0.1, 0.2, 0.2]))
+    every = torch.randn(7, 5, 4)  # of each class in turn, as in ensembles
+    for label in range(5):
+        turned = coder.denormalise(every[:, label], torch.full((7,), label))
+        torch.testing.assert_close(coder.denormalise(every)[:, label], turned)
+        torch.testing.assert_close(coder.normalise(coder.denormalise(every)), every, rtol=1e-4, atol=1e-4)

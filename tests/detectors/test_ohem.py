@@ -49,6 +49,27 @@ def test_the_highest_losses_are_taken_of_which_none_overlaps_another():
             assert torch.equal(getattr(mined, name), getattr(rois, name)[rows]), (case, name)
 
 
+def test_by_its_authors_code_each_image_gives_as_many_and_overlap_counts_within_a_label():
+    """As the loops of their data layer: suppression for each image and label, then the highest losses of each image."""
+    for case in range(40):
+        images = 1 + case % 3
+        rois = random_rois(torch.randint(0, 80, (images,)).tolist())
+        losses, per_image = torch.rand(len(rois.labels)), int(torch.randint(1, 20, ()))
+        mined = OHEM(per_image, authors=True)(rois, losses, images)
+        rows = []
+        for image in range(images):
+            left = []
+            for label in rois.labels[rois.image == image].unique().tolist():
+                alone = ((rois.image == image) & (rois.labels == label)).nonzero().flatten()
+                left += alone[mined_in_a_loop(rois.select(alone), losses[alone], len(alone))].tolist()
+            rows += sorted(left, key=losses.tolist().__getitem__, reverse=True)[:per_image]
+        assert sorted(rows) == [
+            row for row, box in enumerate(rois.boxes) if any(torch.equal(box, other) for other in mined.boxes)
+        ]
+        for name in ("boxes", "labels", "matched", "image", "adversarial"):
+            assert torch.equal(getattr(mined, name), getattr(rois, name)[sorted(rows)]), (case, name)
+
+
 def test_an_easy_image_gives_none_and_the_hard_one_all():
     boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 29, 29]] * 2)
     rois = RoIs(boxes, torch.tensor([1, 0, 1, 0]), boxes, torch.tensor([0, 0, 1, 1]), torch.zeros(4).bool())

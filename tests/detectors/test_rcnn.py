@@ -115,7 +115,7 @@ class Mean(nn.Module):
 def stub(**options):
     """A detector that sees the image itself, and finds class 1 where it is bright, just where the proposal is."""
     body = nn.Sequential(nn.Identity())
-    backbone = Backbone(body, Mean(), 3, pool_size=2, stride=1, box_features=3, frozen_stages=0)
+    backbone = Backbone(body, Mean(), 3, pool_size=2, stride=1, offset=0.0, box_features=3, frozen_stages=0)
     detector = build_fast_rcnn(1, backbone, **options)
     with torch.no_grad():
         detector.roi_heads.predictor.cls_score.weight.copy_(torch.tensor([[0.0] * 3, [10.0] * 3]))
@@ -420,14 +420,14 @@ def test_without_foreground_to_perturb_every_parameter_of_the_adversary_gets_a_z
         assert not any(parameter.grad.any() for parameter in detector.roi_heads.adversary.parameters())
 
 
-def test_measured_box_targets_are_those_of_foreground_proposals(detector):
+def test_measured_box_targets_are_those_of_foreground_proposals_and_the_objects_themselves(detector):
     targets = [random_target(3) for _ in range(20)]
     for target in targets:
         target["proposals"] = torch.cat([target["boxes"].repeat(5, 1) + 4 * torch.rand(15, 4), random_boxes(20)])
     detector.measure_box_targets(targets)
     measured = []
     for target in targets:
-        for proposal in target["proposals"]:
+        for proposal in torch.cat([target["boxes"], target["proposals"]]):
             iou = box_iou(proposal[None], target["boxes"])[0]
             if iou.max() >= 0.5:
                 measured.append(offsets(target["boxes"][iou.argmax()][None], proposal[None])[0])

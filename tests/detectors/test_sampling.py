@@ -6,7 +6,7 @@ from scipy.stats import chisquare
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.ops import box_iou
 
-from afrcnn.detectors.sampling import RoIs, RoISampler, _draw
+from afrcnn.detectors.sampling import RoIs, RoISampler
 from reference import random_boxes
 
 
@@ -160,11 +160,40 @@ def test_every_eligible_entry_is_drawn_equally_often(count):
     eligible = torch.tensor([True, False, True, True, True, False, True, True, True, True, True])
     drawn = torch.zeros(len(eligible))
     for _ in range(2000):
-        chosen = _draw(eligible, count)
+        chosen = RoISampler()._draw(eligible, count)
         assert len(set(chosen.tolist())) == len(chosen) == count
         drawn[chosen] += 1
     assert not drawn[~eligible].any()
     assert chisquare(drawn[eligible].numpy()).pvalue > 1e-3
+
+
+def test_with_replacement_as_many_are_drawn_and_some_of_them_twice():
+    """As many as there are, or as asked for, whichever is less; each as often (MultiPathNet)."""
+    eligible = torch.arange(40) % 4 > 0  # 30
+    drawn = torch.zeros(40)
+    for count, expected in ((10, 10), (30, 30), (100, 30)):
+        for _ in range(300):
+            chosen = RoISampler(replacement=True)._draw(eligible, count)
+            assert len(chosen) == expected
+            drawn.index_add_(0, chosen, torch.ones(expected))
+    assert len(set(chosen.tolist())) < 30
+    assert not drawn[~eligible].any()
+    assert chisquare(drawn[eligible].numpy()).pvalue > 1e-3
+    assert not len(RoISampler(replacement=True)._draw(torch.zeros(3, dtype=torch.bool), 5))
+
+
+def test_background_does_not_fill_up_where_it_is_told_not_to():
+    proposals = torch.tensor([[0.0, 0, 30, 100]] * 500)
+    rois = RoISampler(128, fill_up=False)([proposals], [target([0, 0, 100, 100], [7])])
+    assert rois.labels.tolist() == [7] + [0] * 96
+
+
+def test_an_image_has_both_kinds_where_its_proposals_give_foreground_and_background():
+    near, far = torch.tensor([[0.0, 0, 90, 100]]), torch.tensor([[0.0, 0, 30, 100]])
+    sampler, objects = RoISampler(), target([0, 0, 100, 100], [1])
+    for proposals, expected in ((near, False), (far, True), (torch.cat([near, far]), True), (torch.empty(0, 4), False)):
+        assert sampler.has_both_kinds(objects | {"proposals": proposals}) == expected
+    assert not sampler.has_both_kinds(EMPTY | {"proposals": far})
 
 
 def test_the_same_random_state_draws_the_same_rois():

@@ -11,6 +11,7 @@ from torchvision import tv_tensors
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
+from afrcnn.core.errors import UserError
 from afrcnn.data.overlap import intersection_over_foreground
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.training.samples import (
@@ -123,6 +124,31 @@ def test_samples_take_turns_to_be_adversarial_until_the_clean_end():
     flags = [sequence[position][1]["adversarial"] for position in range(10)]
     assert flags == [False, True, False, True, False, True, False, False, False, False]
     assert not any(SampleSequence(Numbers(5))[position][1]["adversarial"] for position in range(10))
+
+
+def test_samples_begin_with_an_adversarial_one_where_they_are_told_to():
+    sequence = SampleSequence(Numbers(5), perturbed=7, clean_fraction=0.5, adversarial_first=True)
+    flags = [sequence[position][1]["adversarial"] for position in range(10)]
+    assert flags == [True, False, True, False, True, False, True, False, False, False]
+
+
+def test_another_image_is_drawn_in_place_of_one_that_is_not_eligible():
+    plain, numbers = SampleSequence(Numbers(7), seed=3), Numbers(7)
+    barred = {numbers.ids[index] for index in (0, 2, 5)}
+    sequence = SampleSequence(Numbers(7), seed=3, eligible=lambda target: target["image_id"] not in barred)
+    drawn = []
+    for position in range(140):
+        before, after = (samples[position][1]["image_id"] for samples in (plain, sequence))
+        assert after not in barred
+        if before in barred:
+            drawn.append(after)
+        else:
+            assert after == before
+    assert set(drawn) == set(numbers.ids) - barred  # by chance, each
+    assert len(drawn) == 60
+    assert same(sequence[17], sequence[17])
+    with pytest.raises(UserError, match=r"data\.redraw.*no image was found"):
+        SampleSequence(Numbers(7), eligible=lambda target: False)[0]
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision.ops import box_iou
 
 from afrcnn.build import build_adversary, build_detector, initial_spec, load_detector, open_split
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
+from afrcnn.detectors.box_coding import offsets
 from afrcnn.detectors.jitter import ProposalJitter
+from afrcnn.detectors.sampling import RoISampler
 from afrcnn.detectors.weights import load_strict
 from afrcnn.recipe import (
     AugmentationRecipe,
@@ -567,3 +570,48 @@ def test_two_processes_train_what_one_does_against_adversaries_without_parameter
     for row, other in zip(rows(one), rows(two), strict=True):
         drop = "hard_dropout/score_drop"
         assert float(row[drop]) == pytest.approx(float(other[drop]), rel=1e-3, abs=1e-6)
+
+
+def test_the_box_layer_begins_anew_in_the_joint_stage_where_it_is_told_to(recipe, tmp_path):
+    nearly_still = {"iterations": 1, "learning_rate": 1e-12}
+    stages = replace(recipe, schedule=ScheduleRecipe(iterations=4, **SGD), joint=JointRecipe(**nearly_still))
+    renewed = replace(stages, joint=JointRecipe(**nearly_still, new_box_layer=True))
+    layers = []
+    for name, one in (("kept", stages), ("renewed", renewed)):
+        run = train_stages(one, tmp_path / name)
+        before, after = load_file(run.detector_file), load_file(run.weights_file)
+        layers.append([tensors["roi_heads.predictor.bbox_pred.weight"] for tensors in (before, after)])
+        assert torch.equal(before["roi_heads.box_head.fc7.weight"], after["roi_heads.box_head.fc7.weight"])
+    torch.testing.assert_close(*layers[0])
+    assert not torch.allclose(*layers[1])
+    assert layers[1][1].std().item() == pytest.approx(0.001, rel=0.1)  # Fast R-CNN, section 2.3
+
+
+def test_targets_by_class_are_measured_over_all_images_as_they_are_and_mirrored(recipe, tmp_path):
+    by_class = replace(recipe.detector, box_targets="by_class")
+    run = train_stages(replace(recipe, detector=by_class, schedule=ScheduleRecipe(iterations=1)), tmp_path / "run")
+    dataset = open_split(run.recipe, "trainval")
+    samples = {1: [], 2: []}
+    for index in range(len(dataset)):
+        target = dataset.target(index)
+        for box in torch.cat([target["boxes"], target["proposals"]]):
+            iou = box_iou(box[None], target["boxes"])[0]
+            if iou.max() >= 0.5:
+                sample = offsets(target["boxes"][iou.argmax()][None], box[None])[0]
+                samples[int(target["labels"][iou.argmax()])] += [sample, sample * torch.tensor([-1, 1, 1, 1])]
+    coder = load_detector(run).roi_heads.box_coder
+    for label, of_label in samples.items():
+        values = torch.stack(of_label).double()
+        torch.testing.assert_close(coder.mean[label].double(), values.mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(coder.std[label].double(), values.std(0, correction=0), rtol=1e-4, atol=1e-5)
+    assert coder.mean[1:, 0].abs().max() < 1e-6
+
+
+def test_images_without_both_kinds_are_drawn_again_where_the_recipe_says_so(recipe, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(RoISampler, "has_both_kinds", lambda self, target: seen.append(target["image_id"]) or True)
+    train_stages(replace(recipe, schedule=ScheduleRecipe(iterations=2)), tmp_path / "plain")
+    assert not seen
+    redrawn = replace(recipe, data=replace(recipe.data, redraw=True), schedule=ScheduleRecipe(iterations=2))
+    train_stages(redrawn, tmp_path / "redrawn")
+    assert len(seen) == 4

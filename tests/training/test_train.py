@@ -288,9 +288,15 @@ def detector():
         return fast_rcnn(small(), RoIAlign, 2, frozen_stages=1)
 
 
-def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector):
+@pytest.mark.parametrize("backbone", [None, 0.5])
+def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector, backbone):
     schedule = ScheduleRecipe(
-        learning_rate=0.1, momentum=0.5, weight_decay=0.01, bias_learning_rate_factor=3.0, bias_weight_decay=0.25
+        learning_rate=0.1,
+        momentum=0.5,
+        weight_decay=0.01,
+        bias_learning_rate_factor=3.0,
+        bias_weight_decay=0.25,
+        backbone_bias_weight_decay=backbone,
     )
     optimizer = build_optimizer(detector, schedule)
     for group in optimizer.param_groups:
@@ -304,6 +310,8 @@ def test_biases_have_a_learning_rate_and_a_weight_decay_of_their_own(detector):
             if name.startswith("backbone.conv1."):
                 continue  # frozen
             rate, decay = (0.3, 0.25) if name.endswith(".bias") else (0.1, 0.01)
+            if name.endswith(".bias") and name.startswith("backbone.") and backbone is not None:
+                decay = backbone
             velocity[name] = 0.5 * velocity[name] + value.grad + decay * plain[name]
             plain[name] -= rate * velocity[name]
         optimizer.step()
@@ -317,7 +325,7 @@ def test_measured_box_targets_are_those_of_a_plain_loop(detector, recipe):
     values = []
     for index in range(len(dataset)):
         target = dataset.target(index)
-        for proposal in target["proposals"].tolist():
+        for proposal in [*target["boxes"].tolist(), *target["proposals"].tolist()]:
             overlaps = box_iou(torch.tensor([proposal]), torch.as_tensor(target["boxes"]))[0]
             if overlaps.max() >= 0.5:
                 x1, y1, x2, y2 = proposal

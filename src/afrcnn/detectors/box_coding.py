@@ -24,26 +24,33 @@ class BoxCoder(nn.Module):
         mean: the means of (dx, dy, dw, dh) over the training set's foreground proposals.
         std: their deviations. Caffe's Fast R-CNN fixes (0.1, 0.1, 0.2, 0.2) and zero means; the paper's
             Torch implementation measures both, see :meth:`measure`.
+        by_class: K, the number of classes, where each has a mean and a deviation of its own, as in the release; or 0.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, mean: Sequence[float] = (0.0, 0.0, 0.0, 0.0), std: Sequence[float] = (0.1, 0.1, 0.2, 0.2)
+        self,
+        mean: Sequence[float] = (0.0, 0.0, 0.0, 0.0),
+        std: Sequence[float] = (0.1, 0.1, 0.2, 0.2),
+        by_class: int = 0,
     ) -> None:
         super().__init__()
         # Buffers: a detector's weights are of no use without the scale that they were trained in.
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32))
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32))
+        for name, values in (("mean", torch.tensor(mean)), ("std", torch.tensor(std))):
+            self.register_buffer(name, values.repeat(by_class + 1, 1) if by_class else values)
 
-    def encode(self, boxes: Tensor, proposals: Tensor) -> Tensor:
-        """Return the normalised offsets (N x 4) that turn ``proposals`` into ``boxes`` (both N x 4, XYXY)."""
-        return self.normalise(offsets(boxes, proposals))
+    def encode(self, boxes: Tensor, proposals: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the normalised offsets (N x 4) that turn proposals into boxes (both N x 4, XYXY).
 
-    def decode(self, deltas: Tensor, proposals: Tensor) -> Tensor:
-        """Return the boxes (N x 4, XYXY) that normalised offsets make of proposals (both N x 4)."""
-        dx, dy, dw, dh = self.denormalise(deltas).unbind(-1)
+        ``labels`` (N) are needed where each class has numbers of its own.
+        """
+        return self.normalise(offsets(boxes, proposals), labels)
+
+    def decode(self, deltas: Tensor, proposals: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the boxes (N x 4, XYXY) that normalised offsets make of proposals (both N x 4); as ``encode``."""
+        dx, dy, dw, dh = self.denormalise(deltas, labels).unbind(-1)
         x1, y1, x2, y2 = proposals.unbind(-1)
         w, h = x2 - x1, y2 - y1
         x, y = x1 + w * (0.5 + dx), y1 + h * (0.5 + dy)
@@ -51,20 +58,27 @@ class BoxCoder(nn.Module):
         h = h * dh.clamp(max=_LARGEST_LOG_FACTOR).exp() / 2
         return torch.stack([x - w, y - h, x + w, y + h], dim=-1)
 
-    def normalise(self, offsets: Tensor) -> Tensor:
-        """Return offsets (... x 4) in units of their deviation from the mean."""
-        return (offsets - self.mean) / self.std
+    def normalise(self, offsets: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return offsets (N x 4 of labels N, or ... x (K + 1) x 4) in units of their deviation from the mean."""
+        return (offsets - self._of(self.mean, labels)) / self._of(self.std, labels)
 
-    def denormalise(self, deltas: Tensor) -> Tensor:
-        """Return the offsets (... x 4) that normalised ones stand for."""
-        return deltas * self.std + self.mean
+    def denormalise(self, deltas: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the offsets that normalised ones (as of ``normalise``) stand for."""
+        return deltas * self._of(self.std, labels) + self._of(self.mean, labels)
 
-    def measure(self, samples: Sequence[Tensor]) -> None:
-        """Set mean and deviation to those of ``samples``, unnormalised offsets (n x 4 each) of foreground proposals."""
-        values = torch.cat(list(samples)).double()
-        if len(values) > 1:
-            self.mean.copy_(values.mean(0))
-            self.std.copy_(values.std(0, correction=0).clamp(min=1e-3))
+    @staticmethod
+    def _of(values: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the numbers that apply to labels (N): 4 or N x 4; to all classes in turn when None."""
+        return values if labels is None or values.dim() == 1 else values[labels]
+
+    def measure(self, samples: Tensor, labels: Tensor) -> None:
+        """Set mean and deviation to those of offsets (n x 4) of foreground proposals, all or of each label (n)."""
+        one = self.mean.dim() == 1
+        for label in [slice(None)] if one else range(1, len(self.mean)):
+            values = (samples if one else samples[labels == label]).double()
+            if len(values) > 1:
+                self.mean[label] = values.mean(0)
+                self.std[label] = values.std(0, correction=0).clamp(min=1e-3)
 
 
 def offsets(boxes: Tensor, proposals: Tensor) -> Tensor:

@@ -43,15 +43,16 @@ class FrozenHead(Head):
     Args:
         box_head: RoI features to vectors.
         predictor: vectors to (class logits, box offsets), torchvision's ``FastRCNNPredictor`` or alike.
+        dropout: whether dropout is on, drawn anew in every call, as in the authors' release.
     """
 
-    def __init__(self, box_head: nn.Module, predictor: nn.Module) -> None:
-        self.box_head, self.predictor = box_head, predictor
+    def __init__(self, box_head: nn.Module, predictor: nn.Module, dropout: bool = False) -> None:
+        self.box_head, self.predictor, self.dropout = box_head, predictor, dropout
         self._casts: dict[int, tuple[int, Tensor]] = {}
 
     def logits(self, features: Tensor) -> Tensor:
         """Return class logits n x (K + 1) of features n x C x d x d."""
-        with evaluating(self.box_head, self.predictor):
+        with self._evaluating():
             return self._classify(self._call(self.box_head, features))
 
     def scores(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -89,9 +90,18 @@ class FrozenHead(Head):
 
     def _after_first_layer(self, outputs: Tensor) -> Tensor:
         """Return class logits n x (K + 1) of what ``first_layer`` gave (n x D); overwrites its argument."""
+        with self._evaluating():
+            drop: Any = getattr(self.box_head, "dropout", nn.Identity())
+            hidden = self._call(self.box_head.fc7, drop(outputs.relu_()))  # type: ignore[arg-type]
+            return self._classify(drop(hidden.relu_()))
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
         with evaluating(self.box_head, self.predictor):
-            hidden = self._call(self.box_head.fc7, outputs.relu_()).relu_()  # type: ignore[arg-type]
-            return self._classify(hidden)
+            for module in self.box_head.modules():
+                if isinstance(module, nn.Dropout):
+                    module.train(self.dropout)
+            yield
 
     def _classify(self, hidden: Tensor) -> Tensor:
         logits: Tensor = self._call(self.predictor, hidden)[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -108,15 +108,23 @@ class FastRCNN(nn.Module):
         """Return the classifier as an adversary sees it."""
         return self.roi_heads.frozen_head()
 
-    def measure_box_targets(self, targets: Sequence[Target]) -> None:
-        """Normalise box targets by their mean and deviation over the foreground ``proposals`` of targets."""
-        samples, sampler = [], self.roi_heads.sampler
+    def measure_box_targets(self, targets: Iterable[Target], mirrored: bool = False) -> None:
+        """Normalise box targets by their mean and deviation over the foreground of targets.
+
+        Args:
+            targets: images with ``proposals``, to which the objects' own boxes are added.
+            mirrored: whether each image counts as it is and mirrored.
+        """
+        samples, labels, sampler = [], [], self.roi_heads.sampler
         for target in targets:
-            proposals, boxes = target["proposals"].as_subclass(Tensor), target["boxes"].as_subclass(Tensor)
-            overlap, match = sampler.match(proposals, boxes)
-            foreground = overlap >= sampler.foreground_iou
-            samples.append(offsets(boxes[match[foreground]], proposals[foreground]))
-        self.roi_heads.box_coder.measure(samples)
+            rois = sampler.eligible([target["proposals"]], [target])
+            foreground = rois.select(rois.labels > 0)
+            samples.append(offsets(foreground.matched, foreground.boxes))  # n x 4
+            labels.append(foreground.labels)
+            if mirrored:
+                samples.append(samples[-1] * samples[-1].new_tensor([-1, 1, 1, 1]))
+                labels.append(foreground.labels)
+        self.roi_heads.box_coder.measure(torch.cat(samples), torch.cat(labels))
 
     @property
     def metrics(self) -> dict[str, Tensor]:
@@ -163,5 +171,5 @@ def fast_rcnn(
     for stage in list(backbone.body.children())[:frozen]:
         stage.requires_grad_(False)
     backbone.body.out_channels = backbone.channels  # type: ignore[assignment]  # torchvision's name for it
-    roi_pool = roi_pooling(backbone.pool_size, backbone.stride)
+    roi_pool = roi_pooling(backbone.pool_size, backbone.stride, backbone.offset)
     return FastRCNN(backbone.body, RoIHeads(roi_pool, backbone.box_head, predictor, **roi_heads), short_side, long_side)

@@ -7,6 +7,7 @@ miner and jitter take part in training alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ class RoIHeads(nn.Module):
         adversary: perturbs the features of foreground RoIs of adversarial images.
         least_iou: the smallest IoU with its object, in [0, 1], of a RoI that is perturbed (0, any, in the paper). A RoI
             that shows part of an object, and most of that hidden, shows little else than background.
+        dropout_in_scores: whether dropout is on where RoIs are scored for the miner or the adversary, as in their
+            authors' code.
         score_threshold: detections below are dropped.
         nms_iou: of two detections of a class whose IoU is larger, the better stays (0.3 in Fast R-CNN's code).
         detections_per_image: how many detections of an image remain (100 in the paper's Torch implementation).
@@ -61,6 +64,7 @@ class RoIHeads(nn.Module):
         jitter: ProposalJitter | None = None,
         adversary: Adversary | None = None,
         least_iou: float = 0.0,
+        dropout_in_scores: bool = False,
         score_threshold: float = 0.01,
         nms_iou: float = 0.3,
         detections_per_image: int = 100,
@@ -71,7 +75,7 @@ class RoIHeads(nn.Module):
         self.box_coder = box_coder or BoxCoder()
         # Registered also where there is none, so that attaching and detaching one leaves nothing behind.
         self.register_module("adversary", adversary)
-        self.least_iou = least_iou
+        self.least_iou, self.dropout_in_scores = least_iou, dropout_in_scores
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
@@ -107,7 +111,7 @@ class RoIHeads(nn.Module):
 
     def frozen_head(self) -> FrozenHead:
         """Return the classifier as an adversary sees it."""
-        return FrozenHead(self.box_head, self.predictor)
+        return FrozenHead(self.box_head, self.predictor, self.dropout_in_scores)
 
     def box_losses(self, logits: Tensor, deltas: Tensor, rois: RoIs) -> dict[str, Tensor]:
         """Multi-task loss (section 3; Fast R-CNN, equations 1 to 3).
@@ -128,8 +132,8 @@ class RoIHeads(nn.Module):
 
     @torch.no_grad()
     def loss_of_each(self, features: Features, rois: RoIs) -> Tensor:
-        """Return the loss (n) that each RoI has as the detector is now, dropout off."""
-        with evaluating(self.box_head):
+        """Return the loss (n) that each RoI has as the detector is now."""
+        with nullcontext() if self.dropout_in_scores else evaluating(self.box_head):
             logits, deltas = self.predictor(self.box_head(self.roi_pool(features, rois.boxes, rois.image)))
         classification, box_regression = self._roi_losses(logits.float(), deltas.float(), rois).values()
         return classification + box_regression
@@ -137,13 +141,19 @@ class RoIHeads(nn.Module):
     def _roi_losses(self, logits: Tensor, deltas: Tensor, rois: RoIs) -> dict[str, Tensor]:
         """Return each RoI's two losses (n each); a background's box has none."""
         foreground = rois.labels.nonzero().flatten()
-        chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, rois.labels[foreground]]
-        goals = self.box_coder.encode(rois.matched[foreground], rois.boxes[foreground])
+        labels = rois.labels[foreground]
+        chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels]
+        goals = self.box_coder.encode(rois.matched[foreground], rois.boxes[foreground], labels)
         box_losses = F.smooth_l1_loss(chosen, goals, reduction="none").sum(dim=1)
         return {
             "classification": F.cross_entropy(logits, rois.labels, reduction="none"),
             "box_regression": torch.zeros_like(logits[:, 0]).index_copy(0, foreground, box_losses),
         }
+
+    def renew_box_layer(self) -> None:
+        """Begin the predictor's layer of boxes anew (Fast R-CNN, section 2.3)."""
+        nn.init.normal_(self.predictor.bbox_pred.weight, std=0.001)  # type: ignore[union-attr, arg-type]
+        nn.init.zeros_(self.predictor.bbox_pred.bias)  # type: ignore[union-attr, arg-type]
 
     def score(self, features: Features, proposals: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return class probabilities (n x (K + 1)) and normalised offsets (n x 4(K + 1)) of all images' n proposals."""
@@ -168,7 +178,7 @@ class RoIHeads(nn.Module):
         roi, label = (scores[:, 1:] > self.score_threshold).nonzero().unbind(1)
         label = label + 1
         chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[roi, label]
-        boxes = clip_boxes_to_image(self.box_coder.decode(chosen, proposals.as_subclass(Tensor)[roi]), size)
+        boxes = clip_boxes_to_image(self.box_coder.decode(chosen, proposals.as_subclass(Tensor)[roi], label), size)
         # A box that was moved out of the image has no area left in it.
         solid = remove_small_boxes(boxes, min_size=0.01)
         boxes, label, best = boxes[solid], label[solid], scores[roi, label][solid]
@@ -189,11 +199,9 @@ def perturb(
         least_iou: as of ``RoIHeads``.
 
     Returns:
-        Features n x C x d x d of which some are harder; the adversary's loss, a scalar that over processes averages to
-        the mean over all their perturbed objects; and what the adversary measured.
+        Features n x C x d x d of which some are harder; the adversary's loss, a scalar; and what it measured.
     """
     chosen = ((rois.labels > 0) & rois.adversarial & (rois.iou >= least_iou)).nonzero().flatten()
     context = Context(pooled.detach(), rois.labels)
     output: AdversaryOutput = adversary(pooled[chosen], rois.labels[chosen], head, context)
-    loss = output.loss * (len(chosen) / mean_count(len(chosen), pooled.device))
-    return pooled.index_copy(0, chosen, output.features.to(pooled.dtype)), loss, output.metrics
+    return pooled.index_copy(0, chosen, output.features.to(pooled.dtype)), output.loss, output.metrics

@@ -57,6 +57,8 @@ class RoISampler(nn.Module):
         foreground_fraction: the largest fraction of them that is foreground.
         foreground_iou: the smallest IoU of a foreground proposal.
         background_iou: lower (inclusive) and upper (exclusive) bound of the largest IoU of a background proposal.
+        replacement: whether a RoI can be drawn several times, as in the paper's Torch baseline.
+        fill_up: whether background takes the places that foreground leaves empty, as in Fast R-CNN's Caffe code.
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class RoISampler(nn.Module):
         foreground_fraction: float = 0.25,
         foreground_iou: float = 0.5,
         background_iou: tuple[float, float] = (0.1, 0.5),
+        replacement: bool = False,
+        fill_up: bool = True,
     ) -> None:
         super().__init__()
         self.rois_per_image = rois_per_image
         self.foreground_fraction = foreground_fraction
         self.foreground_iou = foreground_iou
         self.background_iou = background_iou
+        self.replacement, self.fill_up = replacement, fill_up
 
     @torch.no_grad()
     def forward(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoIs:
@@ -81,11 +86,12 @@ class RoISampler(nn.Module):
             targets: by image, ``boxes`` M_i x 4 and ``labels`` M_i (M_i may be 0), and ``adversarial``, false where it
                 is absent.
         """
-        images = []
+        images, places = [], int(self.rois_per_image * self.foreground_fraction)
         for image, (boxes, target) in enumerate(zip(proposals, targets, strict=True)):
             eligible = self._eligible(boxes, target, image)
-            foreground = _draw(eligible.labels > 0, int(self.rois_per_image * self.foreground_fraction))
-            background = _draw(eligible.labels == 0, self.rois_per_image - len(foreground))
+            foreground = self._draw(eligible.labels > 0, places)
+            taken = len(foreground) if self.fill_up else places
+            background = self._draw(eligible.labels == 0, self.rois_per_image - taken)
             images.append(eligible.select(torch.cat([foreground, background])))
         return _join(images)
 
@@ -94,6 +100,11 @@ class RoISampler(nn.Module):
         """Return all RoIs that could be drawn, foreground first in each image; see ``forward``."""
         images = enumerate(zip(proposals, targets, strict=True))
         return _join([self._eligible(boxes, target, image) for image, (boxes, target) in images])
+
+    def has_both_kinds(self, target: Target) -> bool:
+        """Tell whether an image's ``proposals`` and objects give foreground and background."""
+        labels = self.eligible([target["proposals"]], [target]).labels
+        return bool((labels > 0).any() and (labels == 0).any())
 
     def _eligible(self, proposals: Tensor, target: Target, image: int) -> RoIs:
         boxes: Tensor = target["boxes"].as_subclass(Tensor)
@@ -112,6 +123,13 @@ class RoISampler(nn.Module):
         adversarial = torch.full_like(labels, target.get("adversarial", False), dtype=torch.bool)
         return RoIs(candidates[chosen], labels, matched, torch.full_like(labels, image), adversarial)
 
+    def _draw(self, eligible: Tensor, count: int) -> Tensor:
+        """Return the indices of at most ``count`` true entries of a mask, uniformly at random, in random order."""
+        indices = eligible.nonzero().flatten()
+        if self.replacement and len(indices):
+            return indices[torch.randint(len(indices), (min(count, len(indices)),), device=indices.device)]
+        return indices[torch.randperm(len(indices), device=indices.device)[:count]]
+
     @staticmethod
     def match(candidates: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return each candidate's largest IoU with a box and that box's index (0 where there are no boxes)."""
@@ -120,12 +138,6 @@ class RoISampler(nn.Module):
             return zeros, zeros.long()
         overlap, match = box_iou(candidates, boxes).max(dim=1)
         return overlap, match
-
-
-def _draw(eligible: Tensor, count: int) -> Tensor:
-    """Return the indices of at most ``count`` true entries of a mask, uniformly at random, in random order."""
-    indices = eligible.nonzero().flatten()
-    return indices[torch.randperm(len(indices), device=indices.device)[:count]]
 
 
 def _join(images: Sequence[RoIs]) -> RoIs:

@@ -31,16 +31,22 @@ def build_optimizer(module: nn.Module, schedule: ScheduleRecipe) -> SGD:
         if isinstance(adversary, Adversary)
         for parameter in adversary.parameters()
     }
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    body = getattr(module, "backbone", None)
+    backbone = set(body.parameters()) if isinstance(body, nn.Module) else set()
+    groups: dict[tuple[float, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, value in module.named_parameters():
         if value.requires_grad:
-            groups[factors.get(value, 1.0), name.endswith("bias")].append(value)
+            is_bias, decay = name.endswith("bias"), schedule.weight_decay
+            if is_bias:
+                own = schedule.backbone_bias_weight_decay if value in backbone else None
+                decay = schedule.bias_weight_decay if own is None else own
+            groups[factors.get(value, 1.0), is_bias, decay].append(value)
     parameters = [
         {
             "params": values,
-            "weight_decay": schedule.bias_weight_decay if is_bias else schedule.weight_decay,
+            "weight_decay": decay,
             "rate_factor": factor * (schedule.bias_learning_rate_factor if is_bias else 1.0),
         }
-        for (factor, is_bias), values in groups.items()
+        for (factor, is_bias, decay), values in groups.items()
     ]
     return SGD(parameters, lr=schedule.learning_rate, momentum=schedule.momentum, fused=True)

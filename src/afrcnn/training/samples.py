@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.base import is_adversarial
+from afrcnn.core.errors import UserError
 from afrcnn.data.overlap import intersection_over_foreground, not_crowds
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
@@ -25,6 +26,9 @@ from afrcnn.recipe import DataRecipe
 
 _CROWD_COVER = 0.7
 """A proposal of which a crowd region covers more is neither object nor background (py-faster-rcnn's protocol)."""
+
+_DRAWS = 1000
+"""Images that are tried in place of one that is not eligible."""
 
 Batch = tuple[list[Tensor], list[Target]]
 """Images, 3 x H x W, and their targets."""
@@ -52,6 +56,10 @@ class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
         image, target = self.dataset[index]
         return image, trainable(target, self.use_difficult)
 
+    def target(self, index: int) -> Target:
+        """Return the trainable target without reading the image."""
+        return trainable(self.dataset.target(index), self.use_difficult)
+
 
 class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
     """Training samples by position: epoch after epoch over a dataset, each in an order of its own.
@@ -65,6 +73,8 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         augmentation: another, before it, of the samples that are perturbed.
         perturbed: how many samples, the first, are; those after them are clean. All when None.
         clean_fraction: of the perturbed samples, the fraction that no adversary touches; 1 where there is none.
+        adversarial_first: whether the first of them is one that an adversary touches.
+        eligible: whether an image is trained on, by its target; another is drawn in place of one that is not.
     """
 
     def __init__(
@@ -78,19 +88,21 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         augmentation: SampleTransform | None = None,
         perturbed: int | None = None,
         clean_fraction: float = 1.0,
+        adversarial_first: bool = False,
+        eligible: Callable[[Target], bool] | None = None,
     ) -> None:
         self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
         self.flip = v2.RandomHorizontalFlip(flip)
         self.transform, self.augmentation = transform, augmentation
-        self.perturbed, self.clean_fraction = perturbed, clean_fraction
+        self.perturbed, self.clean_fraction, self.adversarial_first = perturbed, clean_fraction, adversarial_first
+        self.eligible = eligible
 
     def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
         """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target.
 
         The target says by ``adversarial`` whether the features of its objects may be perturbed.
         """
-        epoch, place = divmod(position, len(self.samples))
-        image, target = self.samples[_order(self.seed, epoch, len(self.samples))[place]]
+        image, target = self.samples[self._index(position)]
         perturbed = self.perturbed is None or position < self.perturbed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
@@ -99,7 +111,24 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
                 image, target = self.augmentation(image, target)
             if self.transform is not None:
                 image, target = self.transform(image, target)
-        return image, target | {"adversarial": perturbed and is_adversarial(position, self.clean_fraction)}
+        adversarial = perturbed and is_adversarial(position, self.clean_fraction, self.adversarial_first)
+        return image, target | {"adversarial": adversarial}
+
+    def _index(self, position: int) -> int:
+        """Return which image of the dataset a sample is of.
+
+        Raises:
+            UserError: none of a thousand is eligible.
+        """
+        epoch, place = divmod(position, len(self.samples))
+        index = int(_order(self.seed, epoch, len(self.samples))[place])
+        if self.eligible is None or self.eligible(self.samples.target(index)):
+            return index
+        for index in np.random.default_rng([self.seed, 2, position]).integers(len(self.samples), size=_DRAWS).tolist():
+            if self.eligible(self.samples.target(index)):
+                return int(index)
+        problem = "no image was found that has both foreground and background proposals"
+        raise UserError(problem, field="data.redraw", fix="compute proposals anew, or set it to false")
 
 
 class BatchSampler(Sampler[list[int]]):

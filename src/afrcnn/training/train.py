@@ -122,6 +122,8 @@ def train_stages(
             continue
         if inside is not None:
             load_strict(detector, inside["detector"], run.checkpoint_file)
+        elif stage.name == "joint" and recipe.joint.new_box_layer and isinstance(detector, FastRCNN):
+            detector.roi_heads.renew_box_layer()
         if done < stage.last:
             _run_stage(training, stage, adversaries, inside)
         if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
@@ -150,9 +152,11 @@ def _initial_detector(
     detector = given or build_detector(recipe.detector, classes, pretrained=pretrained, trust="all")
     if source is not None:
         load_strict(detector, read_state_dict(source), source)
-    elif pretrained and recipe.detector.box_targets == "measured" and isinstance(detector, FastRCNN):
-        images = range(min(_IMAGES_MEASURED, len(dataset)))
-        detector.measure_box_targets([trainable(dataset.target(image), recipe.data.use_difficult) for image in images])
+    elif pretrained and recipe.detector.box_targets != "fixed" and isinstance(detector, FastRCNN):
+        by_class = recipe.detector.box_targets == "by_class"
+        images = range(len(dataset) if by_class else min(_IMAGES_MEASURED, len(dataset)))
+        targets = (trainable(dataset.target(image), recipe.data.use_difficult) for image in images)
+        detector.measure_box_targets(targets, mirrored=by_class and recipe.data.flip > 0)
     return detector
 
 
@@ -183,6 +187,10 @@ def _run_stage(training: _Training, stage: Stage, adversaries: Chain | None, sav
         augmentation=v2.Compose(augmentation) if augmentation else None,
         perturbed=stage.perturbed * schedule.images_per_iteration,
         clean_fraction=recipe.joint.clean_fraction if stage.name == "joint" else 1.0,
+        adversarial_first=recipe.joint.adversarial_first,
+        eligible=detector.roi_heads.sampler.has_both_kinds
+        if recipe.data.redraw and isinstance(detector, FastRCNN)
+        else None,
     )
     images = schedule.images_per_iteration // fabric.world_size
     loader = DataLoader(
