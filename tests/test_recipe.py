@@ -12,11 +12,11 @@ import pytest
 from afrcnn.build import build_detector
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool
-from afrcnn.recipe import DetectorRecipe, Recipe, dump_recipe, field_names, load_recipe
+from afrcnn.recipe import DetectorRecipe, JointRecipe, Recipe, dump_recipe, field_names, load_recipe
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
-RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+RECIPES = sorted(CONFIGS.glob("*/*.yaml"))
 assert RECIPES
 
 SGD = {
@@ -29,6 +29,7 @@ SGD = {
     "weight_decay": 0.0,
     "bias_learning_rate_factor": 1.0,
     "bias_weight_decay": 0.25,
+    "backbone_bias_weight_decay": 0.125,
     "log_every": 1,
     "checkpoint_every": 2,
 }
@@ -45,6 +46,7 @@ OTHERS = {
         "proposals_per_image": 7,
         "use_difficult": True,
         "flip": 0.0,
+        "redraw": True,
         "augmentation": {
             "random_erasing": 0.5,
             "cutout": 0.25,
@@ -68,7 +70,11 @@ OTHERS = {
         "foreground_fraction": 1.0,
         "foreground_iou": 0.6,
         "background_iou": (0.0, 0.4),
+        "replacement": True,
+        "fill_up": False,
         "ohem": ["joint"],
+        "ohem_rule": "authors",
+        "dropout_in_scores": True,
         "box_targets": "measured",
         "score_threshold": 0.0,
         "nms_iou": 1.0,
@@ -84,6 +90,8 @@ OTHERS = {
         "iterations": 9,
         "clean_iterations": 4,
         "clean_fraction": 0.25,
+        "adversarial_first": True,
+        "new_box_layer": True,
         "least_iou": 0.75,
         "jitter": {"scale": 0.25, "aspect_ratio": 0.5, "degrees": 5.0},
         "decay_at": [3],
@@ -280,6 +288,39 @@ def test_a_hostile_recipe_runs_no_code(recipe_of, tmp_path):
     with pytest.raises(UserError):
         recipe_of(f"data: !!python/object/apply:os.mkdir ['{tmp_path / 'hacked'}']")
     assert not (tmp_path / "hacked").exists()
+
+
+def test_a_recipe_has_what_its_bases_say_where_it_says_nothing(recipe_of, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "first.yaml").write_text("seed: 1\ndetector: {backbone: alexnet, nms_iou: 0.4}\n")
+    (tmp_path / "second.yaml").write_text(
+        "base: far/first.yaml\ndetector: {backbone: small}\nadversaries: {asdn: {top: 0.4, fraction: 0.2}}\njoint:\n"
+    )
+    (tmp_path / "third.yaml").write_text("detector: {nms_iou: 0.2}\n")
+    recipe = recipe_of("base: [second.yaml, third.yaml]\nadversaries: {asdn: {top: 0.5}, astn: {}}\nseed: 2")
+    assert (recipe.seed, recipe.detector.backbone, recipe.detector.nms_iou) == (2, "small", 0.2)
+    assert recipe.adversaries == {"asdn": {"top": 0.5, "fraction": 0.2}, "astn": {}}
+    assert recipe.joint == JointRecipe()
+    assert "base" not in dump_recipe(recipe)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("base: recipe.yaml", "is its own base"),
+        ("base: around.yaml", "is its own base"),
+        ("base: absent.yaml", "absent.yaml: cannot be read"),
+        ("base: [broken.yaml]", "broken.yaml: is not valid YAML"),
+        ("base: {a: b}", "cannot be read"),
+        ("base: list.yaml", "is not a section of fields"),
+    ],
+)
+def test_a_base_that_cannot_be_one_is_refused_by_file(text, problem, recipe_of, tmp_path):
+    (tmp_path / "around.yaml").write_text("base: recipe.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "list.yaml").write_text("[1, 2]")
+    with pytest.raises(UserError, match=problem):
+        recipe_of(text)
 
 
 def test_no_recipe_leaves_a_trace_in_the_next(recipe_of):
