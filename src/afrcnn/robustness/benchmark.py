@@ -25,7 +25,7 @@ from afrcnn.evaluation.matching import Floats, Integers, match
 from afrcnn.evaluation.results import evaluate_detections
 from afrcnn.robustness.objects import objects_of
 from afrcnn.robustness.occluders import Pieces
-from afrcnn.robustness.occlusion import NOBODY, occluded_fractions
+from afrcnn.robustness.occlusion import occluded_fractions
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
 from afrcnn.robustness.stresses import Change, Occlusion, Stress
 
@@ -122,7 +122,7 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
         of_level, fractions = detections[number :: len(steps)], list[float]()
         if isinstance(stress, Occlusion):
             for target, size, (boxes, _), change in zip(targets, sizes, objects, changes[number], strict=True):
-                fractions.extend(occluded_fractions(stress.lay(target, size, change, seed) != NOBODY, boxes))
+                fractions.extend(occluded_fractions(stress.lay(target, size, change, seed), boxes))
         matches = match(of_level, targets, dataset.classes)
         results = evaluate_detections(of_level, dataset, matches=matches)
         levels.append(LevelResults(level, results, matches.recall(), OccludedFraction.of(fractions)))
