@@ -84,7 +84,7 @@ def evaluate(
     from afrcnn.core.engine import build_fabric
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
-    from afrcnn.evaluation.results import evaluate_detections, write_results
+    from afrcnn.evaluation.results import evaluate_detections, write_record
     from afrcnn.evaluation.subsets import all_subsets
 
     split = split or recipe.data.test_split
@@ -105,7 +105,7 @@ def evaluate(
         write_voc_results(target.detections / "voc", detected, images.ids, images.classes, split)
     results = replace(evaluate_detections(detected, images, iou_threshold=iou, subsets=members), split=split)
     if run or out:
-        write_results(target.results_file, results)
+        write_record(target.results_file, results)
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +22,7 @@ _GivenBox = tuple[tuple[float, float, float, float], str]
 
 
 @dataclass(frozen=True)
-class MaskedImage:
+class _MaskedImage:
     """What was drawn of one image.
 
     Attributes:
@@ -52,7 +52,7 @@ def masks(
     score: float = 0.5,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> list[MaskedImage]:
+) -> list[_MaskedImage]:
     """Show what adversaries occlude and bend in images.
 
     Draws a figure of each image: for each detected object ASDN's heatmap and mask, ASTN's angles, and the score of the
@@ -113,12 +113,12 @@ def masks(
         with atomic_write(picture, "wb") as file:
             draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
         height, width = image.shape[-2:]
-        drawn.append(MaskedImage(str(path), str(picture), width, height, left_out, traces))
-    write_record(out / "masks.json", [asdict(image) for image in drawn], indent=None)
+        drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, traces))
+    write_record(out / "masks.json", drawn, indent=None)
     return drawn
 
 
-def show(images: Sequence[MaskedImage], *, run: Path, out: Path | None = None) -> None:
+def show(images: Sequence[_MaskedImage], *, run: Path, out: Path | None = None) -> None:
     """Print what is shown of each image, and where it is written."""
     for image in images:
         left_out = f"; {image.left_out} left out" if image.left_out else ""
