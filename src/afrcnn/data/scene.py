@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.data.figures import CLASSES, FIGURES, Array, limb, pose, rotation, smooth
+from afrcnn.data.figures import FIGURES, Array, limb, pose, rotation, smooth
 from afrcnn.data.textures import coat, colours, ground
 
 _Mask = NDArray[np.bool_]
@@ -104,7 +104,7 @@ def draw_scene(
 
     objects: list[_Object] = []
     for _ in range(rng.integers(1, 6)):
-        name = str(rng.choice(CLASSES))
+        name = str(rng.choice(list(FIGURES)))
         side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
         reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
         angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}

@@ -20,7 +20,7 @@ _SIGMA = 0.8
 
 @dataclass(frozen=True)
 class SelectiveSearch:
-    """Selective search, a ``Proposer``.
+    """Selective search: a function of an image.
 
     OpenCV's implementation finds the boxes; scales and order are the paper's, not OpenCV's, which draws the
     order from the C library's ``rand`` and puts the smallest segments first. In the paper (section 3.3) boxes
