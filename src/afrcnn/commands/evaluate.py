@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
@@ -95,9 +95,10 @@ def evaluate(
 
     target = Run(out or run or "")
     if detections:
-        text = Path(detections).is_dir() or Path(detections).suffix == ".txt"
-        read: Any = read_voc_results if text else read_coco_results
-        detected = read(detections, images.ids, *((images.classes, split) if text else (images.category_ids,)))
+        if Path(detections).is_dir() or Path(detections).suffix == ".txt":
+            detected = read_voc_results(detections, images.ids, images.classes, split)
+        else:
+            detected = read_coco_results(detections, images.ids, images.category_ids)
     else:
         fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
         detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)

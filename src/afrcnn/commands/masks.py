@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -132,19 +133,17 @@ def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[
 
     from afrcnn.data.image import read_image
 
+    mistake = partial(UserError, field="box")
     if len(paths) > 1:
-        raise UserError(f"boxes are given for one image, not for {len(paths)}", field="box", fix="name one image")
+        raise mistake(f"boxes are given for one image, not for {len(paths)}", fix="name one image")
     height, width = read_image(paths[0], upright=True).shape[-2:]
     for (x1, y1, x2, y2), name in boxes:
         if name not in classes:
-            problem = f"{name!r} is not a class of the run"
-            raise UserError(problem, field="box", fix=f"choose one of {', '.join(classes)}")
+            raise mistake(f"{name!r} is not a class of the run", fix=f"choose one of {', '.join(classes)}")
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise UserError(
-                f"the box {x1:g} {y1:g} {x2:g} {y2:g} does not lie in the image of {width} x {height} pixels",
-                file=paths[0],
-                field="box",
-                fix="give X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, in pixels from the upper left corner",
-            )
+            box = f"the box {x1:g} {y1:g} {x2:g} {y2:g}"
+            problem = f"{box} does not lie in the image of {width} x {height} pixels"
+            fix = "give X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, in pixels from the upper left corner"
+            raise mistake(problem, file=paths[0], fix=fix)
     labels = [classes.index(name) + 1 for _, name in boxes]
-    return {"boxes": torch.tensor([box for box, _ in boxes]), "labels": torch.tensor(labels)}
+    return {"boxes": torch.tensor([corners for corners, _ in boxes]), "labels": torch.tensor(labels)}

@@ -228,13 +228,13 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     from afrcnn.proposals.selective_search import SelectiveSearch
 
     height, width = image.shape[:2]
-    scale = _LARGEST_SEARCHED / max(height, width)
+    scale, search = _LARGEST_SEARCHED / max(height, width), SelectiveSearch(mode)
     if scale >= 1:
-        return SelectiveSearch(mode)(image)
+        return search(image)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    boxes = SelectiveSearch(mode)(cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8))
+    smaller = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     x, y = width / size[0], height / size[1]
-    return boxes * np.array([x, y, x, y], dtype=np.float32)
+    return search(smaller) * np.array([x, y, x, y], dtype=np.float32)
 
 
 def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[Path, Path]:

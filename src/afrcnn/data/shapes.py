@@ -124,7 +124,8 @@ def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawin
         file.write(jpeg.tobytes())
     objects = []
     for item in scene.objects:
-        flags = {"difficult": item.occlusion > 0.5, "truncated": item.truncated, "occluded": item.occlusion > 0.05}
-        objects.append(VOCObject(item.name, item.box, **flags, occlusion=item.occlusion, bend=item.bend))
+        occlusion = item.occlusion
+        flags = {"difficult": occlusion > 0.5, "truncated": item.truncated, "occluded": occlusion > 0.05}
+        objects.append(VOCObject(item.name, item.box, **flags, occlusion=occlusion, bend=item.bend))
     annotation, (height, width) = folder / "Annotations" / f"{image_id}.xml", drawing["size"]
     write_annotation(annotation, filename=image.name, height=height, width=width, objects=objects)

@@ -11,7 +11,7 @@ from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import find_layout
-from afrcnn.data.overlap import OVERLAP, not_crowds, overlapped
+from afrcnn.data.overlap import not_crowds, overlapped
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def split_by_occlusion(
     split: str,
     *,
     names: Sequence[str] | None = None,
-    overlap: float = OVERLAP,
+    overlap: float = 0.05,
     layout: str = "auto",
     out: Path | str | None = None,
 ) -> tuple[OcclusionSplit, OcclusionSplit]:
@@ -84,7 +84,7 @@ def split_by_occlusion(
         splits.append(OcclusionSplit(name, reader.split_file(target_root, name), ids, *counts))
         contents.append(reader.split_content(dataset, indices))
     for new, other in (splits, splits[::-1]):
-        if absent := [name for name, count in new.objects.items() if count and not other.objects[name]]:
+        if absent := [name for name, n in new.objects.items() if n and not other.objects[name]]:
             problem = f"all objects of the class {absent[0]} are in images of {new.name}, none in {other.name}"
             fix = f"split where it is both occluded and unoccluded, or by another overlap than {overlap:g}"
             raise UserError(problem, file=dataset.root, field=split, fix=fix)
