@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_area
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.overlap import overlapped
@@ -86,7 +87,7 @@ def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> 
 def _by_annotations(targets: Sequence[Target]) -> dict[str, _Members]:
     """Divide the objects of a split by what each annotation says alone."""
     over = [overlapped(target) for target in targets]
-    areas = [_areas(target) for target in targets]
+    areas = [target["area"] if "area" in target else box_area(target["boxes"]) for target in targets]
     flags = {
         "all": [torch.ones_like(flags) for flags in over],
         "overlapped": over,
@@ -152,11 +153,3 @@ def _confidently_recalled(matches: Matches) -> Booleans:
     recalled = np.zeros(len(matches.ignored), dtype=bool)
     recalled[objects[(iou >= _CLOSE) & (matches.scores[detections] >= _CONFIDENT)]] = True
     return recalled
-
-
-def _areas(target: Target) -> Tensor:
-    """Return the areas of an image's objects in pixels."""
-    if "area" in target:
-        return torch.as_tensor(target["area"])
-    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor)
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)

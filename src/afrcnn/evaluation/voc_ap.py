@@ -12,8 +12,8 @@ from afrcnn.evaluation.matching import Floats, Matches
 
 Metric = Literal["11-point", "area"]
 
-# The widely used Python port's thresholds, not k / 10: 3 * 0.1 is a bit more than 0.3, and whether a recall
-# of exactly 3 / 10 reaches it moves the AP by up to 1 / 11.
+# As in the widely used Python port, not k / 10: 3 * 0.1 is a bit more than 0.3, and whether a
+# recall of exactly 3 / 10 reaches it moves the AP by up to 1 / 11.
 RECALLS = np.arange(0, 1.1, 0.1)
 
 

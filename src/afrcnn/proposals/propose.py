@@ -73,9 +73,10 @@ def propose(
         report = progress or (lambda _done: None)
         done = len(keys) - len(left)
         report(done)
-        for number, (key, boxes) in enumerate(_propose_all(proposer, list(left.values()), jobs, backend), start=1):
+        searched = _propose_all(proposer, list(left.values()), jobs, backend)
+        for number, (key, boxes) in enumerate(searched, start=done + 1):
             finished.append(key, boxes)
-            report(done + number)
+            report(number)
         if changed := [path for key, path in left.items() if key not in finished]:
             raise UserError("has changed while it was searched", file=changed[0], fix="run the same again")
         images = ((image_id, key, Proposals(finished[key])) for image_id, key in zip(dataset.ids, keys, strict=True))

@@ -64,7 +64,7 @@ class SelectiveSearch:
             raise ValueError(f"an image is H x W x 3, uint8, and not empty; this is {image.dtype}, {image.shape}")
         segmentation = cv2.ximgproc.segmentation
         search = segmentation.createSelectiveSearchSegmentation()
-        search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # its colour spaces start from BGR
+        search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # its colours start from BGR
         if self.mode == "fast":
             search.switchToSelectiveSearchFast()
         else:
