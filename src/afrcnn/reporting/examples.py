@@ -81,15 +81,14 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
 
 
 def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
-    detector = load_detector(run, trust)
+    detector = cast(FastRCNN, load_detector(run, trust))
     chain = load_adversary(run, detector, trust)
     dataset, targets = run.test_split
     pictures = []
     for index in _spread(targets):
         image = dataset[index][0].as_subclass(Tensor)  # 3 x H x W
-        traces = trace_objects(
-            cast(FastRCNN, detector), chain, image, _largest(targets[index]), run.classes, run.recipe.seed
-        )
+        objects = _largest(targets[index])
+        traces = trace_objects(detector, chain, image, objects, run.classes, run.recipe.seed)
         figure = _pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces))
         name = f"image {dataset.ids[index]}"
         pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))

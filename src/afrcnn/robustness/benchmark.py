@@ -104,7 +104,8 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, fix="name another split")
     pieces, indices = Pieces(dataset), range(len(dataset))
-    targets, sizes = [dataset.target(index) for index in indices], [dataset.image_size(index) for index in indices]
+    targets = [dataset.target(index) for index in indices]
+    sizes = [dataset.image_size(index) for index in indices]
     objects = [objects_of(target, size) for target, size in zip(targets, sizes, strict=True)]
 
     def detections_of(changes: Sequence[Change]) -> Sequence[Detection]:
@@ -114,7 +115,7 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
     steps += [(stress, level) for stress in stresses for level in sorted({*stress.levels} - {0})]
     anchors = [_anchors(detections_of, objects, *step) for step in steps]
     changes = [[Change(i, *step, anchors[n][i]) for i in indices] for n, step in enumerate(steps)]
-    # All levels of an image follow each other, so that a worker finds the pieces of images that it has decoded.
+    # An image's levels follow each other: a worker finds the pieces of images that it has decoded.
     detections = detections_of([change for of_image in zip(*changes, strict=True) for change in of_image])
 
     levels = []

@@ -139,7 +139,7 @@ def _curve(record: dict[str, Any]) -> Curve:
 
 
 def _level(record: dict[str, Any]) -> LevelResults:
-    occluded = record["hidden" if "hidden" in record else "occluded"]  # the former in files of earlier versions
+    occluded = record["hidden" if "hidden" in record else "occluded"]  # as earlier versions wrote
     fraction = OccludedFraction(**occluded) if isinstance(occluded, dict) else None
     return LevelResults(record["level"], Results.from_record(record["results"]), record["recall"], fraction)
 
