@@ -141,9 +141,9 @@ def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[
         if name not in classes:
             raise mistake(f"{name!r} is not a class of the run", fix=f"choose one of {', '.join(classes)}")
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            box = f"the box {x1:g} {y1:g} {x2:g} {y2:g}"
-            problem = f"{box} does not lie in the image of {width} x {height} pixels"
+            given = f"the box {x1:g} {y1:g} {x2:g} {y2:g}"
+            problem = f"{given} does not lie in the image of {width} x {height} pixels"
             fix = "give X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, in pixels from the upper left corner"
             raise mistake(problem, file=paths[0], fix=fix)
     labels = [classes.index(name) + 1 for _, name in boxes]
-    return {"boxes": torch.tensor([corners for corners, _ in boxes]), "labels": torch.tensor(labels)}
+    return {"boxes": torch.tensor([box for box, _ in boxes]), "labels": torch.tensor(labels)}

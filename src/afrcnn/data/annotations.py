@@ -123,8 +123,8 @@ class AnnotatedImages:
         image = read_image(path)
         if image.shape[1:] != (height, width):
             _, rows, columns = image.shape
-            annotation = f"its annotation in {self.root / self.annotation_files[index]}"
-            problem = f"the image is {columns} x {rows} pixels, but {annotation} says {width} x {height}"
+            where = f"its annotation in {self.root / self.annotation_files[index]}"
+            problem = f"the image is {columns} x {rows} pixels, but {where} says {width} x {height}"
             fix = "correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag"
             raise UserError(problem, file=path, fix=fix)
         return image, self.target(index)

@@ -50,8 +50,8 @@ def _ap(matches: Matches, detections: Integers, objects: Integers, draws: Intege
     hits = np.cumsum(weights * matches.hits[detections], axis=1)
     seen = np.cumsum(weights, axis=1)
     count = draws @ np.bincount(matches.objects.images[objects], minlength=matches.image_count)  # R
-    # Copies of a detection share their score. From the first copy of a hit to the last, recall rises and
-    # precision does not fall: the envelope takes all at the last one's, and one point for all will do.
+    # Copies of a detection share their score. From a hit's first copy to its last, recall rises and
+    # precision does not fall: the envelope takes all at the last one's, and one point will do.
     recall = hits / np.maximum(count, 1)[:, None]
     precision = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]

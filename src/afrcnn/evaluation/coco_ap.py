@@ -64,7 +64,7 @@ def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Se
     evaluation = COCOeval_faster(truth, results, "bbox")
     evaluation.run()
     return {
-        name: float(value) if value >= 0 else float("nan")  # COCO says -1 where nothing is to be found
+        name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is none
         for name, value in zip(_METRICS, evaluation.stats, strict=True)
     }
 

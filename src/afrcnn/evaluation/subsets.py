@@ -87,7 +87,7 @@ def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> 
 def _by_annotations(targets: Sequence[Target]) -> dict[str, _Members]:
     """Divide the objects of a split by what each annotation says alone."""
     over = [overlapped(target) for target in targets]
-    areas = [target["area"] if "area" in target else box_area(target["boxes"]) for target in targets]
+    areas = [target.get("area", box_area(target["boxes"])) for target in targets]
     flags = {
         "all": [torch.ones_like(flags) for flags in over],
         "overlapped": over,

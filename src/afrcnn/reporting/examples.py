@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_area
 
 from afrcnn.adversaries.trace import ObjectTrace, trace_objects
 from afrcnn.build import load_adversary, load_detector
@@ -106,8 +107,7 @@ def _largest(target: Target) -> dict[str, Tensor]:
     """Return ``boxes`` and ``labels`` of the largest objects that evaluation counts."""
     counted = ~ignored_by_default(target).bool()
     boxes, labels = target["boxes"].as_subclass(Tensor)[counted], target["labels"][counted]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    first = torch.argsort(areas, descending=True, stable=True)[:_MASKED_OBJECTS]
+    first = torch.argsort(box_area(boxes), descending=True, stable=True)[:_MASKED_OBJECTS]
     return {"boxes": boxes[first], "labels": labels[first]}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -116,7 +117,7 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
     anchors = [_anchors(detections_of, objects, *step) for step in steps]
     changes = [[Change(i, *step, anchors[n][i]) for i in indices] for n, step in enumerate(steps)]
     # An image's levels follow each other: a worker finds the pieces of images that it has decoded.
-    detections = detections_of([change for of_image in zip(*changes, strict=True) for change in of_image])
+    detections = detections_of([*chain.from_iterable(zip(*changes, strict=True))])
 
     levels = []
     for number, (stress, level) in enumerate(steps):

@@ -83,7 +83,7 @@ def _panels(image: _Image, traced: ObjectTrace, scale: ScalarMappable, left_out:
             cells = scale.to_rgba(np.array(step.heatmap), alpha=_HEATMAP_OPACITY)
             yield f"{title}: heatmap", scale, partial(_show, grey, traced.box, cells=cells)
         if step.mask is not None:
-            cells = np.array(step.mask)[..., None] * np.array([0, 0, 0, _MASK_OPACITY])  # d x d x RGBA
+            cells = np.array(step.mask)[..., None] * (0, 0, 0, _MASK_OPACITY)  # d x d x RGBA
             yield f"{title}: mask", "occluded cells are black", partial(_show, image, traced.box, cells=cells)
         if step.angles is not None:
             note = "one for each block of\nchannels; + is clockwise"
