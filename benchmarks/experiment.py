@@ -26,7 +26,7 @@ from afrcnn.data.splits import split_by_occlusion
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import Detection, write_coco_results
-from afrcnn.evaluation.results import evaluate_detections, write_results
+from afrcnn.evaluation.results import evaluate_detections, write_record
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.robustness.benchmark import StressedImages, measure
@@ -254,7 +254,7 @@ def examine(run: Run, source: Path, cache: FeatureCache) -> None:
         write_coco_results(file, detections[number :: len(levels)], dataset.ids, dataset.category_ids)
     write_stress(run.stress_file, replace(stress, split=split))
     results = evaluate_detections(detections[:: len(levels)], dataset, subsets=all_subsets(dataset))
-    write_results(run.results_file, replace(results, split=split))
+    write_record(run.results_file, replace(results, split=split))
 
 
 def detections_file(run: Run, level: float) -> Path:

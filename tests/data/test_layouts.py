@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.layouts import LAYOUTS, find_layout, list_splits, open_dataset
+from afrcnn.data.layouts import find_layout, list_splits, open_dataset
 from afrcnn.data.voc import VOCObject, write_annotation
 
 
@@ -92,7 +92,7 @@ def test_an_unknown_layout_is_refused(voc: Path) -> None:
 
 
 def test_each_layout_is_found_by_its_name(voc: Path) -> None:
-    assert [find_layout(voc, layout.name) for layout in LAYOUTS] == list(LAYOUTS)
+    assert [find_layout(voc, name).name for name in ("voc", "coco")] == ["voc", "coco"]
 
 
 @pytest.mark.parametrize("layout", ["voc", "coco"])

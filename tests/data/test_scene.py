@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from afrcnn.data import scene
-from afrcnn.data.figures import CLASSES
+from afrcnn.data.figures import FIGURES
 from afrcnn.data.scene import _MOST_OCCLUDED, _Scene, draw_scene
 
 
@@ -127,7 +127,7 @@ def test_objects_differ_from_what_surrounds_them() -> None:
 
 def test_classes_are_balanced() -> None:
     counts = Counter(item.name for i in range(120) for item in draw(i, 64).objects)
-    assert set(counts) == set(CLASSES)
+    assert set(counts) == set(FIGURES)
     fraction = np.array([*counts.values()]) / counts.total()
-    assert fraction.min() > 0.5 / len(CLASSES)
-    assert fraction.max() < 1.7 / len(CLASSES)
+    assert fraction.min() > 0.5 / len(FIGURES)
+    assert fraction.max() < 1.7 / len(FIGURES)

@@ -161,12 +161,12 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
         for i, name in enumerate(["cat", "<dog & co>", "été", "a b", "1", "x"] * 3)
     )
     write_annotation(tmp_path / "new" / "a.xml", filename="a.jpg", height=480, width=640, objects=objects)
-    annotation = _read_annotation(tmp_path / "new" / "a.xml")
-    assert annotation.size == (480, 640)
-    assert [(o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in annotation.objects] == [
+    size, read = _read_annotation(tmp_path / "new" / "a.xml")
+    assert size == (480, 640)
+    assert [(o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in read] == [
         (o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in objects
     ]
-    boxes = np.array([o.box for o in annotation.objects], dtype=np.float32)
+    boxes = np.array([o.box for o in read], dtype=np.float32)
     assert np.array_equal(boxes, np.array([o.box for o in objects], dtype=np.float32))
 
 

@@ -11,7 +11,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.evaluation import results as module
 from afrcnn.evaluation.coco_ap import coco_ap
 from afrcnn.evaluation.matching import match, overlaps
-from afrcnn.evaluation.results import evaluate_detections, read_results, write_results
+from afrcnn.evaluation.results import evaluate_detections, read_results, write_record
 from afrcnn.evaluation.voc_ap import voc_ap
 
 
@@ -64,7 +64,7 @@ def test_results_json_holds_null_for_nan_and_comes_back(tmp_path):
 
     results = evaluate_detections(DETECTIONS, TwoImages())
     path = tmp_path / "results.json"
-    write_results(path, results)
+    write_record(path, results)
     content = json.loads(path.read_text(), parse_constant=refuse)
     assert content["ap"]["area"] == {"cat": 0.5, "dog": None}
     assert str(asdict(read_results(path))) == str(asdict(results))
@@ -93,14 +93,14 @@ def test_subsets_that_are_asked_for_join_the_results_and_come_back(tmp_path):
     assert results.subsets["first"].objects == {"cat": 1, "dog": 0}
     assert results.subsets["first"].mean_ap == {"11-point": 1, "area": 1}
     assert math.isnan(results.subsets["none"].recall)
-    write_results(tmp_path / "results.json", results)
+    write_record(tmp_path / "results.json", results)
     assert str(read_results(tmp_path / "results.json")) == str(results)
     assert evaluate_detections(DETECTIONS, dataset).subsets == {}
 
 
 def test_results_of_before_there_were_subsets_are_read(tmp_path):
     path = tmp_path / "results.json"
-    write_results(path, evaluate_detections(DETECTIONS, TwoImages()))
+    write_record(path, evaluate_detections(DETECTIONS, TwoImages()))
     content = json.loads(path.read_text())
     del content["subsets"]
     path.write_text(json.dumps(content))
@@ -111,7 +111,7 @@ def test_names_of_subsets_in_files_of_earlier_versions_are_read_as_those_of_toda
     path = tmp_path / "results.json"
     members = {"unoccluded": [torch.tensor([True, False]), torch.tensor([False])]}
     results = evaluate_detections(DETECTIONS, TwoImages(), subsets=members)
-    write_results(path, results)
+    write_record(path, results)
     path.write_text(path.read_text().replace('"unoccluded"', '"in the open"'))
     assert str(read_results(path)) == str(results)
 

@@ -18,16 +18,16 @@ from afrcnn.proposals.propose import propose
 from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.proposals.store import ProposalStore
 
-Calls = list[tuple[int, int]]
+Calls = list[int]
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_the_store_holds_what_each_image_gives(scenes, tmp_path, jobs):
     calls: Calls = []
-    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=jobs, progress=lambda *call: calls.append(call))
+    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=jobs, progress=calls.append)
     assert store.ids == scenes.ids
     assert store.method == "selective_search-fast"
-    assert calls == [(done, 5) for done in range(6)]
+    assert calls == [0, 1, 2, 3, 4, 5]
     for index, image_id in enumerate(scenes.ids):
         expected = SelectiveSearch()(scenes[index][0].permute(1, 2, 0).numpy())
         np.testing.assert_array_equal(store.boxes(image_id), expected)
@@ -41,8 +41,8 @@ def test_a_finished_store_is_computed_again_only_for_images_that_changed_or_are_
     changed = np.ascontiguousarray(scenes[2][0].permute(1, 2, 0).numpy()[:, ::-1])
     cv2.imwrite(str(scenes.image_path(2)), changed[:, :, ::-1])
     calls: Calls = []
-    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=lambda *call: calls.append(call))
-    assert calls == [(4, 5), (5, 5)]
+    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=calls.append)
+    assert calls == [4, 5]
     np.testing.assert_array_equal(store.boxes("scene1"), before[0])
     np.testing.assert_array_equal(store.boxes("scene2"), SelectiveSearch()(changed))
     np.testing.assert_array_equal(store.boxes("scene4"), before[4])
@@ -51,8 +51,8 @@ def test_a_finished_store_is_computed_again_only_for_images_that_changed_or_are_
 def test_two_ids_with_the_same_image_are_searched_once(scenes, tmp_path):
     scenes.image_path(3).write_bytes(scenes.image_path(0).read_bytes())
     calls: Calls = []
-    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=lambda *call: calls.append(call))
-    assert calls == [(done, 5) for done in range(1, 6)]
+    store = propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=calls.append)
+    assert calls == [1, 2, 3, 4, 5]
     np.testing.assert_array_equal(store.boxes("scene0"), store.boxes("scene3"))
 
 
@@ -64,7 +64,7 @@ KILLED = """
     from afrcnn.proposals.propose import propose
     from afrcnn.proposals.selective_search import SelectiveSearch
 
-    def slowly(done, total):
+    def slowly(done):
         print(done, flush=True)
         if done == 2:
             time.sleep(60)
@@ -91,8 +91,8 @@ def test_after_a_kill_finished_images_are_not_searched_again(scenes, tmp_path, h
     with (store / "finished.journal").open("ab") as journal:
         journal.write(os.urandom(50))  # a record torn by the kill
     calls: Calls = []
-    resumed = propose(scenes, store, SelectiveSearch(), jobs=1, progress=lambda *call: calls.append(call))
-    assert calls == [(2, 5), (3, 5), (4, 5), (5, 5)]
+    resumed = propose(scenes, store, SelectiveSearch(), jobs=1, progress=calls.append)
+    assert calls == [2, 3, 4, 5]
     afresh = propose(scenes, tmp_path / "afresh", SelectiveSearch(), jobs=1)
     for file in ("boxes", "offsets", "ids", "fingerprints", "checksums"):
         assert (resumed.folder / f"{file}.npy").read_bytes() == (afresh.folder / f"{file}.npy").read_bytes()
@@ -105,8 +105,8 @@ def test_a_truncated_image_is_named_and_the_finished_ones_are_kept(scenes, tmp_p
         propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1)
     scenes.image_path(3).write_bytes(whole)
     calls: Calls = []
-    propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=lambda *call: calls.append(call))
-    assert calls[0] == (3, 5)
+    propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=calls.append)
+    assert calls[0] == 3
 
 
 def test_a_truncated_image_is_named_from_a_worker_process_too(scenes, tmp_path):
@@ -120,7 +120,7 @@ def test_a_missing_image_is_named_before_anything_is_searched(scenes, tmp_path):
     scenes.image_path(4).unlink()
     calls: Calls = []
     with pytest.raises(UserError, match=r"scene4\.png"):
-        propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=lambda *call: calls.append(call))
+        propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1, progress=calls.append)
     assert calls == []
 
 
@@ -150,10 +150,9 @@ def test_a_cluster_whose_package_is_missing_says_what_to_install(scenes, tmp_pat
 def test_a_cluster_finds_the_same_boxes(scenes, tmp_path, backend, package):
     pytest.importorskip(package, reason="the extra 'cluster' is not installed")
     calls: Calls = []
-    search, record = SelectiveSearch(), lambda *call: calls.append(call)
-    store = propose(scenes, tmp_path / "a", search, jobs=2, backend=backend, progress=record)
+    store = propose(scenes, tmp_path / "a", SelectiveSearch(), jobs=2, backend=backend, progress=calls.append)
     alone = propose(scenes, tmp_path / "b", SelectiveSearch(), jobs=1)
-    assert calls[-1] == (5, 5)
+    assert calls[-1] == 5
     for image_id in scenes.ids:
         np.testing.assert_array_equal(store.boxes(image_id), alone.boxes(image_id))
 

@@ -16,7 +16,7 @@ import torch
 from afrcnn.build import build_adversary, build_detector
 from afrcnn.data.layouts import open_dataset
 from afrcnn.evaluation.formats import write_coco_results
-from afrcnn.evaluation.results import evaluate_detections, write_results
+from afrcnn.evaluation.results import evaluate_detections, write_record
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
@@ -60,7 +60,7 @@ def runs(rectangles: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
                 for image, target in enumerate(targets)
             ]
             write_coco_results(run.detections_file("test"), detections, dataset.ids, [1, 2])
-            write_results(run.results_file, evaluate_detections(detections, dataset))
+            write_record(run.results_file, evaluate_detections(detections, dataset))
             made[run.folder.name] = run.folder
     return made
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from afrcnn.core.errors import UserError
-from afrcnn.evaluation.results import Results, write_results
+from afrcnn.evaluation.results import Results, write_record
 from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.reporting.methods import read_methods
 from afrcnn.robustness.stress_results import StressResults, write_stress
@@ -74,14 +74,14 @@ def test_results_of_another_split_are_not_taken_for_those_of_the_test(make):
     nothing = Results(3, 0, 0.5, {"a": 4, "b": 0}, {"11-point": 0.0, "area": 0.0}, {"11-point": {}, "area": {}}, {})
     of_test, of_val, of_any = (replace(nothing, split=split) for split in ("test", "val", ""))
     for results, stress in ((of_val, None), (of_test, "val")):
-        write_results(folder / "results.json", results)
+        write_record(folder / "results.json", results)
         if stress:
             write_stress(folder / "stress.json", StressResults(0, (), stress))
         with pytest.raises(UserError, match=r"\.json: is of the split val, not test; report that split by --data.test"):
             read_methods([folder])
-    write_results(folder / "results.json", of_val)
+    write_record(folder / "results.json", of_val)
     (method,) = read_methods([folder], overrides=["--data.test_split", "val"])
     assert method.runs[0].results == of_val
-    write_results(folder / "results.json", of_any)
+    write_record(folder / "results.json", of_any)
     (folder / "stress.json").unlink()
     assert read_methods([folder])[0].runs[0].results == of_any

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
@@ -84,7 +84,7 @@ def evaluate(
     from afrcnn.core.engine import build_fabric
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
-    from afrcnn.evaluation.results import evaluate_detections, write_results
+    from afrcnn.evaluation.results import evaluate_detections, write_record
     from afrcnn.evaluation.subsets import all_subsets
 
     split = split or recipe.data.test_split
@@ -95,9 +95,10 @@ def evaluate(
 
     target = Run(out or run or "")
     if detections:
-        text = Path(detections).is_dir() or Path(detections).suffix == ".txt"
-        read: Any = read_voc_results if text else read_coco_results
-        detected = read(detections, images.ids, *((images.classes, split) if text else (images.category_ids,)))
+        if Path(detections).is_dir() or Path(detections).suffix == ".txt":
+            detected = read_voc_results(detections, images.ids, images.classes, split)
+        else:
+            detected = read_coco_results(detections, images.ids, images.category_ids)
     else:
         fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
         detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)
@@ -105,7 +106,7 @@ def evaluate(
         write_voc_results(target.detections / "voc", detected, images.ids, images.classes, split)
     results = replace(evaluate_detections(detected, images, iou_threshold=iou, subsets=members), split=split)
     if run or out:
-        write_results(target.results_file, results)
+        write_record(target.results_file, results)
     return results
 
 

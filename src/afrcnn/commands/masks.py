@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ _GivenBox = tuple[tuple[float, float, float, float], str]
 
 
 @dataclass(frozen=True)
-class MaskedImage:
+class _MaskedImage:
     """What was drawn of one image.
 
     Attributes:
@@ -52,7 +53,7 @@ def masks(
     score: float = 0.5,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> list[MaskedImage]:
+) -> list[_MaskedImage]:
     """Show what adversaries occlude and bend in images.
 
     Draws a figure of each image: for each detected object ASDN's heatmap and mask, ASTN's angles, and the score of the
@@ -113,12 +114,12 @@ def masks(
         with atomic_write(picture, "wb") as file:
             draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
         height, width = image.shape[-2:]
-        drawn.append(MaskedImage(str(path), str(picture), width, height, left_out, traces))
-    write_record(out / "masks.json", [asdict(image) for image in drawn], indent=None)
+        drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, traces))
+    write_record(out / "masks.json", drawn, indent=None)
     return drawn
 
 
-def show(images: Sequence[MaskedImage], *, run: Path, out: Path | None = None) -> None:
+def show(images: Sequence[_MaskedImage], *, run: Path, out: Path | None = None) -> None:
     """Print what is shown of each image, and where it is written."""
     for image in images:
         left_out = f"; {image.left_out} left out" if image.left_out else ""
@@ -132,19 +133,17 @@ def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[
 
     from afrcnn.data.image import read_image
 
+    mistake = partial(UserError, field="box")
     if len(paths) > 1:
-        raise UserError(f"boxes are given for one image, not for {len(paths)}", field="box", fix="name one image")
+        raise mistake(f"boxes are given for one image, not for {len(paths)}", fix="name one image")
     height, width = read_image(paths[0], upright=True).shape[-2:]
     for (x1, y1, x2, y2), name in boxes:
         if name not in classes:
-            problem = f"{name!r} is not a class of the run"
-            raise UserError(problem, field="box", fix=f"choose one of {', '.join(classes)}")
+            raise mistake(f"{name!r} is not a class of the run", fix=f"choose one of {', '.join(classes)}")
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise UserError(
-                f"the box {x1:g} {y1:g} {x2:g} {y2:g} does not lie in the image of {width} x {height} pixels",
-                file=paths[0],
-                field="box",
-                fix="give X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, in pixels from the upper left corner",
-            )
+            given = f"the box {x1:g} {y1:g} {x2:g} {y2:g}"
+            problem = f"{given} does not lie in the image of {width} x {height} pixels"
+            fix = "give X1 Y1 X2 Y2 with X1 < X2 and Y1 < Y2, in pixels from the upper left corner"
+            raise mistake(problem, file=paths[0], fix=fix)
     labels = [classes.index(name) + 1 for _, name in boxes]
     return {"boxes": torch.tensor([box for box, _ in boxes]), "labels": torch.tensor(labels)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -30,7 +30,7 @@ them anyway."""
 
 
 @dataclass(frozen=True)
-class DetectedObject:
+class _DetectedObject:
     """One object of an image.
 
     Attributes:
@@ -45,7 +45,7 @@ class DetectedObject:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class _Prediction:
     """Detections in one image.
 
     Attributes:
@@ -60,7 +60,7 @@ class Prediction:
     picture: str
     width: int
     height: int
-    objects: tuple[DetectedObject, ...]
+    objects: tuple[_DetectedObject, ...]
 
 
 def predict(
@@ -71,7 +71,7 @@ def predict(
     score: float = 0.5,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> list[Prediction]:
+) -> list[_Prediction]:
     """Detect objects in images, as pictures and JSON.
 
     Proposes boxes as those that the trained detector of a run knows. Writes a picture of each image with its objects,
@@ -113,14 +113,14 @@ def predict(
             draw_detections(pixels, detection, classes).save(file, "JPEG", quality=92, subsampling=0)
         names = [classes[label - 1] for label in detection["labels"].tolist()]
         boxes = map(tuple, detection["boxes"].tolist())
-        objects = tuple(map(DetectedObject, names, detection["scores"].tolist(), boxes))
+        objects = tuple(map(_DetectedObject, names, detection["scores"].tolist(), boxes))
         height, width = pixels.shape[:2]
-        predictions.append(Prediction(str(path), str(picture), width, height, objects))
-    write_record(out / "predictions.json", [asdict(prediction) for prediction in predictions])
+        predictions.append(_Prediction(str(path), str(picture), width, height, objects))
+    write_record(out / "predictions.json", predictions)
     return predictions
 
 
-def show(predictions: Sequence[Prediction], *, run: Path, out: Path | None = None) -> None:
+def show(predictions: Sequence[_Prediction], *, run: Path, out: Path | None = None) -> None:
     """Print what was detected in each image, and where it is written."""
     for prediction in predictions:
         print(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
@@ -228,13 +228,13 @@ def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
     from afrcnn.proposals.selective_search import SelectiveSearch
 
     height, width = image.shape[:2]
-    scale = _LARGEST_SEARCHED / max(height, width)
+    scale, search = _LARGEST_SEARCHED / max(height, width), SelectiveSearch(mode)
     if scale >= 1:
-        return SelectiveSearch(mode)(image)
+        return search(image)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    boxes = SelectiveSearch(mode)(cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8))
+    smaller = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
     x, y = width / size[0], height / size[1]
-    return boxes * np.array([x, y, x, y], dtype=np.float32)
+    return search(smaller) * np.array([x, y, x, y], dtype=np.float32)
 
 
 def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[Path, Path]:

@@ -79,14 +79,8 @@ def proposals(
             store = import_published(images, folder, boxes, method=method, source=source, allow_missing=allow_missing)
         else:
             with progress(f"searching {name}", len(images), "image") as report:
-                store = propose(
-                    images,
-                    folder,
-                    SelectiveSearch(mode),
-                    jobs=jobs,
-                    backend=backend,
-                    progress=lambda done, _: report(done, ""),
-                )
+                search = SelectiveSearch(mode)
+                store = propose(images, folder, search, jobs=jobs, backend=backend, progress=report)
         made[name] = store, recall(images, store)
     return made
 

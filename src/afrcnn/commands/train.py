@@ -39,7 +39,7 @@ def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Seque
 
     name = f"{Path(recipe).stem}-seed{loaded.seed}"
     folder = Path("runs", root.resolve().name, name) if run is None else Path(run)
-    rank_zero_only(print)(f"run:     {folder}", flush=True)  # of several processes, the first speaks
+    rank_zero_only(print)(f"run:     {folder}", flush=True)  # of all processes, the first speaks
     return train_stages(loaded, folder)
 
 

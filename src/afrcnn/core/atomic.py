@@ -41,7 +41,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ig
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            # mkstemp makes a private file; what is left behind has the permissions of any other new file.
+            # mkstemp's file is private; what remains has the permissions of any other new file.
             mask = os.umask(0)
             os.umask(mask)
             temporary.chmod(0o666 & ~mask)

@@ -24,7 +24,7 @@ class UserError(Exception):
     def __init__(
         self, problem: str, *, file: Path | str | None = None, field: str | None = None, fix: str | None = None
     ) -> None:
-        # A DataLoader raises its workers' errors anew with a traceback for a problem, which ends in the message.
+        # Raised anew for a DataLoader's worker, its problem is a traceback ending in the message.
         problem = problem.rpartition("afrcnn.core.errors.UserError: ")[2]
         self.problem, self.file, self.field, self.fix = problem, file, field, fix
         message = ": ".join(str(item) for item in (file, field, problem) if item is not None)

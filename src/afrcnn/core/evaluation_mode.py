@@ -11,11 +11,11 @@ from torch import nn
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Put modules into evaluation mode for a block, and back."""
-    modes = [(submodule, submodule.training) for module in modules for submodule in module.modules()]
+    modes = [(layer, layer.training) for module in modules for layer in module.modules()]
     for module in modules:
         module.eval()
     try:
         yield
     finally:
-        for submodule, mode in modes:
-            submodule.training = mode
+        for layer, mode in modes:
+            layer.training = mode

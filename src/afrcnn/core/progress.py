@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-_Report = Callable[[int, str], None]
-"""Called with how much is done in all, and a short note on how it goes (the losses, say)."""
+
+class _Report(Protocol):
+    """Called with how much is done in all, and perhaps a short note on how it goes (the losses, say)."""
+
+    def __call__(self, done: int, note: str = "", /) -> None: ...
+
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -40,7 +45,7 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
     """
     console = Console(stderr=True)
     if quiet:
-        yield lambda _done, _note: None
+        yield lambda _done, _note="": None
     elif console.is_terminal:
         columns: list[ProgressColumn] = [TextColumn("{task.description}"), BarColumn(bar_width=16)]
         columns += [MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn()]
@@ -48,7 +53,7 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
         # The default, 30 s, would show no rate where reports are further apart than that.
         with Progress(*columns, console=console, speed_estimate_period=300) as bar:
             task = bar.add_task(description, total=total, completed=done, note="", unit=unit)
-            yield lambda done, note: bar.update(task, completed=done, note=note)
+            yield lambda done, note="": bar.update(task, completed=done, note=note)
     else:
         yield _plain_lines(description, total, unit, done)
 
@@ -58,7 +63,7 @@ def _plain_lines(description: str, total: int, unit: str, start: int) -> _Report
     began = time.monotonic()
     printed = began
 
-    def report(done: int, note: str) -> None:
+    def report(done: int, note: str = "") -> None:
         nonlocal printed
         now = time.monotonic()
         if done < total and now - printed < _SECONDS_BETWEEN_LINES:

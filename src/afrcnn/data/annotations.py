@@ -29,7 +29,7 @@ def _check_boxes(
     limits = sizes[:, [1, 0, 1, 0]]  # M x 4
     clipped = np.clip(boxes, 0, limits).astype(np.float32)
     outside = ((boxes < -_TOLERANCE) | (boxes > limits + _TOLERANCE)).any(axis=1)
-    # A box that lies within the tolerance, but wholly beyond an edge, has nothing left in the image.
+    # A box within the tolerance, but wholly beyond an edge, has nothing left in the image.
     outside |= _is_empty(clipped)
     for wrong, problem, fix in (
         (~np.isfinite(boxes).all(axis=1), "is not finite, in an image", "correct its numbers"),
@@ -46,14 +46,6 @@ def _check_boxes(
 
 def _is_empty(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     return np.asarray((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
-
-
-def _number_classes(classes: Sequence[str]) -> dict[str, int]:
-    """Return the label of each class, 1..K, by its name."""
-    labels = {name: label for label, name in enumerate(classes, start=1)}
-    if len(labels) < len(classes):
-        raise UserError("a class is named twice", field="classes", fix="name each class once")
-    return labels
 
 
 class AnnotatedImages:
@@ -100,14 +92,16 @@ class AnnotatedImages:
         self.files, self.annotation_files = files, annotation_files
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.annotation_file: Path | None = None
-        labels = _number_classes(classes)
+        labels = {name: label for label, name in enumerate(classes, start=1)}
+        if len(labels) < len(classes):
+            raise UserError("a class is named twice", field="classes", fix="name each class once")
         for i, (_, name, *_) in enumerate(rows):
             if name not in labels:
                 file, field, _ = locate(i)
                 fix = f"correct the name or add it to the classes ({', '.join(classes)})"
                 raise UserError(f"unknown class {name!r}", file=file, field=field, fix=fix)
         dtype = [("image", "i8"), ("labels", "i8"), ("boxes", "f8", 4), *columns.items()]
-        table = np.array([(image, labels[name], *values) for image, name, *values in rows], dtype=dtype)
+        table = np.array([(image, labels[name], *rest) for image, name, *rest in rows], dtype=dtype)
         self._sizes = np.array(sizes, dtype=np.int64)  # N x 2
         boxes = _check_boxes(table["boxes"], self._sizes[table["image"]], locate)
         order = np.argsort(table["image"], kind="stable")
@@ -128,9 +122,9 @@ class AnnotatedImages:
         path, (height, width) = self.image_path(index), self.image_size(index)
         image = read_image(path)
         if image.shape[1:] != (height, width):
-            annotation, (_, rows, columns) = self.root / self.annotation_files[index], image.shape
-            problem = f"the image is {columns} x {rows} pixels, but its annotation in {annotation} says"
-            problem += f" {width} x {height}"
+            _, rows, columns = image.shape
+            where = f"its annotation in {self.root / self.annotation_files[index]}"
+            problem = f"the image is {columns} x {rows} pixels, but {where} says {width} x {height}"
             fix = "correct the size, or, where the two are swapped, turn the pixels as EXIF says and drop that tag"
             raise UserError(problem, file=path, fix=fix)
         return image, self.target(index)

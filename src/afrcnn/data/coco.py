@@ -102,11 +102,11 @@ class COCOLayout:
         """Return the file of a split of some images of a dataset, with all that its file says, masks included."""
         assert dataset.annotation_file is not None
         content = json.loads(dataset.annotation_file.read_text(encoding="utf-8-sig"))
-        # The images stay where they are; from the dataset's folder on, a file is found under any name of a split.
+        # Images stay where they are; under any name of a split, a file is found from the folder on.
         files = {int(dataset.ids[index]): dataset.files[index] for index in indices}
         images, annotations = content["images"], content["annotations"]
         content["images"] = [image | {"file_name": files[image["id"]]} for image in images if image["id"] in files]
-        content["annotations"] = [annotation for annotation in annotations if annotation["image_id"] in files]
+        content["annotations"] = [item for item in annotations if item["image_id"] in files]
         return json.dumps(content)
 
 
@@ -120,12 +120,12 @@ class _AnnotationFile:
             fix = choice or "give the folder with annotations/instances_*.json"
             raise UserError("the split is missing", file=path, fix=fix)
 
-        def without_mask(record: _Record) -> _Record:
+        def maskless(record: _Record) -> _Record:
             record.pop("segmentation", None)
             return record
 
         try:
-            self.content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=without_mask)
+            self.content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=maskless)
         except (OSError, ValueError, RecursionError) as error:
             raise self.error(f"cannot be read as JSON ({error})", None, "correct or replace the file") from error
         if not isinstance(self.content, dict):

@@ -106,5 +106,3 @@ FIGURES: dict[str, _Figure] = {
     for name, figure in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
 }
 """The rest pose of every class, by its name."""
-
-CLASSES: tuple[str, ...] = tuple(FIGURES)

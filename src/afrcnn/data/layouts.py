@@ -1,53 +1,37 @@
 """The layouts of datasets: how each is recognised, opened, listed and split.
 
-A further layout is one file with a class as ``Layout`` describes it, and one entry of ``LAYOUTS``.
+A further layout is one file with a class as ``_Layout`` describes it, and one entry there and in ``_LAYOUTS``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from afrcnn.core.errors import UserError, require_dataset
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.coco import COCOLayout
 from afrcnn.data.voc import VOCLayout
 
+_Layout = VOCLayout | COCOLayout
+"""What a layout knows of itself.
 
-class Layout(Protocol):
-    """What a layout knows of itself.
+================================  ==================================================================================
+``name``                          its name in recipes and on the command line
+``signature``                     what it is recognised by, for messages
+``linked``                        the folders, besides those of images, that serve all splits of a dataset
+``recognises(root)``              whether a folder has this layout
+``splits(root)``                  the splits of a dataset
+``open(root, split, classes)``    a split; classes are the names of the classes 1..K, by default those annotated
+``split_file(root, split)``       the file that makes a split
+``split_content(dataset, rows)``  the content of that file for some images of a dataset
+================================  ==================================================================================
+"""
 
-    Attributes:
-        name: its name in recipes and on the command line.
-        signature: what it is recognised by, for messages.
-        linked: the folders, besides those of images, that serve all splits of a dataset.
-    """
-
-    name: str
-    signature: str
-    linked: tuple[str, ...]
-
-    def recognises(self, root: Path) -> bool:
-        """Tell whether a folder has this layout."""
-
-    def splits(self, root: Path) -> list[str]:
-        """Return the splits of a dataset."""
-
-    def open(self, root: Path, split: str, classes: Sequence[str] | None = None) -> AnnotatedImages:
-        """Read a split; ``classes`` are the names of the classes 1..K, by default what the annotations say."""
-
-    def split_file(self, root: Path, split: str) -> Path:
-        """Return the file that makes a split."""
-
-    def split_content(self, dataset: AnnotatedImages, indices: Sequence[int]) -> str:
-        """Return the content of that file for some images of a dataset."""
+_LAYOUTS: tuple[_Layout, ...] = (VOCLayout(), COCOLayout())
 
 
-LAYOUTS: tuple[Layout, ...] = (VOCLayout(), COCOLayout())
-
-
-def find_layout(root: Path | str, layout: str = "auto") -> Layout:
+def find_layout(root: Path | str, layout: str = "auto") -> _Layout:
     """Return a layout by its name, or the one that a folder has.
 
     Raises:
@@ -56,16 +40,16 @@ def find_layout(root: Path | str, layout: str = "auto") -> Layout:
     require_dataset(root)
     root = Path(root)
     if layout == "auto":
-        candidates = [candidate for candidate in LAYOUTS if candidate.recognises(root)]
-        signatures = " and ".join(candidate.signature for candidate in candidates or LAYOUTS)
+        candidates = [candidate for candidate in _LAYOUTS if candidate.recognises(root)]
+        signatures = " and ".join(candidate.signature for candidate in candidates or _LAYOUTS)
         if not candidates:
             raise UserError(f"neither of {signatures} found", file=root, fix="give the folder that holds one of them")
         if len(candidates) > 1:
             raise UserError(f"both of {signatures} found", file=root, fix="say which layout to read")
     else:
-        candidates = [candidate for candidate in LAYOUTS if candidate.name == layout]
+        candidates = [candidate for candidate in _LAYOUTS if candidate.name == layout]
         if not candidates:
-            *names, last = ("auto", *(candidate.name for candidate in LAYOUTS))
+            *names, last = ("auto", *(candidate.name for candidate in _LAYOUTS))
             raise UserError(f"unknown layout {layout!r}", field="layout", fix=f"choose {', '.join(names)} or {last}")
     return candidates[0]
 

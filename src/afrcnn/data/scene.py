@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.data.figures import CLASSES, FIGURES, Array, limb, pose, rotation, smooth
+from afrcnn.data.figures import FIGURES, Array, limb, pose, rotation, smooth
 from afrcnn.data.textures import coat, colours, ground
 
 _Mask = NDArray[np.bool_]
@@ -104,7 +104,7 @@ def draw_scene(
 
     objects: list[_Object] = []
     for _ in range(rng.integers(1, 6)):
-        name = str(rng.choice(CLASSES))
+        name = str(rng.choice(list(FIGURES)))
         side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
         reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
         angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}
@@ -184,12 +184,12 @@ def _figure(
     outlines = [outline @ shape.T for outline in pose(FIGURES[name], angles)]
     scale = side / np.ptp(np.concatenate(outlines), axis=0).max()
 
-    # Light on dark or dark on light, so that a figure stands out from most grounds; hue and chroma are free.
+    # Light on dark or dark on light, to stand out from most grounds; hue and chroma are free.
     lightness = rng.uniform(60, 84) if dark_ground else rng.uniform(28, 54)
     hue, chroma = rng.uniform(0, 360), rng.uniform(22, 52)
     second_hue = hue + (rng.uniform(-50, 50) if rng.random() < 0.5 else rng.uniform(120, 240))
-    lightnesses = [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12]
-    tones = colours(lightnesses, [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma], [hue, second_hue, hue, hue])
+    levels = [lightness, lightness + rng.uniform(-15, 15), rng.choice([16, 93]), lightness - 12]
+    tones = colours(levels, [chroma, chroma * rng.uniform(0.5, 1.1), 8, chroma], [hue, second_hue, hue, hue])
     painted = tones[[tone for _, tone, *_ in FIGURES[name].values()]]
     return _paint([o * scale for o in outlines], painted, light, coat(rng, rng.uniform(0.03, 0.14)))
 
@@ -240,7 +240,7 @@ def _paint(outlines: Sequence[NDArray[np.floating[Any]]], painted: Array, light:
     margin = 4 + int(0.08 * np.ptp(points, axis=0).max())
     corner = np.floor(points.min(axis=0)) - margin
     width, height = (int(n) for n in np.ceil(points.max(axis=0)) + margin - corner)
-    canvas = np.zeros((4, 2 * height, 2 * width), np.float32)  # planes: four times as fast as interleaved here
+    canvas = np.zeros((4, 2 * height, 2 * width), np.float32)  # planes: four times as fast
     for outline, colour in zip(outlines, painted, strict=True):
         local = (outline - corner) * 2 - 0.5
         x, y = np.floor(local.min(axis=0)).astype(int) - 2
@@ -248,7 +248,7 @@ def _paint(outlines: Sequence[NDArray[np.floating[Any]]], painted: Array, light:
         filled = np.zeros((h, w), np.uint8)
         cv2.fillPoly(filled, [np.rint((local - (x, y)) * 16).astype(np.int32)], 255, cv2.LINE_AA, shift=4)
         mask = filled.astype(np.float32) / 255
-        # A blurred silhouette is a hill; its slope towards the light is how bright the part is there.
+        # A blurred silhouette is a hill; its slope towards the light is how bright the part is.
         reach = max(3, min(w, h) // 5)
         hill = cv2.blur(cv2.blur(mask, (reach, reach)), (reach, reach))
         slope = cv2.Sobel(hill, cv2.CV_32F, 1, 0) * light[0] + cv2.Sobel(hill, cv2.CV_32F, 0, 1) * light[1]
@@ -257,8 +257,8 @@ def _paint(outlines: Sequence[NDArray[np.floating[Any]]], painted: Array, light:
         window *= 1 - mask
         window[:3] += colour[:, None, None] * (mask * shade)
         window[3] += mask
-    interleaved = cv2.merge([*canvas])
-    rgba = np.asarray(cv2.resize(interleaved, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+    drawn = cv2.merge([*canvas])
+    rgba = np.asarray(cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA), np.float32)
     rgba[..., :3] *= cv2.resize(pattern, (width, height))[..., None]
     rgba[..., :3] = np.clip(rgba[..., :3], 0, rgba[..., 3:])
     return _Sprite(rgba, rgba[..., 3] >= 0.5)

@@ -18,7 +18,7 @@ import numpy as np
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.data.figures import CLASSES
+from afrcnn.data.figures import FIGURES
 from afrcnn.data.scene import draw_scene
 from afrcnn.data.voc import VOCObject, write_annotation
 
@@ -31,7 +31,6 @@ _LIMITS |= dict.fromkeys(("occlusion", "deformation"), (0, 1))
 
 def generate(
     folder: Path | str,
-    *,
     trainval: int = 400,
     test: int = 100,
     size: int | tuple[int, int] = 256,
@@ -39,7 +38,7 @@ def generate(
     deformation: float = 0.5,
     seed: int = 0,
     jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> None:
     """Draw a detection dataset and write it in VOC layout.
 
@@ -62,7 +61,7 @@ def generate(
         seed: the number that the scenes are drawn from, not negative.
         jobs: the number of worker processes; -1 takes all cores. Each starts by importing this package, which
             pays from some thousands of images on.
-        progress: called with the number of finished images and of all images, after each.
+        progress: called with the number of finished images, after each.
 
     Raises:
         UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
@@ -70,7 +69,7 @@ def generate(
     height, width = (size, size) if isinstance(size, int) else size
     drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
     counts = {"trainval": trainval, "test": test}
-    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(CLASSES), **counts}
+    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(FIGURES), **counts}
     record |= {**drawing, "size": [height, width], "seed": seed}
     for field, (low, high) in _LIMITS.items():
         for value in np.ravel(record[field]).tolist():
@@ -88,7 +87,7 @@ def generate(
     finished = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
     for done, _ in enumerate(finished, start=1):
         if progress:
-            progress(done, len(tasks))
+            progress(done)
 
     splits["val"] = splits["trainval"][1::5]
     splits["train"] = [image_id for i, image_id in enumerate(splits["trainval"]) if i % 5 != 1]
@@ -125,7 +124,8 @@ def _write_scene(folder: Path, image_id: str, seed: tuple[int, int, int], drawin
         file.write(jpeg.tobytes())
     objects = []
     for item in scene.objects:
-        flags = {"difficult": item.occlusion > 0.5, "truncated": item.truncated, "occluded": item.occlusion > 0.05}
-        objects.append(VOCObject(item.name, item.box, **flags, occlusion=item.occlusion, bend=item.bend))
+        occlusion = item.occlusion
+        flags = {"difficult": occlusion > 0.5, "truncated": item.truncated, "occluded": occlusion > 0.05}
+        objects.append(VOCObject(item.name, item.box, **flags, occlusion=occlusion, bend=item.bend))
     annotation, (height, width) = folder / "Annotations" / f"{image_id}.xml", drawing["size"]
     write_annotation(annotation, filename=image.name, height=height, width=width, objects=objects)

@@ -10,8 +10,8 @@ from pathlib import Path
 from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.layouts import Layout, find_layout
-from afrcnn.data.overlap import OVERLAP, not_crowds, overlapped
+from afrcnn.data.layouts import find_layout
+from afrcnn.data.overlap import not_crowds, overlapped
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def split_by_occlusion(
     split: str,
     *,
     names: Sequence[str] | None = None,
-    overlap: float = OVERLAP,
+    overlap: float = 0.05,
     layout: str = "auto",
     out: Path | str | None = None,
 ) -> tuple[OcclusionSplit, OcclusionSplit]:
@@ -84,7 +84,7 @@ def split_by_occlusion(
         splits.append(OcclusionSplit(name, reader.split_file(target_root, name), ids, *counts))
         contents.append(reader.split_content(dataset, indices))
     for new, other in (splits, splits[::-1]):
-        if absent := [name for name, count in new.objects.items() if count and not other.objects[name]]:
+        if absent := [name for name, n in new.objects.items() if n and not other.objects[name]]:
             problem = f"all objects of the class {absent[0]} are in images of {new.name}, none in {other.name}"
             fix = f"split where it is both occluded and unoccluded, or by another overlap than {overlap:g}"
             raise UserError(problem, file=dataset.root, field=split, fix=fix)
@@ -92,18 +92,18 @@ def split_by_occlusion(
         if new.file.exists() and new.file.read_bytes() != content.encode():
             raise UserError("another split has this name", file=new.file, fix="choose other names, or remove it")
     if target_root.resolve() != dataset.root.resolve():
-        _link(dataset, reader, target_root)
+        _link(dataset, reader.linked, target_root)
     for new, content in zip(splits, contents, strict=True):
         with atomic_write(new.file) as file:
             file.write(content)
     return splits[0], splits[1]
 
 
-def _link(dataset: AnnotatedImages, layout: Layout, root: Path) -> None:
+def _link(dataset: AnnotatedImages, linked: Sequence[str], root: Path) -> None:
     """Link the folders of a dataset's images, and of what else serves all its splits, from another folder."""
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        for name in sorted({Path(file).parts[0] for file in dataset.files} | set(layout.linked)):
+        for name in sorted({Path(file).parts[0] for file in dataset.files} | set(linked)):
             link, source = root / name, (dataset.root / name).resolve()
             if link.resolve() != source:
                 link.symlink_to(source)

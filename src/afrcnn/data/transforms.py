@@ -113,7 +113,7 @@ class CopyPaste(nn.Module):
         size = (image.shape[-2], image.shape[-1])
         drawn = torch.randint(len(source["boxes"]), (len(objects),))
         cut_outs = _whole_pixels(source["boxes"][drawn])
-        places = torch.stack([_beside(box, cut_out) for box, cut_out in zip(objects, cut_outs, strict=True)])
+        places = torch.stack([_beside(*pair) for pair in zip(objects, cut_outs, strict=True)])
         visible = clip_boxes_to_image(places, size)
         pixels, owner = image.as_subclass(Tensor).clone(), torch.zeros(size, dtype=torch.int64)
         for number, corners in enumerate(torch.stack([cut_outs, places, visible], dim=1).tolist(), start=1):
@@ -124,7 +124,7 @@ class CopyPaste(nn.Module):
 
         boxes = torch.cat([objects, visible.to(objects.dtype)])
         labels = torch.cat([target["labels"], source["labels"][drawn]])
-        owners = torch.arange(len(boxes)).sub_(len(objects) - 1).clamp_(min=0)  # those of the image itself: 0
+        owners = torch.arange(len(boxes)).sub_(len(objects) - 1).clamp_(min=0)  # the image's own: 0
         labelled = _occluded_fractions(owner, boxes, owners) <= _LARGEST_OCCLUSION
         pasted = [_moved(source["proposals"], *pair, size) for pair in zip(cut_outs, places, strict=True)]
         proposals = torch.cat([target["proposals"].as_subclass(Tensor), *pasted])

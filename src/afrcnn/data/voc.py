@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from xml.etree import ElementTree
 
 import defusedxml.ElementTree
@@ -52,26 +52,15 @@ class VOCObject:
     bend: float | None = None
 
 
-class _Annotation(NamedTuple):
-    """What an annotation says of its image.
-
-    Attributes:
-        size: the image's height and width in pixels; None where the file does not say.
-        objects: the objects, in the order of the file.
-    """
-
-    size: tuple[int, int] | None
-    objects: tuple[VOCObject, ...]
-
-
-def _read_annotation(path: Path) -> _Annotation:
+def _read_annotation(path: Path) -> tuple[tuple[int, int] | None, list[VOCObject]]:
     """Read one XML file; one that declares entities, which could fill the memory, is refused.
 
     Args:
         path: the file, ``Annotations/<id>.xml``.
 
     Returns:
-        ``size`` and ``objects``, with the boxes as they are written: neither checked nor clipped.
+        The image's height and width in pixels, None where the file does not say; and the objects, in the order of the
+        file, with the boxes as they are written: neither checked nor clipped.
 
     Raises:
         UserError: the file is missing or malformed, lacks a field, or has one that is not a number.
@@ -108,7 +97,7 @@ def _read_annotation(path: Path) -> _Annotation:
         objects.append(VOCObject(name, (x1, y1, x2, y2), **fields))
     # Some tools write a size of 0 where they do not know it.
     height, width = (int(number(root, f"size/{tag}", 0, default="0")) for tag in ("height", "width"))
-    return _Annotation((height, width) if height and width else None, tuple(objects))
+    return (height, width) if height and width else None, objects
 
 
 def _parse(path: Path) -> ElementTree.Element:
@@ -204,21 +193,20 @@ class VOCLayout:
         ids = self._read_list(root, split)
         annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
         annotations = [_read_annotation(root / file) for file in annotation_files]
-        objects = [item for annotation in annotations for item in annotation.objects]
-        places = [(row, n) for row, (_, items) in enumerate(annotations) for n in range(len(items))]
+        objects = [(row, n, item) for row, (_, items) in enumerate(annotations) for n, item in enumerate(items, 1)]
         if classes is None:
-            classes = sorted({item.name for item in objects} | _scan_classes(root, set(ids)))
+            classes = sorted({item.name for *_, item in objects} | _scan_classes(root, set(ids)))
         files = _find_images(root, ids)
-        sizes = [known.size or read_image_size(root / file) for known, file in zip(annotations, files, strict=True)]
+        sizes = [size or read_image_size(root / file) for (size, _), file in zip(annotations, files, strict=True)]
 
         def locate(i: int) -> tuple[Path, str, str]:
-            row, n = places[i]
-            return root / annotation_files[row], f"object[{n + 1}]/name", f"object[{n + 1}]/bndbox"
+            row, n, _ = objects[i]
+            return root / annotation_files[row], f"object[{n}]/name", f"object[{n}]/bndbox"
 
-        recorded = [key for key in _EXTRA if {getattr(item, key) for item in objects} - {None}]
+        recorded = [key for key in _EXTRA if {getattr(item, key) for *_, item in objects} - {None}]
         columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
         values = attrgetter("name", "box", *columns)
-        rows = [(row, *values(item)) for (row, _), item in zip(places, objects, strict=True)]
+        rows = [(row, *values(item)) for row, _, item in objects]
         return AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
 
     def split_file(self, root: Path, split: str) -> Path:
@@ -246,7 +234,7 @@ class VOCLayout:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise mistake(f"cannot be read ({error})", fix="save it as UTF-8 text") from error
-        # Lists by class say in a second column whether the image shows the class: -1, 0 (difficult) or 1.
+        # A second column of lists by class says whether the image shows it: -1, 0 (difficult) or 1.
         ids = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
         if not ids:
             raise mistake("the split is empty", fix="list the ids of its images, one a line")

@@ -50,15 +50,15 @@ def _ap(matches: Matches, detections: Integers, objects: Integers, draws: Intege
     hits = np.cumsum(weights * matches.hits[detections], axis=1)
     seen = np.cumsum(weights, axis=1)
     count = draws @ np.bincount(matches.objects.images[objects], minlength=matches.image_count)  # R
-    # A detection's copies share their score. Recall rises from the first copy of a hit to the last, and precision does
-    # not fall meanwhile, so that the envelope takes all of them at the last one's: one point for all copies will do.
+    # Copies of a detection share their score. From a hit's first copy to its last, recall rises and
+    # precision does not fall: the envelope takes all at the last one's, and one point will do.
     recall = hits / np.maximum(count, 1)[:, None]
     precision = np.divide(hits, seen, out=np.zeros(hits.shape), where=seen > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     if metric == "area":
         ap = (np.diff(recall, prepend=0.0, axis=1) * envelope).sum(axis=1)
     else:
-        # The best precision at a recall or beyond: that of the first detection which reaches the recall.
+        # The best precision at a recall or beyond: that of the first detection to reach it.
         padded = np.concatenate([envelope, np.zeros((len(draws), 1))], axis=1)
         reached = np.stack([(recall < point).sum(axis=1) for point in RECALLS], axis=1)  # R x 11
         ap = np.take_along_axis(padded, reached, axis=1).mean(axis=1)

@@ -53,18 +53,18 @@ def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Se
     columns: dict[str, Any] = {"id": range(1, len(crowds) + 1), "iscrowd": crowds.tolist()}
     if all("area" in target for target in targets):
         columns["area"] = concatenate([target["area"] for target in targets]).tolist()
-    truth = COCO(
-        {
-            "images": [{"id": int(number)} for number in numbers],
-            "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
-            "annotations": _annotations(targets, numbers, columns),
-        }
-    )
+    content = {
+        "images": [{"id": int(number)} for number in numbers],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
+        "annotations": _annotations(targets, numbers, columns),
+    }
+    truth = COCO(content)
     scores = concatenate([image["scores"] for image in detections]).tolist()
-    evaluation = COCOeval_faster(truth, truth.loadRes(_annotations(detections, numbers, {"score": scores})), "bbox")
+    results = truth.loadRes(_annotations(detections, numbers, {"score": scores}))
+    evaluation = COCOeval_faster(truth, results, "bbox")
     evaluation.run()
     return {
-        name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is nothing to find
+        name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is none
         for name, value in zip(_METRICS, evaluation.stats, strict=True)
     }
 

@@ -54,7 +54,7 @@ def detect(
         for inputs in loader:
             (detection,) = model(*([item.to(device)] for item in inputs))
             detections.append({name: detection[name].cpu() for name in ("boxes", "labels", "scores")})
-            report(len(detections), "")
+            report(len(detections))
     return detections
 
 

@@ -32,9 +32,7 @@ class FalsePositive:
     iou: float
 
 
-def new_false_positives(
-    matches: Matches, baseline: Matches, *, score: float = 0.5, limit: int | None = None
-) -> list[FalsePositive]:
+def new_false_positives(matches: Matches, baseline: Matches, *, score: float = 0.5) -> list[FalsePositive]:
     """Find the false positives of a detector that its baseline does not have.
 
     A false positive is a detection that matches no object of its class, also none that the evaluation ignores. (Second
@@ -45,7 +43,6 @@ def new_false_positives(
         matches: of the detector.
         baseline: of the baseline, on the same images.
         score: the lowest score, in [0, 1], at which something counts as detected.
-        limit: how many are returned at most; all when None.
 
     Returns:
         The false positives, the most confident first; equal ones in the order of the images.
@@ -71,5 +68,5 @@ def new_false_positives(
             object_name=matches.classes[matches.objects.labels[objects[i]] - 1] if objects[i] >= 0 else None,
             iou=float(ious[i]),
         )
-        for i in np.flatnonzero(baseline_scores < score)[:limit]
+        for i in np.flatnonzero(baseline_scores < score)
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ _LARGEST = float(np.finfo(np.float32).max)
 _Detections = Sequence[Mapping[str, Any]]
 """Those of each image, as ``Detection`` or likewise."""
 
-_Row = tuple[int, int, float, float, float, float, float]  # image's index, label, score, x1, y1, x2, y2
+_Row = tuple[int, int, float, float, float, float, float]
+"""A detection: its image's index, label, score, x1, y1, x2, y2."""
 
 _FIELDS = {
     "image_id": ("the image {!r} is not in the dataset", "give the results of this split"),
@@ -160,19 +162,19 @@ def read_voc_results(path: Path | str, ids: Sequence[str], classes: Sequence[str
     for label, name in enumerate(classes, start=1):
         file = _find_voc_file(Path(path), _voc_file(split, name))
         for number, line in enumerate(_read_text(file).splitlines(), start=1):
+            mistake = partial(UserError, file=file, field=f"line {number}")
             image_id, *fields = line.strip().rsplit(maxsplit=5) or [""]
             try:
                 score, xmin, ymin, xmax, ymax = map(float, fields)
             except ValueError:
-                problem, fix = f"{line[:80]!r} is not a detection", "write: id score xmin ymin xmax ymax"
-                raise UserError(problem, file=file, field=f"line {number}", fix=fix) from None
-            for wrong, problem, fix in (
-                (not all(map(_fits, (score, xmin, ymin, xmax, ymax))), "a number is not finite", "give finite numbers"),
-                (xmax < xmin - 1 or ymax < ymin - 1, "the box ends before it begins", "swap its sides"),
-                (image_id not in indices, "the image {!r} is not in the dataset", "give the results of this split"),
-            ):
-                if wrong:
-                    raise UserError(problem.format(image_id), file=file, field=f"line {number}", fix=fix)
+                problem = f"{line[:80]!r} is not a detection"
+                raise mistake(problem, fix="write: id score xmin ymin xmax ymax") from None
+            if not all(map(_fits, (score, xmin, ymin, xmax, ymax))):
+                raise mistake("a number is not finite", fix="give finite numbers")
+            if xmax < xmin - 1 or ymax < ymin - 1:
+                raise mistake("the box ends before it begins", fix="swap its sides")
+            if image_id not in indices:
+                raise mistake(f"the image {image_id!r} is not in the dataset", fix="give the results of this split")
             rows.append((indices[image_id], label, score, xmin - 1, ymin - 1, xmax, ymax))
     return _by_image(rows, len(ids))
 
@@ -209,11 +211,10 @@ def _by_image(rows: Sequence[_Row], count: int) -> list[Detection]:
     table = np.array(rows, dtype=np.float64).reshape(-1, 7)
     images = table[:, 0].astype(np.int64)
     table = table[np.argsort(images, kind="stable")]
-    ends = np.cumsum(np.bincount(images, minlength=count))[:-1]
-    columns: dict[str, Any] = {"boxes": (np.s_[3:], np.float32), "labels": (1, np.int64), "scores": (2, np.float32)}
+    counts = np.bincount(images, minlength=count).tolist()
     return [
-        {name: torch.from_numpy(image[:, column].astype(kind)) for name, (column, kind) in columns.items()}
-        for image in np.split(table, ends)
+        {"boxes": image[:, 3:].float(), "labels": image[:, 1].long(), "scores": image[:, 2].float()}
+        for image in torch.split(torch.from_numpy(table), counts)
     ]
 
 

@@ -104,7 +104,7 @@ def _occluded_by_hull(masks: _Masks) -> npt.NDArray[np.bool_]:
         N flags.
     """
     touching = np.zeros((len(masks), len(masks)), dtype=np.bool_)
-    covered = np.zeros((len(masks), len(masks)))  # the fraction of each object's hull that each other one covers
+    covered = np.zeros((len(masks), len(masks)))  # the fraction of each one's hull by each other
     for row, mask in enumerate(masks):
         x, y, width, height = cv2.boundingRect(mask)
         window = np.s_[max(y - 1, 0) : y + height + 1, max(x - 1, 0) : x + width + 1]

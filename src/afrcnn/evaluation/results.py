@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,13 @@ class Results:
     subsets: dict[str, SubsetResult] = field(default_factory=dict)
     split: str = ""
 
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Results:
+        """Return the results that a record of ``results.json`` holds, also one of an earlier version."""
+        subsets = record.get("subsets", {}).items()
+        by_name = {_OLD_SUBSETS.get(name, name): SubsetResult(**result) for name, result in subsets}
+        return cls(**record | {"subsets": by_name})
+
 
 def evaluate_detections(
     detections: Images,
@@ -91,34 +98,18 @@ def evaluate_detections(
     )
 
 
-def write_results(path: Path | str, results: Results) -> None:
-    """Write ``results.json``.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    write_record(path, asdict(results))
-
-
 def read_results(path: Path | str) -> Results:
-    """Read what ``write_results`` wrote.
+    """Read ``results.json``, as ``write_record`` wrote it.
 
     Raises:
         UserError: the file is missing or is not such a file.
     """
-    return read_record(path, results_from, "holds no results", "name a results.json that `afrcnn evaluate` wrote")
-
-
-def results_from(record: Any) -> Results:
-    """Return the results that a record of ``results.json`` holds, also one of an earlier version."""
-    subsets = {
-        _OLD_SUBSETS.get(name, name): SubsetResult(**result) for name, result in record.pop("subsets", {}).items()
-    }
-    return Results(**record, subsets=subsets)
+    fix = "name a results.json that `afrcnn evaluate` wrote"
+    return read_record(path, Results.from_record, "holds no results", fix)
 
 
 def write_record(path: Path | str, record: Any, indent: int | None = 2) -> None:
-    """Write nested mappings and sequences as JSON, with null for NaN.
+    """Write nested dataclasses, mappings and sequences as JSON, with null for NaN.
 
     Raises:
         UserError: the file cannot be written.
@@ -146,6 +137,8 @@ def read_record(path: Path | str, build: Callable[[Any], _T], problem: str, fix:
 
 def _replace(value: Any, old: float | None, new: float | None) -> Any:
     """Return nested mappings and sequences with NaN where there was None, or the other way round."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {key: _replace(item, old, new) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.ops import box_area
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.overlap import OVERLAP, overlapped
-from afrcnn.data.target import DetectionDataset
+from afrcnn.data.overlap import overlapped
+from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.matching import Booleans, Matches, ignored_by_default
 from afrcnn.evaluation.occluded_coco import derive_subsets, read_list
 from afrcnn.evaluation.voc_ap import Metric, voc_ap
@@ -49,12 +50,12 @@ class SubsetResult:
     confident_recall: float
 
 
-def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> dict[str, _Members]:
-    """Divide the objects of a split.
+def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> dict[str, _Members]:
+    """Divide the objects of a dataset in every way that its annotations allow.
 
     ==========================================  ====================================================================
     ``all``                                     all objects that the ordinary evaluation counts
-    ``overlapped``, ``unoccluded``              whether one other labelled box covers more than ``overlap`` of the
+    ``overlapped``, ``unoccluded``              whether one other labelled box covers more than 5% of the
                                                 object's own (``afrcnn.data.overlap.overlapped``)
     ``small``, ``medium``, ``large``            an area below 32 x 32 pixels of the image, below 96 x 96, or
                                                 larger: COCO's ``area`` where targets have it, else the box's. Each
@@ -68,11 +69,25 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
     VOC's flags divide a split only where some object has them. Crowd regions are in no subset.
 
     Args:
-        targets: the annotations of the images, as ``afrcnn.data.target.Target``.
-        overlap: the fraction of a box from which on it counts as overlapped, in [0, 1].
+        dataset: the split. With COCO's masks, the two of ``occluded_coco.derive_subsets`` join those above.
+        lists: published lists of objects (``occluded_coco.read_list``), each a subset by the name of its file.
+
+    Raises:
+        UserError: a mask or a list is malformed, or lists are given for a dataset that is not in COCO layout.
     """
-    over = [overlapped(dict(target), overlap) for target in targets]
-    areas = [_areas(target) for target in targets]
+    members = _by_annotations([dataset.target(index) for index in range(len(dataset))])
+    if dataset.annotation_file is not None:
+        members |= derive_subsets(dataset)
+        members |= {Path(path).stem: read_list(path, dataset) for path in lists}
+    elif lists:
+        raise UserError("lists objects of COCO", file=lists[0], fix="give it with COCO's val2017")
+    return members
+
+
+def _by_annotations(targets: Sequence[Target]) -> dict[str, _Members]:
+    """Divide the objects of a split by what each annotation says alone."""
+    over = [overlapped(target) for target in targets]
+    areas = [target.get("area", box_area(target["boxes"])) for target in targets]
     flags = {
         "all": [torch.ones_like(flags) for flags in over],
         "overlapped": over,
@@ -92,25 +107,6 @@ def subsets(targets: Sequence[Mapping[str, Any]], overlap: float = OVERLAP) -> d
     counted = [~ignored_by_default(target) for target in targets]
     members = {name: [a & b for a, b in zip(counted, of_images, strict=True)] for name, of_images in flags.items()}
     return members | ({"difficult": difficult} if (difficult := flagged("difficult")) else {})
-
-
-def all_subsets(dataset: DetectionDataset, lists: Sequence[Path | str] = ()) -> dict[str, _Members]:
-    """Divide the objects of a dataset in every way that its annotations allow.
-
-    Args:
-        dataset: the split. With COCO's masks, the two of ``occluded_coco.derive_subsets`` join those of ``subsets``.
-        lists: published lists of objects (``occluded_coco.read_list``), each a subset by the name of its file.
-
-    Raises:
-        UserError: a mask or a list is malformed, or lists are given for a dataset that is not in COCO layout.
-    """
-    members = subsets([dataset.target(index) for index in range(len(dataset))])
-    if dataset.annotation_file is not None:
-        members |= derive_subsets(dataset)
-        members |= {Path(path).stem: read_list(path, dataset) for path in lists}
-    elif lists:
-        raise UserError("lists objects of COCO", file=lists[0], fix="give it with COCO's val2017")
-    return members
 
 
 def subset_ap(matches: Matches, members: Sequence[Tensor | Booleans] | None = None) -> SubsetResult:
@@ -157,11 +153,3 @@ def _confidently_recalled(matches: Matches) -> Booleans:
     recalled = np.zeros(len(matches.ignored), dtype=bool)
     recalled[objects[(iou >= _CLOSE) & (matches.scores[detections] >= _CONFIDENT)]] = True
     return recalled
-
-
-def _areas(target: Mapping[str, Any]) -> Tensor:
-    """Return the areas of an image's objects in pixels."""
-    if "area" in target:
-        return torch.as_tensor(target["area"])
-    boxes = torch.as_tensor(target["boxes"]).as_subclass(Tensor)
-    return (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)

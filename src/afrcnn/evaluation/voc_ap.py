@@ -12,13 +12,13 @@ from afrcnn.evaluation.matching import Floats, Matches
 
 Metric = Literal["11-point", "area"]
 
-# The widely used Python port's thresholds, not k / 10: 3 * 0.1 is a bit more than 0.3, and whether a recall
-# of exactly 3 / 10 reaches it moves the AP by up to 1 / 11.
+# As in the widely used Python port, not k / 10: 3 * 0.1 is a bit more than 0.3, and whether a
+# recall of exactly 3 / 10 reaches it moves the AP by up to 1 / 11.
 RECALLS = np.arange(0, 1.1, 0.1)
 
 
 @dataclass(frozen=True)
-class VOCResult:
+class _VOCResult:
     """Average precision of each class, and the curves it comes from.
 
     The curves hold one point for each detection that counts, a hit or a miss, by falling score; detections
@@ -50,7 +50,7 @@ def mean_over_classes(by_class: Mapping[str, float]) -> float:
     return float(np.mean(defined)) if defined else float("nan")
 
 
-def voc_ap(matches: Matches, metric: Metric = "11-point") -> VOCResult:
+def voc_ap(matches: Matches, metric: Metric = "11-point") -> _VOCResult:
     """Compute the AP of each class.
 
     Args:
@@ -62,7 +62,7 @@ def voc_ap(matches: Matches, metric: Metric = "11-point") -> VOCResult:
     Returns:
         The AP and the curves. A class without objects that count has AP NaN and no part in the mean.
     """
-    result = VOCResult({}, {}, {}, {}, {})
+    result = _VOCResult({}, {}, {}, {}, {})
     for name, (detections, objects) in matches.by_class().items():
         hits, count = np.cumsum(matches.hits[detections]), len(objects)
         recall = hits / count if count else np.full(len(hits), np.nan)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torchvision import tv_tensors
 
@@ -34,6 +32,7 @@ class WithProposals:
         self.dataset, self.store, self.limit = dataset, store, limit
         self.root, self.ids, self.annotation_file = dataset.root, dataset.ids, dataset.annotation_file
         self.classes, self.category_ids = dataset.classes, dataset.category_ids
+        self.image_path, self.image_size = dataset.image_path, dataset.image_size
         self._verified: set[int] = set()
 
     def __len__(self) -> int:
@@ -52,14 +51,6 @@ class WithProposals:
     def target(self, index: int) -> Target:
         """Return the target, proposals included, without decoding the image or checking that it is the same."""
         return {**self.dataset.target(index), "proposals": self._proposals(index, self.image_size(index))}
-
-    def image_path(self, index: int) -> Path:
-        """Return the image's file."""
-        return self.dataset.image_path(index)
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        """Return the image's height and width in pixels, without decoding it."""
-        return self.dataset.image_size(index)
 
     def _proposals(self, index: int, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
         (height, width), image_id = size, self.ids[index]

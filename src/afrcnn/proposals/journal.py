@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import struct
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -20,7 +21,7 @@ _RECORD = struct.Struct("<16sII")
 """Fingerprint of the image, number of boxes, CRC-32 of both and of the boxes that follow."""
 
 
-class Journal:
+class Journal(AbstractContextManager["Journal"]):
     """Boxes by the fingerprint of their image, in a file that only ever grows.
 
     Each record is on its way to the disk as soon as it is made, so that a process killed at any moment loses
@@ -89,9 +90,6 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         # Where it really went: another process may have written to the same file.
         self._where[key] = (self._file.tell() - len(data), len(boxes))
-
-    def __enter__(self) -> Journal:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()

@@ -6,7 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import cv2
 import joblib
@@ -17,34 +17,20 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
+from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 
 _Backend = Literal["loky", "dask", "ray"]
 
 
-class Proposer(Protocol):
-    """What proposes boxes that may hold an object; the same image gives the same boxes."""
-
-    @property
-    def method(self) -> str:
-        """Its name, in stores of its proposals."""
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What its boxes depend on besides the image, as JSON can say it."""
-
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the boxes (P x 4, float32, XYXY in pixels, half-open, best first) of an image (H x W x 3, uint8)."""
-
-
 def propose(
     dataset: DetectionDataset,
     folder: Path | str,
-    proposer: Proposer,
+    proposer: SelectiveSearch,
     *,
     jobs: int = -1,
     backend: _Backend = "loky",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> ProposalStore:
     """Propose boxes for the images of a dataset, many images at a time, and store them.
 
@@ -55,12 +41,13 @@ def propose(
     Args:
         dataset: the images.
         folder: where to store the proposals (see ``default_folder``).
-        proposer: what proposes boxes, such as ``SelectiveSearch()``; it is pickled for worker processes.
+        proposer: what proposes boxes, or anything with its method, parameters and call; it is pickled for worker
+            processes. The same image must give the same boxes.
         jobs: how many images to search at a time; -1 is one for every core, or all of the cluster.
         backend: ``"loky"``, processes on this machine; or the cluster that joblib reaches as ``"dask"`` (the
             current ``distributed.Client``, else that of ``DASK_SCHEDULER_ADDRESS``) or ``"ray"``
             (``RAY_ADDRESS``). Its machines must find the images under the same paths.
-        progress: called with the number of finished images and of all images, at the start and after each.
+        progress: called with the number of finished images, at the start and after each.
 
     Returns:
         The store.
@@ -83,12 +70,13 @@ def propose(
                 if (key := earlier.fingerprint(image_id)) not in finished:
                     finished.append(key, earlier.boxes(image_id))
         left = {key: path for key, path in zip(keys, paths, strict=True) if key not in finished}
-        report = progress or (lambda _done, _all: None)
+        report = progress or (lambda _done: None)
         done = len(keys) - len(left)
-        report(done, len(keys))
-        for number, (key, boxes) in enumerate(_propose_all(proposer, list(left.values()), jobs, backend), start=1):
+        report(done)
+        searched = _propose_all(proposer, list(left.values()), jobs, backend)
+        for number, (key, boxes) in enumerate(searched, start=done + 1):
             finished.append(key, boxes)
-            report(done + number, len(keys))
+            report(number)
         if changed := [path for key, path in left.items() if key not in finished]:
             raise UserError("has changed while it was searched", file=changed[0], fix="run the same again")
         images = ((image_id, key, Proposals(finished[key])) for image_id, key in zip(dataset.ids, keys, strict=True))
@@ -109,7 +97,7 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 
 def _propose_all(
-    proposer: Proposer, paths: list[Path], jobs: int, backend: _Backend
+    proposer: SelectiveSearch, paths: list[Path], jobs: int, backend: _Backend
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
@@ -143,7 +131,7 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+def _propose_file(proposer: SelectiveSearch, path: Path) -> tuple[bytes, NDArray[np.float32]]:
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
     return key, proposer(read_image(path).permute(1, 2, 0).numpy())

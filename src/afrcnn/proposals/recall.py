@@ -58,7 +58,7 @@ def recall(
     Raises:
         UserError: the store lacks an image of the dataset, or is damaged.
     """
-    # best[k][m][c]: the highest IoU of object m of class k with the first counts[c] proposals of its image
+    # best[k][m][c]: highest IoU of object m of class k with its image's first counts[c] proposals
     best: list[list[NDArray[np.float64]]] = [[] for _ in dataset.classes]
     total = 0
     for index, image_id in enumerate(dataset.ids):
@@ -66,7 +66,7 @@ def recall(
         total += len(proposals)
         target = dataset.target(index)
         counted = not_crowds(target) & ~target.get("difficult", torch.tensor(False))
-        overlaps = box_iou(target["boxes"].as_subclass(torch.Tensor)[counted].double(), proposals)  # m x P
+        overlaps = box_iou(target["boxes"][counted].double(), proposals)  # m x P
         so_far = F.pad(overlaps, (1, 0)).cummax(dim=1).values  # m x (P + 1): best of none is 0
         at = torch.tensor(counts).clamp(max=len(proposals))
         for label, row in zip(target["labels"][counted].tolist(), so_far[:, at].numpy(), strict=True):

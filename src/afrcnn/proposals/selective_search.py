@@ -20,7 +20,7 @@ _SIGMA = 0.8
 
 @dataclass(frozen=True)
 class SelectiveSearch:
-    """Selective search, a ``Proposer``.
+    """Selective search: a function of an image.
 
     OpenCV's implementation finds the boxes; scales and order are the paper's, not OpenCV's, which draws the
     order from the C library's ``rand`` and puts the smallest segments first. In the paper (section 3.3) boxes
@@ -64,7 +64,7 @@ class SelectiveSearch:
             raise ValueError(f"an image is H x W x 3, uint8, and not empty; this is {image.dtype}, {image.shape}")
         segmentation = cv2.ximgproc.segmentation
         search = segmentation.createSelectiveSearchSegmentation()
-        search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # its colour spaces start from BGR
+        search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # its colours start from BGR
         if self.mode == "fast":
             search.switchToSelectiveSearchFast()
         else:

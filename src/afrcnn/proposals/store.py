@@ -109,8 +109,8 @@ class ProposalStore:
         self._index = {image_id: index for index, image_id in enumerate(self.ids)}
         self._fingerprints = self._load("fingerprints", (count, 16), "u1")
         self._checksums = self._load("checksums", (count,), "u4")
-        self._offsets = self._load("offsets", (count + 1,), "i8")
-        if self._offsets[0] != 0 or self._offsets[-1] != total or (np.diff(self._offsets) < 0).any():
+        self._offsets = offsets = self._load("offsets", (count + 1,), "i8")
+        if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
             raise repeat_error("is damaged", file=self.folder / "offsets.npy")
         self._load("boxes", (total, 4), "f4", mapped=True)
 
@@ -126,9 +126,6 @@ class ProposalStore:
         if array.shape != shape or not array.dtype.str[1:].startswith(kind):
             raise repeat_error(f"is damaged (it is {array.dtype}, {array.shape})", file=file)
         return array
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._index
@@ -242,7 +239,7 @@ def _growing(path: Path, shape: tuple[int, ...]) -> Iterator[Callable[[NDArray[n
     with atomic_write(path, "wb") as file:
 
         def write_header(count: int) -> None:
-            # NumPy leaves room in the header for the first axis to grow: every header is as long as the first.
+            # NumPy leaves room in the header for the first axis to grow: all are of one length.
             file.seek(0)
             npy.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)})
 

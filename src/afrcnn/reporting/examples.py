@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
+from torchvision.ops import box_area
 
 from afrcnn.adversaries.trace import ObjectTrace, trace_objects
 from afrcnn.build import load_adversary, load_detector
@@ -81,15 +82,14 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
 
 
 def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
-    detector = load_detector(run, trust)
+    detector = cast(FastRCNN, load_detector(run, trust))
     chain = load_adversary(run, detector, trust)
     dataset, targets = run.test_split
     pictures = []
     for index in _spread(targets):
         image = dataset[index][0].as_subclass(Tensor)  # 3 x H x W
-        traces = trace_objects(
-            cast(FastRCNN, detector), chain, image, _largest(targets[index]), run.classes, run.recipe.seed
-        )
+        objects = _largest(targets[index])
+        traces = trace_objects(detector, chain, image, objects, run.classes, run.recipe.seed)
         figure = _pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces))
         name = f"image {dataset.ids[index]}"
         pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))
@@ -107,8 +107,7 @@ def _largest(target: Target) -> dict[str, Tensor]:
     """Return ``boxes`` and ``labels`` of the largest objects that evaluation counts."""
     counted = ~ignored_by_default(target).bool()
     boxes, labels = target["boxes"].as_subclass(Tensor)[counted], target["labels"][counted]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
-    first = torch.argsort(areas, descending=True, stable=True)[:_MASKED_OBJECTS]
+    first = torch.argsort(box_area(boxes), descending=True, stable=True)[:_MASKED_OBJECTS]
     return {"boxes": boxes[first], "labels": labels[first]}
 
 

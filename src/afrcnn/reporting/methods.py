@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import isnan, nan
 from pathlib import Path
 from shlex import quote
@@ -150,13 +150,11 @@ def _refuse_other_data(one: ReportedRun, other: ReportedRun) -> None:
     _ = other.stress  # refused here where it is damaged or of another split
     tested = [(run.results.images, run.results.objects) for run in (one, other) if run.results]
     same_images = tested == tested[::-1] and one.recipe.data.test_split == other.recipe.data.test_split
-    for same, problem, field in (
-        (one.classes == other.classes, "knows other classes than", "data.classes"),
-        (same_images, "was tested on other images than", None),
-    ):
-        if not same:
-            fix = "make a report for each dataset"
-            raise UserError(f"{problem} {one.folder}", file=other.folder, field=field, fix=fix)
+    mistake = partial(UserError, file=other.folder, fix="make a report for each dataset")
+    if one.classes != other.classes:
+        raise mistake(f"knows other classes than {one.folder}", field="data.classes")
+    if not same_images:
+        raise mistake(f"was tested on other images than {one.folder}")
 
 
 def _without_seed(recipe: Recipe) -> str:

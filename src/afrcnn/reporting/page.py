@@ -29,8 +29,8 @@ def report_page(
     """Return the report of runs as HTML; see ``afrcnn.commands.report.report``."""
     methods = read_methods(runs, baseline, overrides)
     numbers = (summary, by_class, changes_by_class, by_subset, by_stress)
-    sections = (*numbers, false_positive_examples, training_curves, recipe_fields)
-    content = {section.__name__: section(methods) for section in sections}
+    sections = (*numbers, false_positive_examples, _training_curves, _recipe_fields)
+    content = {section.__name__.lstrip("_"): section(methods) for section in sections}
     examples = adversary_examples(methods, trust)
     return render(methods=methods, adversary_examples=examples, paper_table=paper_table(), **content)
 
@@ -61,7 +61,7 @@ def _read_log(file: Path) -> dict[str, Points]:
     return curves
 
 
-def training_curves(methods: Sequence[Method]) -> Section:
+def _training_curves(methods: Sequence[Method]) -> Section:
     """Return curves of all that the trainings logged."""
     section = Section(pictures={"": []})
     files = {method.name: [run.log_file for run in method.runs] for method in methods}
@@ -75,7 +75,7 @@ def training_curves(methods: Sequence[Method]) -> Section:
     return section
 
 
-def recipe_fields(methods: Sequence[Method]) -> Section:
+def _recipe_fields(methods: Sequence[Method]) -> Section:
     """Return the fields in which methods differ, and all fields of the first."""
     first = methods[0].runs[0]
     section = Section(listings={f"All fields of {first.folder}": dump_recipe(first.recipe)})

@@ -37,7 +37,7 @@ def paper_rows() -> list[_PaperRow]:
         for fact in facts[table]:
             ap = {name: value / 100 for name, value in fact["AP"].items()}
             row = _PaperRow(fact["method"], fact["arch"], dataset, where, fact["mAP"] / 100, ap)
-            rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two rows of Table 1, one under another name
+            rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two of Table 1, one renamed
     text = []
     for fact in facts["text"]:
         mean, dataset = fact.get("mAP") or fact["AP50_voc_metric"], fact["dataset"].replace("VOC ", "VOC")

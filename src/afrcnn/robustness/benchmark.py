@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from afrcnn.evaluation.matching import Floats, Integers, match
 from afrcnn.evaluation.results import evaluate_detections
 from afrcnn.robustness.objects import objects_of
 from afrcnn.robustness.occluders import Pieces
-from afrcnn.robustness.occlusion import NOBODY, occluded_fractions
+from afrcnn.robustness.occlusion import occluded_fractions
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction, StressResults
 from afrcnn.robustness.stresses import Change, Occlusion, Stress
 
@@ -104,7 +105,8 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root, fix="name another split")
     pieces, indices = Pieces(dataset), range(len(dataset))
-    targets, sizes = [dataset.target(index) for index in indices], [dataset.image_size(index) for index in indices]
+    targets = [dataset.target(index) for index in indices]
+    sizes = [dataset.image_size(index) for index in indices]
     objects = [objects_of(target, size) for target, size in zip(targets, sizes, strict=True)]
 
     def detections_of(changes: Sequence[Change]) -> Sequence[Detection]:
@@ -114,15 +116,15 @@ def measure(find: _Find, dataset: DetectionDataset, stresses: Sequence[Stress], 
     steps += [(stress, level) for stress in stresses for level in sorted({*stress.levels} - {0})]
     anchors = [_anchors(detections_of, objects, *step) for step in steps]
     changes = [[Change(i, *step, anchors[n][i]) for i in indices] for n, step in enumerate(steps)]
-    # All levels of an image follow each other, so that a worker finds the pieces of images that it has decoded.
-    detections = detections_of([change for of_image in zip(*changes, strict=True) for change in of_image])
+    # An image's levels follow each other: a worker finds the pieces of images that it has decoded.
+    detections = detections_of([*chain.from_iterable(zip(*changes, strict=True))])
 
     levels = []
     for number, (stress, level) in enumerate(steps):
         of_level, fractions = detections[number :: len(steps)], list[float]()
         if isinstance(stress, Occlusion):
             for target, size, (boxes, _), change in zip(targets, sizes, objects, changes[number], strict=True):
-                fractions.extend(occluded_fractions(stress.lay(target, size, change, seed) != NOBODY, boxes))
+                fractions.extend(occluded_fractions(stress.lay(target, size, change, seed), boxes))
         matches = match(of_level, targets, dataset.classes)
         results = evaluate_detections(of_level, dataset, matches=matches)
         levels.append(LevelResults(level, results, matches.recall(), OccludedFraction.of(fractions)))

@@ -70,8 +70,8 @@ def _distance_to_outlines(box: Floats, boxes: Floats) -> _Floats:
     """
     rows, columns = pixels_touched(box)
     y, x = np.ogrid[rows, columns]
-    distance = np.full((rows.stop - rows.start, columns.stop - columns.start), np.inf, dtype=np.float32)
-    near = [pixels for pixels in map(pixels_touched, boxes) if shared_pixels((rows, columns), pixels)]
+    distance = np.full((y.size, x.size), np.inf, dtype=np.float32)
+    near = [other for other in map(pixels_touched, boxes) if shared_pixels((rows, columns), other)]
     for other_rows, other_columns in near:
         # How far a pixel is beyond the box, along y and x; below 0 inside.
         down = np.maximum(other_rows.start - y, y - other_rows.stop + 1)
@@ -117,7 +117,7 @@ def _warp(distance: _Floats, strength: float, rng: np.random.Generator) -> _Floa
     field = fine[0].permute(1, 2, 0).numpy()
     largest = strength * side
     field *= largest / max(float(np.linalg.norm(field, axis=2).max()), 1e-6)
-    # So wide a margin keeps every displacement shorter than the way to the outline, and the field free of folds there.
+    # So wide a margin keeps every displacement shorter than the way to the outline, without folds.
     return np.asarray(field * _rise(distance / max(2 * largest, 1e-6))[..., None])
 
 

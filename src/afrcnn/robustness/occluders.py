@@ -9,13 +9,14 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
+from afrcnn.data.overlap import intersection_over_foreground
 from afrcnn.data.target import DetectionDataset
-from afrcnn.evaluation.matching import Floats
 from afrcnn.robustness.objects import boxes_in
 
 _SCALES = (1, 1 / 2, 1 / 4, 1 / 8)
@@ -29,7 +30,7 @@ _MOST_SHOWN = 0.5
 there would be right, and counted wrong."""
 
 
-_read = lru_cache(maxsize=16)(read_image)  # an image's occluders of all levels come from the same few
+_read = lru_cache(maxsize=16)(read_image)  # occluders of all levels come from the same few
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Pieces:
             for index in islice(cycle(candidates), _DRAWS):
                 target, image_size = self.dataset.target(index), self.dataset.image_size(index)
                 window = _random_window(rng, image_size, (scale * size[0], scale * size[1]))
-                shown = _shown(boxes_in(target, image_size), window)
+                boxes = torch.from_numpy(boxes_in(target, image_size))
+                shown = intersection_over_foreground(boxes, torch.tensor([window])).numpy()[:, 0]
                 if not shown[np.isin(target["labels"], list(labels))].any():
                     excess = max(0.0, shown.max(initial=0.0) - _MOST_SHOWN)
                     pieces.append((excess, _Piece(self.dataset.image_path(index), window)))
@@ -97,9 +99,3 @@ def _random_window(
     height, width = (max(1, min(round(fit * side), most)) for side, most in zip(size, within, strict=True))
     x, y = int(rng.integers(within[1] - width + 1)), int(rng.integers(within[0] - height + 1))
     return x, y, x + width, y + height
-
-
-def _shown(boxes: Floats, window: tuple[int, int, int, int]) -> Floats:
-    """Return the fraction of each box (M x 4) that lies in a window of its image."""
-    sides = np.minimum(boxes[:, 2:], window[2:]) - np.maximum(boxes[:, :2], window[:2])
-    return np.asarray(sides.clip(min=0).prod(axis=1) / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))

@@ -18,7 +18,7 @@ from afrcnn.evaluation.matching import Booleans, Floats, Integers
 _Pixels = tuple[slice, slice]
 """Rows and columns."""
 
-NOBODY = -1
+_NOBODY = -1
 """The owner of pixels that no occluder covers."""
 
 
@@ -36,15 +36,15 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
         fraction: that of each box's area to cover, in [0, 1].
 
     Returns:
-        H x W: the index of the object whose occluder covers the pixel, or ``NOBODY``.
+        H x W: the index of the object whose occluder covers the pixel, or -1.
     """
-    owners: Integers = np.full(size, NOBODY)
+    owners: Integers = np.full(size, _NOBODY)
     free = np.ones(size, dtype=bool)
     areas = _areas(boxes)
     order = np.argsort(areas, kind="stable")
 
     def missing(index: int) -> int:
-        return max(round(float(fraction * areas[index]) - _covered_area(owners != NOBODY, boxes[index])), 0)
+        return max(round(float(fraction * areas[index]) - _covered_area(owners, boxes[index])), 0)
 
     for place, index in enumerate(order):
         inside = pixels_inside(boxes[index])
@@ -59,27 +59,27 @@ def lay_occluders(boxes: Floats, anchors: Floats, size: tuple[int, int], fractio
     return owners
 
 
-def occluded_fractions(covered: Booleans, boxes: Floats) -> Floats:
+def occluded_fractions(owners: Integers, boxes: Floats) -> Floats:
     """Return the fraction of each box's area that is covered: M values in [0, 1].
 
     Args:
-        covered: H x W, true where an occluder is.
+        owners: H x W, whose occluder covers each pixel, as of ``lay_occluders``.
         boxes: M x 4, XYXY in pixels; of a pixel on a box's rim, the part inside counts.
     """
-    return np.array([_covered_area(covered, box) for box in boxes]) / _areas(boxes)
+    return np.array([_covered_area(owners, box) for box in boxes]) / _areas(boxes)
 
 
 def _areas(boxes: Floats) -> Floats:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
 
 
-def _covered_area(covered: Booleans, box: Floats) -> float:
+def _covered_area(owners: Integers, box: Floats) -> float:
     """Return how much of a box is covered, in pixels."""
     pixels, (x1, y1, x2, y2) = pixels_touched(box), box
     rows, columns = (np.arange(side.start, side.stop) for side in pixels)
     heights = np.minimum(rows + 1, y2) - np.maximum(rows, y1)
     widths = np.minimum(columns + 1, x2) - np.maximum(columns, x1)
-    return float(heights @ covered[pixels] @ widths)
+    return float(heights @ (owners[pixels] != _NOBODY) @ widths)
 
 
 def pixels_touched(box: Floats) -> _Pixels:

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from afrcnn.evaluation.results import Results, read_record, results_from, write_record
+from afrcnn.evaluation.results import Results, read_record, write_record
 from afrcnn.evaluation.voc_ap import Metric, mean_over_classes
 
 _OLD_WORDS = {"share": "fraction", "hidden": "occluded", "photographs": "images"}
@@ -139,9 +139,9 @@ def _curve(record: dict[str, Any]) -> Curve:
 
 
 def _level(record: dict[str, Any]) -> LevelResults:
-    occluded = record["hidden" if "hidden" in record else "occluded"]  # the former in files of earlier versions
+    occluded = record["hidden" if "hidden" in record else "occluded"]  # as earlier versions wrote
     fraction = OccludedFraction(**occluded) if isinstance(occluded, dict) else None
-    return LevelResults(record["level"], results_from(record["results"]), record["recall"], fraction)
+    return LevelResults(record["level"], Results.from_record(record["results"]), record["recall"], fraction)
 
 
 def _words(text: str) -> str:

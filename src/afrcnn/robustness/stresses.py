@@ -14,7 +14,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.target import Target
 from afrcnn.evaluation.matching import Floats, Integers
 from afrcnn.robustness.bending import bend_content
-from afrcnn.robustness.objects import boxes_in, generators_of, objects_of
+from afrcnn.robustness.objects import boxes_in, objects_of
 from afrcnn.robustness.occluders import Pieces
 from afrcnn.robustness.occlusion import lay_occluders, pixels_inside
 
@@ -87,8 +87,7 @@ class Occlusion:
 
     def lay(self, target: Target, size: tuple[int, int], change: Change, seed: int) -> Integers:
         """Return which object's occluder covers each pixel of an image of a height and width (H x W)."""
-        boxes, _ = objects_of(target, size)
-        rngs, anchors = generators_of(target, len(boxes), seed), change.anchors
+        (boxes, rngs), anchors = _objects(target, size, seed), change.anchors
         if anchors is None:
             anchors = np.array([rng.random(2) for rng in rngs]).reshape(-1, 2)
         return lay_occluders(boxes, anchors, size, change.level)
@@ -108,9 +107,8 @@ class Occlusion:
         """
         image, size = image.clone(), (image.shape[1], image.shape[2])
         owners = torch.from_numpy(self.lay(target, size, change, seed))
-        boxes, _ = objects_of(target, size)
         every_box, labels = boxes_in(target, size), np.asarray(target["labels"])
-        for number, (box, rng) in enumerate(zip(boxes, generators_of(target, len(boxes), seed), strict=True)):
+        for number, (box, rng) in enumerate(zip(*_objects(target, size, seed), strict=True)):
             rng.random(2)  # the anchor
             pixels = (slice(None), *pixels_inside(box))
             mask = owners[pixels[1:]] == number
@@ -158,12 +156,22 @@ class Bending:
 
     def apply(self, image: Tensor, target: Target, change: Change, pieces: Pieces, seed: int) -> Tensor:
         """Bend the objects of an image (3 x H x W, uint8, RGB); arguments as of ``Occlusion.apply``."""
-        boxes, _ = objects_of(target, (image.shape[1], image.shape[2]))
-        rngs = generators_of(target, len(boxes), seed)
+        boxes, rngs = _objects(target, (image.shape[1], image.shape[2]), seed)
         return bend_content(image, boxes, self.kind, change.level, rngs)
 
 
 Stress = Occlusion | Bending
+
+
+def _objects(target: Target, size: tuple[int, int], seed: int) -> tuple[Floats, list[np.random.Generator]]:
+    """Return the boxes (N x 4) of a target's objects, and the random generator of each.
+
+    A generator depends on the seed, the image's id and the object's number alone: it is the same for every detector, in
+    whatever process, at every level.
+    """
+    boxes, _ = objects_of(target, size)
+    letters = target["image_id"].encode()
+    return boxes, [np.random.default_rng([seed, number, *letters]) for number in range(len(boxes))]
 
 
 def _check(value: str, field: str, choices: Sequence[str]) -> None:

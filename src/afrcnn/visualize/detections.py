@@ -78,7 +78,7 @@ def _outline(draw: ImageDraw.ImageDraw, box: Sequence[float], colour: _Colour, l
 def _place(size: tuple[int, int], box: Sequence[float], bounds: tuple[int, int], taken: list[_Rectangle]) -> _Rectangle:
     """Find a place for a label of a size (width, height) at a box, inside the bounds and on no other if possible."""
     (width, height), (x1, y1, x2, y2) = size, map(round, box)
-    rows = (y1 - height, y1, y2 - height, y2)  # above and below the box, and inside it at both sides
+    rows = (y1 - height, y1, y2 - height, y2)  # above and below the box, and inside at both sides
     corners = np.array([(x, y) for y in rows for x in (x1, x2 - width)])
     corners = corners.clip(0, np.maximum(np.subtract(bounds, size), 0))
     places = [(x, y, x + width, y + height) for x, y in corners.tolist()]

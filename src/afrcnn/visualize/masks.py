@@ -50,7 +50,7 @@ def draw_masks(image: _Image, objects: Sequence[ObjectTrace], left_out: int = 0)
     """
     if not objects:
         return _draw_nothing(image)
-    heatmaps = [step.heatmap for traced in objects for step in traced.steps if step.heatmap is not None]
+    heatmaps = [step.heatmap for item in objects for step in item.steps if step.heatmap is not None]
     scale = ScalarMappable(Normalize(0, np.max(heatmaps) if heatmaps else 1), "viridis")
     rows = [list(_panels(image, traced, scale, left_out)) for traced in objects]
     width = len(rows[0]) * (_PANEL + _GAP) + _GAP
@@ -83,7 +83,7 @@ def _panels(image: _Image, traced: ObjectTrace, scale: ScalarMappable, left_out:
             cells = scale.to_rgba(np.array(step.heatmap), alpha=_HEATMAP_OPACITY)
             yield f"{title}: heatmap", scale, partial(_show, grey, traced.box, cells=cells)
         if step.mask is not None:
-            cells = np.array(step.mask)[..., None] * np.array([0, 0, 0, _MASK_OPACITY])  # d x d x RGBA
+            cells = np.array(step.mask)[..., None] * (0, 0, 0, _MASK_OPACITY)  # d x d x RGBA
             yield f"{title}: mask", "occluded cells are black", partial(_show, image, traced.box, cells=cells)
         if step.angles is not None:
             note = "one for each block of\nchannels; + is clockwise"
@@ -99,7 +99,7 @@ def _draw_angles(angles: Sequence[float], axes: Axes) -> None:
     for block, angle in enumerate(angles):
         centre = np.array([block % columns + 0.5, block // columns + 0.4])
         cos, sin = np.cos(radians(angle)), np.sin(radians(angle))
-        turn = np.array([(cos, sin), (-sin, cos)])  # of rows (x right, y down): clockwise on the screen
+        turn = np.array([(cos, sin), (-sin, cos)])  # x right, y down: clockwise on the screen
         axes.add_patch(Polygon(centre + square, fill=False, color="0.5", linewidth=0.7, linestyle=(0, (3, 2))))
         axes.add_patch(Polygon(centre + square @ turn, facecolor="0.88", edgecolor="black", linewidth=1, zorder=0.5))
         tail, tip = centre + (0, 0.3) @ turn, centre + (0, -0.3) @ turn
