@@ -17,6 +17,7 @@ from afrcnn.evaluation.detect import detect
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
 from afrcnn.training.train import train_stages
+from server import Server
 from tiny import build_adversary, build_chain, build_detector, build_fast_rcnn, build_objects, build_spec
 
 torch.set_num_threads(1)
@@ -90,6 +91,13 @@ def tiny():
         chain=build_chain,
         objects=build_objects,
     )
+
+
+@pytest.fixture
+def server():
+    """A server of files on this machine."""
+    with Server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -222,6 +222,7 @@ def test_help_explains_each_command_with_an_example_in_80_columns(
 
 def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     options = {
+        "download": "parts mirror",
         "shapes": "trainval test size occlusion deformation seed jobs",
         "split": "names overlap layout out",
         "proposals": "split layout out mode jobs backend import method allow-missing",

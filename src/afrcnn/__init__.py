@@ -1,8 +1,8 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``shapes``, ``split``, ``propose`` (``afrcnn proposals``),
-``train``, ``evaluate``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when they are first
-used: importing the package itself imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``propose`` (``afrcnn
+proposals``), ``train``, ``evaluate``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when
+they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -40,6 +40,7 @@ _MODULES = {
     "coco_ap": "evaluation.coco_ap",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",
+    "download": "commands.download",
     "evaluate": "commands.evaluate",
     "load_adversary": "build",
     "load_detector": "build",

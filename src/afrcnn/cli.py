@@ -27,6 +27,7 @@ from afrcnn.core.errors import UserError, suggest
 from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
+    "download": {},
     "shapes": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
