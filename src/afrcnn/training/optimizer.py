@@ -36,10 +36,10 @@ def build_optimizer(module: nn.Module, schedule: ScheduleRecipe) -> SGD:
     groups: dict[tuple[float, bool, float], list[nn.Parameter]] = defaultdict(list)
     for name, value in module.named_parameters():
         if value.requires_grad:
-            is_bias, decay = name.endswith("bias"), schedule.weight_decay
-            if is_bias:
-                own = schedule.backbone_bias_weight_decay if value in backbone else None
-                decay = schedule.bias_weight_decay if own is None else own
+            is_bias = name.endswith("bias")
+            decay = schedule.bias_weight_decay if is_bias else schedule.weight_decay
+            if is_bias and value in backbone and schedule.backbone_bias_weight_decay is not None:
+                decay = schedule.backbone_bias_weight_decay
             groups[factors.get(value, 1.0), is_bias, decay].append(value)
     parameters = [
         {
