@@ -9,7 +9,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from afrcnn.data.layouts import open_dataset
-from afrcnn.evaluation.coco_ap import _METRICS, coco_ap
+from afrcnn.evaluation.coco_ap import _METRICS, coco_ap, evaluate_coco
 from reference import found, truth
 
 
@@ -115,7 +115,10 @@ def test_random_scenes_agree_with_pycocotools_however_their_images_are_ordered(s
         evaluation.accumulate()
         evaluation.summarize()
         expected = [value if value >= 0 else float("nan") for value in evaluation.stats]
-        numbers = coco_ap(detections, targets, classes, [str(id_) for id_ in ids])
+        result = evaluate_coco(detections, targets, classes, [str(id_) for id_ in ids])
+        numbers, by_class = result.numbers, evaluation.eval["precision"][0, :, :, 0, 2].mean(axis=0)
+        by_class = [ap if ap >= 0 else math.nan for ap in by_class]
+        assert list(result.ap50.values()) == pytest.approx(by_class, nan_ok=True)
         np.testing.assert_allclose(list(numbers.values()), expected, rtol=0, atol=1e-9, equal_nan=True)
         moved += coco_ap(detections, targets, classes)["AP"] != numbers["AP"]
     assert (moved > 5) == shuffled

@@ -39,12 +39,14 @@ DETECTIONS = [
 ]
 
 
-def test_results_hold_both_metrics_of_voc_and_the_numbers_of_coco():
+def test_results_hold_both_metrics_of_voc_coco_s_at_one_iou_and_its_numbers():
     dataset = TwoImages()
     results = evaluate_detections(DETECTIONS, dataset)
     assert (results.images, results.detections, results.iou_threshold) == (2, 1, 0.5)
     assert results.objects == {"cat": 2, "dog": 0}
-    assert results.mean_ap == pytest.approx({"11-point": 6 / 11, "area": 0.5})
+    # COCO's 101 recalls: a precision of 1 up to 0.5, and 0 beyond.
+    assert results.mean_ap == pytest.approx({"11-point": 6 / 11, "area": 0.5, "COCO": 51 / 101})
+    assert results.ap["COCO"] == pytest.approx({"cat": 51 / 101, "dog": math.nan}, nan_ok=True)
     assert results.ap["area"]["cat"] == 0.5
     assert math.isnan(results.ap["area"]["dog"])
     targets = [dataset.target(i) for i in range(2)]
@@ -134,3 +136,14 @@ def test_detections_that_have_been_matched_are_not_matched_again(monkeypatch):
     matches = match(DETECTIONS, [dataset.target(index) for index in range(2)], dataset.classes, 0.75)
     monkeypatch.setattr(module, "match", pytest.fail)
     assert str(evaluate_detections(DETECTIONS, dataset, matches=matches)) == str(expected)
+
+
+def test_results_of_an_earlier_version_have_coco_s_metric_from_its_numbers(tmp_path):
+    written = evaluate_detections(DETECTIONS, TwoImages())
+    record = asdict(written)
+    for by_metric in (record["mean_ap"], record["ap"]):
+        del by_metric["COCO"]
+    write_record(tmp_path / "results.json", record)
+    again = read_results(tmp_path / "results.json")
+    assert again.mean_ap == written.mean_ap
+    assert "COCO" not in again.ap

@@ -23,7 +23,7 @@ def level(value, ap, recall=0.5, occluded=None):
         detections=3,
         iou_threshold=0.5,
         objects={"cat": 4, "dog": 0},
-        mean_ap={"11-point": ap, "area": ap / 2},
+        mean_ap={"11-point": ap, "area": ap / 2, "COCO": math.nan},
         ap={metric: {"cat": ap, "dog": math.nan} for metric in ("11-point", "area")},
         coco={"AP": ap, "AP50": math.nan},
     )

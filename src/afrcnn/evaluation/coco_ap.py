@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
@@ -14,8 +14,25 @@ from afrcnn.evaluation.matching import Images, Integers, concatenate, flatten, i
 _METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
 
+class COCOResult(NamedTuple):
+    """What COCO's evaluation says of detections.
+
+    Attributes:
+        numbers: its twelve numbers, as of :func:`coco_ap`.
+        ap50: by class, AP at an IoU of 0.5 in [0, 1]; NaN for a class without objects.
+    """
+
+    numbers: dict[str, float]
+    ap50: dict[str, float]
+
+
 def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Sequence[str] = ()) -> dict[str, float]:
-    """Compute COCO's twelve numbers for boxes.
+    """Return COCO's twelve numbers for boxes; see :func:`evaluate_coco`."""
+    return evaluate_coco(detections, targets, classes, ids).numbers
+
+
+def evaluate_coco(detections: Images, targets: Images, classes: Sequence[str], ids: Sequence[str] = ()) -> COCOResult:
+    """Compute COCO's twelve numbers for boxes, and AP at an IoU of 0.5 by class.
 
     ``AP`` is the mean over the classes and the IoU thresholds 0.5, 0.55, ..., 0.95; ``AP50`` and ``AP75`` are
     at one threshold; ``APs``, ``APm`` and ``APl`` are for objects of up to 32 x 32 pixels, up to 96 x 96, and
@@ -36,7 +53,7 @@ def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Se
         ids: the ids of the images, in the same order.
 
     Returns:
-        The numbers by the names above, in [0, 1]; NaN where there are no objects to find.
+        The numbers, those above in [0, 1]; NaN where there are no objects to find.
 
     Raises:
         ValueError: there are not as many targets, or ids, as detections.
@@ -63,10 +80,16 @@ def coco_ap(detections: Images, targets: Images, classes: Sequence[str], ids: Se
     results = truth.loadRes(_annotations(detections, numbers, {"score": scores}))
     evaluation = COCOeval_faster(truth, results, "bbox")
     evaluation.run()
-    return {
-        name: float(value) if value >= 0 else float("nan")  # COCO has -1 where there is none
-        for name, value in zip(_METRICS, evaluation.stats, strict=True)
-    }
+    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # recalls x K, at 0.5, of any size, 100 detections
+    return COCOResult(
+        _known(dict(zip(_METRICS, evaluation.stats, strict=True))),
+        _known(dict(zip(classes, precision.mean(axis=0), strict=True))),
+    )
+
+
+def _known(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Return numbers with NaN where COCO has -1, which is that there is none."""
+    return {name: float(value) if value >= 0 else float("nan") for name, value in numbers.items()}
 
 
 def _annotations(images: Images, numbers: Integers, columns: Mapping[str, Any]) -> list[dict[str, Any]]:

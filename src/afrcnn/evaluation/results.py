@@ -14,11 +14,14 @@ from torch import Tensor
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset
-from afrcnn.evaluation.coco_ap import coco_ap
+from afrcnn.evaluation.coco_ap import evaluate_coco
 from afrcnn.evaluation.matching import Images, Matches, match
 from afrcnn.evaluation.subsets import SubsetResult, subset_ap
 
 _T = TypeVar("_T")
+
+COCO_METRIC = "COCO"
+"""The third of the metrics of AP at one IoU: COCOeval's, at 0.5 (MultiPathNet's, whichever the paper's tables are)."""
 
 _OLD_SUBSETS = {"in the open": "unoccluded"}
 """Names of subsets in files of earlier versions."""
@@ -33,8 +36,8 @@ class Results:
         detections: number of detections.
         iou_threshold: IoU that a hit of VOC's AP exceeds.
         objects: by class, the number of objects that VOC's AP counts.
-        mean_ap: VOC's mean AP in [0, 1] by metric, ``11-point`` and ``area``.
-        ap: VOC's AP in [0, 1] by metric and class; NaN for a class without objects.
+        mean_ap: mean AP in [0, 1] by metric: VOC's ``11-point`` and ``area``, and ``COCO``, COCOeval's at 0.5.
+        ap: AP in [0, 1] by metric and class; NaN for a class without objects.
         coco: COCO's twelve numbers in [0, 1], named as in ``afrcnn.evaluation.coco_ap``; NaN where there are no
             objects to find.
         subsets: by name, AP and recall on subsets of the objects; empty where not asked for.
@@ -54,6 +57,7 @@ class Results:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Results:
         """Return the results that a record of ``results.json`` holds, also one of an earlier version."""
+        record["mean_ap"].setdefault(COCO_METRIC, record["coco"].get("AP50", math.nan))
         subsets = record.get("subsets", {}).items()
         by_name = {_OLD_SUBSETS.get(name, name): SubsetResult(**result) for name, result in subsets}
         return cls(**record | {"subsets": by_name})
@@ -85,15 +89,15 @@ def evaluate_detections(
     """
     targets = [dataset.target(index) for index in range(len(dataset))]
     matches = matches or match(detections, targets, dataset.classes, iou_threshold)
-    total = subset_ap(matches)
+    total, coco = subset_ap(matches), evaluate_coco(detections, targets, dataset.classes, dataset.ids)
     return Results(
         images=len(targets),
         detections=len(matches.scores),
         iou_threshold=matches.iou_threshold,
         objects=total.objects,
-        mean_ap=total.mean_ap,
-        ap=total.ap,
-        coco=coco_ap(detections, targets, dataset.classes, dataset.ids),
+        mean_ap=total.mean_ap | {COCO_METRIC: coco.numbers["AP50"]},
+        ap=total.ap | {COCO_METRIC: coco.ap50},
+        coco=coco.numbers,
         subsets={name: subset_ap(matches, members) for name, members in (subsets or {}).items()},
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from math import isnan, nan
 
+from afrcnn.evaluation.results import COCO_METRIC
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table
 from afrcnn.reporting.methods import Method, Number, ReportedRun
@@ -18,8 +19,12 @@ from afrcnn.visualize.figure import signed
 _CLASSES_OF_A_TABLE = 20
 """Classes of a table at most, as in the paper's: more do not fit on paper."""
 
-_METRICS = {"11-point": ("VOC's AP by 11 points", "VOC2007"), "area": ("VOC's AP by area", "VOC2012")}
-"""By VOC's metric what it is called here, and the test set for which the paper's numbers are of that metric."""
+_METRICS = {
+    "11-point": "VOC's AP by 11 points",
+    "area": "VOC's AP by area",
+    COCO_METRIC: "COCOeval's AP at an IoU of 0.5",
+}
+"""Metrics, and what they are called here."""
 
 _BY_LEVEL: dict[str, Callable[[LevelResults], float]] = {
     "Mean AP in %": lambda level: level.results.mean_ap["11-point"],
@@ -46,9 +51,9 @@ def summary(methods: Sequence[Method]) -> Section:
 def by_class(methods: Sequence[Method]) -> Section:
     """Return the AP of each class, beside the paper's rows where they are of the same test set."""
     section, first = Section(), methods[0].runs[0]
-    for metric, (title, test_set) in _METRICS.items():
-        paper = [row for row in paper_rows() if set(row.ap) == set(first.classes) and row.dataset == f"{test_set} test"]
-        beside = paper if first.dataset == test_set else []
+    tested_on = f"{first.dataset} {first.recipe.data.test_split}"
+    beside = [row for row in paper_rows() if set(row.ap) == set(first.classes) and row.dataset == tested_on]
+    for metric, title in _METRICS.items():
         for start in range(0, len(first.classes), _CLASSES_OF_A_TABLE):
             names = first.classes[start : start + _CLASSES_OF_A_TABLE]
             table = _compare(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
@@ -66,7 +71,7 @@ def by_subset(methods: Sequence[Method]) -> Section:
     section = Section(commands=[run.command("evaluate", "--subsets") for run in runs if not run.subsets])
     names = dict.fromkeys(name for run in runs for name in run.subsets)
     quantities: dict[str, Callable[[SubsetResult], float]] = {
-        f"Mean AP of the subset, {_METRICS['11-point'][0]}": lambda subset: subset.mean_ap["11-point"],
+        f"Mean AP of the subset, {_METRICS['11-point']}": lambda subset: subset.mean_ap["11-point"],
         "Recall at any score": lambda subset: subset.recall,
     }
     for title, quantity in quantities.items() if names else ():
@@ -94,9 +99,17 @@ def by_stress(methods: Sequence[Method]) -> Section:
 
 
 def changes_by_class(methods: Sequence[Method]) -> Section:
-    """Return bars of the change of each class's AP by 11 points (the paper's Figure 5)."""
-    section, baseline = Section(), methods[0]
-    numbers = {name: _ap("11-point", name) for name in baseline.runs[0].classes}
+    """Return bars of the change of each class's AP by each metric (the paper's Figure 5)."""
+    section = Section()
+    for metric, title in _METRICS.items():
+        _add_changes(section, methods, metric, title)
+    return section
+
+
+def _add_changes(section: Section, methods: Sequence[Method], metric: str, title: str) -> None:
+    """Add the bars of one metric to a section."""
+    baseline = methods[0]
+    numbers = {name: _ap(metric, name) for name in baseline.runs[0].classes}
     changes: dict[str, dict[str, float]] = {}
     for method in methods[1:]:
         differences = {name: 100 * (method.mean(ap) - baseline.mean(ap)) for name, ap in numbers.items()}
@@ -106,12 +119,11 @@ def changes_by_class(methods: Sequence[Method]) -> Section:
         if by_name:
             falling = sorted(by_name.items(), key=lambda item: -item[1])
             text = ", ".join(f"{class_name} {signed(change)}" for class_name, change in falling)
-            words = f"Change of AP in points, {name} against {baseline.name}: {text}."
+            words = f"Change of {title} in points, {name} against {baseline.name}: {text}."
             picture = Picture.of_figure(draw_changes(by_name, name, limit), words)
-            section.pictures.setdefault("", []).append(picture)
-        else:
-            section.missing.append(f"{name} or {baseline.name} has not been evaluated (see above).")
-    return section
+            section.pictures.setdefault(title, []).append(picture)
+        elif (missing := f"{name} or {baseline.name} has not been evaluated (see above).") not in section.missing:
+            section.missing.append(missing)
 
 
 def paper_table() -> Section:
@@ -165,11 +177,12 @@ def _change(method: Method, baseline: Method, number: Number) -> Cell:
 
 
 def _mean_ap(metric: str) -> Number:
-    return lambda run: run.results.mean_ap[metric] if run.results else nan
+    return lambda run: run.results.mean_ap.get(metric, nan) if run.results else nan
 
 
 def _ap(metric: str, name: str) -> Number:
-    return lambda run: run.results.ap[metric][name] if run.results else nan
+    """Return a class's AP, which files of earlier versions do not have by each metric."""
+    return lambda run: run.results.ap.get(metric, {}).get(name, nan) if run.results else nan
 
 
 def _coco(name: str) -> Number:
