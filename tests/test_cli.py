@@ -229,7 +229,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "train": "run",
         "evaluate": "ensemble split svd subsets lists out detections iou trust",
         "predict": "out score trust",
-        "masks": "box boxes score out trust",
+        "masks": "box boxes score search out trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
     }

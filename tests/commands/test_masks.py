@@ -160,13 +160,13 @@ def test_hard_dropout_of_any_run_hides_the_window_that_costs_the_class_most(
     (step,) = image.objects[0].steps
     features, scores = pooled(plain, scene, BOX)
     left = {}
-    for y in range(5):
-        for x in range(5):
+    for y in range(6):
+        for x in range(6):
             hidden = features.clone()
-            hidden[:, :, y : y + 3, x : x + 3] = 0
+            hidden[:, :, y : y + 2, x : x + 2] = 0
             left[y, x] = scores(hidden, [1])[0]
     y, x = min(left, key=left.__getitem__)
-    assert {tuple(cell) for cell in np.argwhere(step.mask)} == {(y + i, x + j) for i in range(3) for j in range(3)}
+    assert {tuple(cell) for cell in np.argwhere(step.mask)} == {(y + i, x + j) for i in range(2) for j in range(2)}
     assert step.score == pytest.approx(left[y, x], abs=1e-5)
 
 
@@ -376,3 +376,39 @@ def test_figures_never_go_where_the_images_lie(run: Path, scene: Path) -> None:
     with pytest.raises(UserError, match="another folder"):
         masks(run, [scene], scene.parent)
     assert scene.read_bytes() == before
+
+
+@pytest.mark.parametrize(("chain", "side"), [({}, 2), ({"asdn": {"window": 3, "stride": 2}}, 3)])
+def test_the_search_is_shown_as_a_plain_loop_has_it_for_any_run(chain, side, plain, scene, tmp_path):
+    overrides = ["--adversaries", json.dumps(chain)]
+    (shown,) = masks(plain, [scene], tmp_path / "out", boxes=[(BOX, "dog")], search=True, overrides=overrides)
+    (traced,) = shown.objects
+    features, scores = pooled(plain, scene, BOX)
+    losses = []
+    for row, column, height, width in traced.windows:
+        assert height == width == side
+        hidden = features.clone()
+        hidden[:, :, row : row + height, column : column + width] = 0
+        losses.append(-math.log(scores(hidden, [2])[0]))
+    assert len(set(traced.windows)) == len(traced.windows) == (36 if side == 2 else 9)
+    assert traced.losses == pytest.approx(losses, rel=1e-4)
+    assert traced.hardest == int(np.argmax(losses))
+    assert traced.loss == pytest.approx(-math.log(scores(features, [2])[0]), rel=1e-4)
+    assert (traced.name, traced.box, traced.size) == ("dog", BOX, 7)
+    assert Path(shown.picture) == tmp_path / "out" / "photo-search.png"
+    (written,) = json.loads((tmp_path / "out" / "search.json").read_text())
+    assert written["objects"][0]["losses"] == list(traced.losses)
+
+
+def test_a_search_that_does_not_fit_is_refused_by_field(plain, scene, tmp_path):
+    for window in ("9", "big", "0"):
+        overrides = ["--adversaries", f"{{asdn: {{window: {window}}}}}"]
+        with pytest.raises(UserError, match=r"adversaries\.asdn"):
+            masks(plain, [scene], tmp_path / "out", search=True, overrides=overrides)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_of_an_image_without_detections_says_so(plain, scene, tmp_path):
+    (shown,) = masks(plain, [scene], tmp_path / "out", score=1.0, search=True)
+    assert shown.objects == ()
+    assert Path(shown.picture).is_file()

@@ -1,4 +1,4 @@
-"""What adversaries do to an object, as numbers: scores, heatmaps, masks and angles (figure 3b of the paper)."""
+"""What adversaries do to an object, as numbers: windows, scores, heatmaps, masks and angles (figure 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torchvision.ops import box_iou
 
 from afrcnn.adversaries.base import AdversaryOutput, Context, Head
 from afrcnn.adversaries.chain import Chain
+from afrcnn.adversaries.window_search import WindowSearch
 
 _GRID = 5
 """Windows along a side of the grid from which an image's background is taken."""
@@ -57,6 +58,29 @@ class ObjectTrace:
     steps: tuple[TraceStep, ...]
 
 
+@dataclass(frozen=True)
+class SearchTrace:
+    """One object of an image, and the windows that the exhaustive search hides in turn (figure 3a).
+
+    Attributes:
+        name: its class.
+        box: where it is; its d x d cells divide it evenly.
+        loss: the detector's classification loss with nothing hidden.
+        windows: by window, first row, first column, height and width in cells.
+        losses: by window, the loss with it hidden.
+        hardest: the number of the window with the highest, which becomes ASDN's target.
+        size: d.
+    """
+
+    name: str
+    box: Box
+    loss: float
+    windows: tuple[tuple[int, int, int, int], ...]
+    losses: tuple[float, ...]
+    hardest: int
+    size: int
+
+
 class _TraceableDetector(Protocol):
     """A detector whose RoI features and classifier adversaries can be tried on, as ``FastRCNN``."""
 
@@ -97,6 +121,33 @@ def trace_objects(
         scores, steps = _trace(chain, pooled[: len(boxes)], labels, detector.frozen_head(), context)
     names = [classes[label - 1] for label in labels.tolist()]
     return tuple(map(ObjectTrace, names, map(tuple, boxes.tolist()), scores, steps))
+
+
+@torch.no_grad()
+def trace_search(
+    detector: _TraceableDetector,
+    search: WindowSearch,
+    image: Tensor,
+    objects: Mapping[str, Tensor],
+    classes: Sequence[str],
+) -> tuple[SearchTrace, ...]:
+    """Return what the exhaustive search looks at for objects of an image; arguments as of :func:`trace_objects`."""
+    boxes, labels = objects["boxes"].to(image.device), objects["labels"].to(image.device)
+    features, head = detector.pool([image], [boxes]), detector.frozen_head()  # n x C x d x d
+    masks = search.masks.to(image.device)  # W x d x d
+    windows = []
+    for mask in masks:
+        rows, columns = mask.any(dim=1).nonzero().flatten(), mask.any(dim=0).nonzero().flatten()
+        windows.append((int(rows[0]), int(columns[0]), len(rows), len(columns)))
+    before = head.losses(features, labels).tolist()
+    losses = head.losses_without(features, labels, masks)  # n x W
+    hardest = losses.argmax(dim=1).tolist() if len(labels) else []
+    return tuple(
+        SearchTrace(classes[label - 1], tuple(box), loss, tuple(windows), tuple(by_window), best, masks.shape[-1])
+        for label, box, loss, by_window, best in zip(
+            labels.tolist(), boxes.tolist(), before, losses.tolist(), hardest, strict=True
+        )
+    )
 
 
 def _trace(

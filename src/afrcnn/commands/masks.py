@@ -1,4 +1,4 @@
-"""What a run's adversaries do to the objects of images: figure 3b of the paper, for images of one's own."""
+"""What a run's adversaries do to the objects of images: figure 3 of the paper, for images of one's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from afrcnn.run import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from afrcnn.adversaries.trace import ObjectTrace
+    from afrcnn.adversaries.trace import ObjectTrace, SearchTrace
+    from afrcnn.adversaries.window_search import WindowSearch
+    from afrcnn.recipe import Recipe
 
 _GivenBox = tuple[tuple[float, float, float, float], str]
 """x1, y1, x2, y2 in pixels of an image, half-open, from 0, and the class of the object."""
@@ -40,7 +42,7 @@ class _MaskedImage:
     width: int
     height: int
     left_out: int
-    objects: tuple[ObjectTrace, ...]
+    objects: tuple[ObjectTrace, ...] | tuple[SearchTrace, ...]
 
 
 def masks(
@@ -51,6 +53,7 @@ def masks(
     boxes: Sequence[_GivenBox] = (),
     limit: int = 6,
     score: float = 0.5,
+    search: bool = False,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> list[_MaskedImage]:
@@ -59,6 +62,9 @@ def masks(
     Draws a figure of each image: for each detected object ASDN's heatmap and mask, ASTN's angles, and the score of the
     object's class before and after each adversary of the run. Scores are of the box as it is drawn, classified anew.
     Writes masks.json with all of it.
+
+    With --search, draws what ASDN learns from instead: every window that the exhaustive search hides, the loss that is
+    left, and the hardest one, marked; search.json has all of it. Any run will do.
 
     Masks are drawn at random, anew for each image: the same --seed, by default the run's, gives the same figure. A run
     trained without adversaries can show those that learn nothing, as in the last example.
@@ -70,6 +76,7 @@ def masks(
         boxes: object to show instead of detections, in pixels of the only IMAGE; once for each object.
         limit: how many detections an image shows at most, best first.
         score: lowest score, from 0 to 1, of detections that are shown.
+        search: show the windows of the exhaustive search instead of what adversaries do.
         trust: modules that adversaries of your own may be imported from.
         overrides: fields of the run's recipe to set differently, as ``["--seed", "1"]``.
 
@@ -78,6 +85,7 @@ def masks(
         afrcnn masks run photos --boxes 3 --seed 1 --out figures
         afrcnn masks run photo.jpg --box 40 12 180 300 person --box 200 9 250 80 dog
         afrcnn masks run photo.jpg --adversaries '[hard_dropout]'
+        afrcnn masks run photo.jpg --search --boxes 2
 
     Returns:
         What was drawn of each image, in order.
@@ -91,40 +99,67 @@ def masks(
     trained = Run(run, overrides)
     recipe, classes = trained.recipe, trained.classes
     out = trained.masks if out is None else Path(out)
-    pictures = picture_files(images, out, ".png")
+    pictures = picture_files(images, out, "-search.png" if search else ".png")
     detector = load_detector_at(trained, score, trust)
 
-    from afrcnn.adversaries.trace import trace_objects
+    from afrcnn.adversaries.trace import trace_objects, trace_search
     from afrcnn.build import load_adversary
     from afrcnn.data.image import read_image
     from afrcnn.evaluation.results import write_record
     from afrcnn.visualize.masks import draw_masks
+    from afrcnn.visualize.windows import draw_windows
 
-    chain = load_adversary(trained, detector, trust)
+    windows = _search(recipe, cast(Any, detector).roi_heads.roi_pool.size) if search else None
+    chain = None if windows else load_adversary(trained, detector, trust)
     paths = list(pictures)
     objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
     device = next(detector.parameters()).device
-    chain.to(device)
+    if chain is not None:
+        chain.to(device)
     drawn = []
     for (path, picture), detected in zip(pictures.items(), objects, strict=True):
         image = read_image(path, upright=True)
         shown = detected if boxes else {name: value[:limit] for name, value in detected.items()}
-        traces = trace_objects(cast(Any, detector), chain, image.to(device), shown, classes, recipe.seed)
-        left_out = len(detected["labels"]) - len(traces)
+        left_out, pixels = len(detected["labels"]) - len(shown["labels"]), image.permute(1, 2, 0).numpy()
+        traces: tuple[ObjectTrace, ...] | tuple[SearchTrace, ...]
+        if windows is not None:
+            traces = trace_search(cast(Any, detector), windows, image.to(device), shown, classes)
+            figure = draw_windows(pixels, traces, left_out)
+        else:
+            assert chain is not None
+            traces = trace_objects(cast(Any, detector), chain, image.to(device), shown, classes, recipe.seed)
+            figure = draw_masks(pixels, traces, left_out)
         with atomic_write(picture, "wb") as file:
-            draw_masks(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
+            figure.savefig(file, format="png")
         height, width = image.shape[-2:]
         drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, traces))
-    write_record(out / "masks.json", drawn, indent=None)
+    write_record(out / ("search.json" if search else "masks.json"), drawn, indent=None)
     return drawn
 
 
-def show(images: Sequence[_MaskedImage], *, run: Path, out: Path | None = None) -> None:
+def show(images: Sequence[_MaskedImage], *, run: Path, out: Path | None = None, search: bool = False) -> None:
     """Print what is shown of each image, and where it is written."""
     for image in images:
         left_out = f"; {image.left_out} left out" if image.left_out else ""
         print(f"{image.picture}: {count_names(item.name for item in image.objects)}{left_out}")
-    print(f"masks: {(out or Run(run).masks) / 'masks.json'}")
+    name = "search" if search else "masks"
+    print(f"{name}: {(out or Run(run).masks) / f'{name}.json'}")
+
+
+def _search(recipe: Recipe, size: int) -> WindowSearch:
+    """Return the search of the recipe's ASDN or hard dropout, or the paper's, over features of d x d cells.
+
+    Raises:
+        UserError: the recipe's window or stride does not fit.
+    """
+    from afrcnn.adversaries.window_search import WindowSearch
+
+    name = next((name for name in ("asdn", "hard_dropout") if name in recipe.adversaries), "asdn")
+    arguments = recipe.adversaries.get(name, {})
+    try:
+        return WindowSearch(size, arguments.get("window"), arguments.get("stride", 1))
+    except (TypeError, ValueError) as error:
+        raise UserError(str(error), field=f"adversaries.{name}", fix="see docs/adversaries.md") from error
 
 
 def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[str]) -> dict[str, Tensor]:

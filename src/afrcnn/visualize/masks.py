@@ -49,7 +49,7 @@ def draw_masks(image: _Image, objects: Sequence[ObjectTrace], left_out: int = 0)
         The figure, to be saved by ``savefig``.
     """
     if not objects:
-        return _draw_nothing(image)
+        return draw_nothing(image)
     heatmaps = [step.heatmap for item in objects for step in item.steps if step.heatmap is not None]
     scale = ScalarMappable(Normalize(0, np.max(heatmaps) if heatmaps else 1), "viridis")
     rows = [list(_panels(image, traced, scale, left_out)) for traced in objects]
@@ -119,7 +119,7 @@ def _draw_scores(scores: Sequence[tuple[str, float]], axes: Axes) -> None:
     axes.set(xlim=(0, 1), ylim=(max(len(scores), 3), 0))
 
 
-def _draw_nothing(image: _Image) -> Figure:
+def draw_nothing(image: _Image) -> Figure:
     """Draw an image in which nothing was detected."""
     figure = Figure((2 * _PANEL, 2 * _PANEL), dpi=DOTS_PER_INCH)
     axes = figure.add_axes((0.05, 0.05, 0.9, 0.85))
