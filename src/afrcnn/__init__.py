@@ -46,6 +46,7 @@ _MODULES = {
     "load_detector": "build",
     "load_recipe": "recipe",
     "masks": "commands.masks",
+    "mean_loss": "adversaries.base",
     "open_dataset": "data.layouts",
     "open_split": "build",
     "predict": "commands.predict",
