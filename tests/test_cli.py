@@ -232,6 +232,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "masks": "box boxes score search out trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
+        "reproduce": "configs data devices dry-run fraction nodes",
     }
     assert list(options) == list(_COMMANDS)
     for command, names in options.items():

@@ -37,6 +37,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "stress": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
+    "reproduce": {},
 }
 """The commands, each a function ``afrcnn.commands.<name>.<name>``, with the options whose names or values are not those
 of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it returns."""
