@@ -1,8 +1,8 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
 Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``propose`` (``afrcnn
-proposals``), ``train``, ``evaluate``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when
-they are first used: importing the package itself imports no PyTorch.
+proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All names are
+imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -58,6 +58,7 @@ _MODULES = {
     "split": "commands.split",
     "stress": "commands.stress",
     "stress_test": "robustness.benchmark",
+    "submit": "commands.submit",
     "train": "commands.train",
     "voc_ap": "evaluation.voc_ap",
 }
