@@ -53,6 +53,7 @@ _MODULES = {
     "pretraining_loss": "detectors.attach",
     "propose": "commands.proposals:proposals",  # afrcnn.proposals is a package
     "report": "commands.report",
+    "reproduce": "commands.reproduce",
     "shapes": "commands.shapes",
     "small": "detectors.backbones",
     "split": "commands.split",

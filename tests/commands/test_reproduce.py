@@ -111,7 +111,7 @@ def test_all_rows_of_all_tables_run_once_and_have_numbers_beside_the_paper_s(dat
     capsys.readouterr()
     show(made, out=tmp_path)
     printed = capsys.readouterr().out
-    assert max(map(len, printed.splitlines())) <= 80
+    assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 80
     assert "mean nothing" in printed
     # Again, everything is there.
     commands.clear()

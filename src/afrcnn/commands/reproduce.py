@@ -187,8 +187,8 @@ def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path) -> None:
     """Evaluate the detectors of several runs together."""
     target, split = Run(_results_folder(row, out)), planned[row.runs[0]].recipe.data.test_split
     if not target.detections_file(split).is_file():
-        first, *others = (planned[run].folder.folder for run in row.runs)
-        ensemble = [word for other in others for word in ("--ensemble", other)]
+        first, *further = (planned[run].folder.folder for run in row.runs)
+        ensemble = [word for other in further for word in ("--ensemble", other)]
         _run("evaluate", first, *ensemble, "--out", target.folder)
 
 
@@ -244,7 +244,7 @@ def _gigabytes(recipe: Recipe) -> float:
         detector = build_detector(recipe.detector, len(recipe.data.classes or range(20)), pretrained=False)
         chain = build_adversary(recipe, detector.box_head_spec, "all")  # type: ignore[arg-type]
     weights, adversaries = (
-        sum(value.numel() * 4 for value in part.state_dict().values()) for part in (detector, chain)
+        sum(value.numel() * 4 for value in module.state_dict().values()) for module in (detector, chain)
     )
     stages = 2 if recipe.joint.iterations else 1
     return float((stages + 2) * weights + 3 * adversaries) / 1e9
