@@ -87,7 +87,7 @@ def reproduce(
         data: folder that holds VOCdevkit/VOC2007, VOCdevkit/VOC2012 and coco, as their recipes name them.
         configs: folder of the recipes.
         fraction: shorten every schedule to this fraction, for a trial whose numbers mean nothing.
-        devices: processes on each machine, a device each.
+        devices: processes on each machine, a device each, in training and evaluation.
         nodes: machines.
         dry_run: list runs, their iterations, hours, by the rate that logs in OUT have, and disk, and stop.
         overrides: fields of every recipe to set differently, as ``["--engine.precision", "bf16-mixed"]``.
@@ -109,7 +109,8 @@ def reproduce(
     from afrcnn.reporting.reproduction import TABLES, markdown
 
     rows = {name: TABLES[name] for name in (TABLES if what == "all" else [what])}
-    wide = ["--engine.devices", str(devices), "--engine.nodes", str(nodes), *overrides]
+    processes = ["--engine.devices", str(devices), "--engine.nodes", str(nodes)]
+    wide = [*processes, *overrides]
     planned = {
         run: _plan(run, Path(out), Path(data), Path(configs), fraction, wide)
         for table in rows.values()
@@ -118,9 +119,9 @@ def reproduce(
     }
     if not dry_run:
         for one in planned.values():
-            _make(one)
+            _make(one, processes)
         for row in (row for table in rows.values() for row in table if len(row.runs) > 1):
-            _join(row, planned, Path(out))
+            _join(row, planned, Path(out), processes)
     tables: dict[str, list[tuple[TableRow, Results | None]]] = {}
     for name, table in rows.items():
         files = [(row, Run(_results_folder(row, Path(out))).results_file) for row in table]
@@ -167,7 +168,7 @@ def _plan(run: RowRun, out: Path, data: Path, configs: Path, fraction: float, wo
     return _PlannedRun(run, Run(out / run.folder), load_recipe(file, changed), tuple(changed), file)
 
 
-def _make(planned: _PlannedRun) -> None:
+def _make(planned: _PlannedRun, processes: Sequence[str]) -> None:
     """Train and evaluate a run, its proposals first; what is done already is skipped."""
     if planned.done:
         return
@@ -182,16 +183,16 @@ def _make(planned: _PlannedRun) -> None:
             _run("proposals", data.root, "--split", split, "--mode", data.proposal_method, "--out", folder.parent)
     if not planned.folder.weights_file.is_file():
         _run("train", planned.file, "--run", planned.folder.folder, *planned.words)
-    _run("evaluate", planned.folder.folder)
+    _run("evaluate", planned.folder.folder, *processes)
 
 
-def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path) -> None:
+def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path, processes: Sequence[str]) -> None:
     """Evaluate the detectors of several runs together."""
     target, split = Run(_results_folder(row, out)), planned[row.runs[0]].recipe.data.test_split
     if not target.detections_file(split).is_file():
         first, *further = (planned[run].folder.folder for run in row.runs)
         ensemble = [word for other in further for word in ("--ensemble", other)]
-        _run("evaluate", first, *ensemble, "--out", target.folder)
+        _run("evaluate", first, *ensemble, "--out", target.folder, *processes)
 
 
 def _results_folder(row: TableRow, out: Path) -> Path:
