@@ -35,11 +35,13 @@ def evaluate(
 ) -> Results | None:
     """Measure the average precision of a run, or of anybody's detections.
 
-    Detects objects in a split with the trained detector of a run, on the devices that it was trained on unless fields
-    of the engine say otherwise, as --engine.devices 1; their number changes no detection. Shows VOC's AP by class, by 11 points and by area,
+    Detects objects in a split with the trained detector of a run. Shows VOC's AP by class, by 11 points and by area,
     and COCO's; writes results.json and the detections, as COCO's JSON and as the files of VOC's server. Of detections
     in a file, shows the same, and writes results.json where --out is given. Of a test split whose annotations are not
     published, writes the detections alone; `afrcnn submit` makes the archive for the server that has them.
+
+    Works on as many devices and nodes as the training did, or as --engine.devices and --engine.nodes say; the
+    detections are the same on any number.
 
     Args:
         run: folder that `afrcnn train` made.
@@ -82,13 +84,12 @@ def evaluate(
             raise UserError(problem, field=str(at), fix=fix)
     runs = [Run(folder, overrides) for folder in (run, *ensemble) if folder]
     recipe = runs[0].recipe if runs else load_recipe(os.devnull, overrides)
-    for other in runs[1:]:
+    for other in runs:
         if other.classes != runs[0].classes:
             problem = f"knows other classes than {runs[0].folder}"
             raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
-    dataset_root(recipe)  # refused, as what follows, before anything slow
-    for other in runs:
         other.trained()
+    dataset_root(recipe)  # refused before anything slow
 
     from afrcnn.build import open_images, open_split
     from afrcnn.core.engine import build_fabric, in_first_process
@@ -130,12 +131,12 @@ def evaluate(
 
 def show(results: Results | None, *, run: Path | None = None, out: Path | None = None) -> None:
     """Print the AP by class and by subset, and where results and detections are."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
     from rich.console import Console
 
+    from afrcnn.core.distributed import rank_and_size
     from afrcnn.visualize.tables import ap_table, subset_table
 
-    if rank_zero_only.rank:  # of all processes, the first speaks
+    if rank_and_size()[0]:  # of all processes, the first speaks
         return
     if results is None:
         print("AP:         none, since the images are not annotated; `afrcnn submit` makes an archive for the server")

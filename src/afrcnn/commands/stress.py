@@ -98,12 +98,12 @@ def stress(
 
 def show(results: StressResults, *, run: Path, out: Path | None = None) -> None:
     """Print a table of each stress, and where results and curves are."""
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
     from rich.console import Console
 
+    from afrcnn.core.distributed import rank_and_size
     from afrcnn.visualize.tables import stress_table
 
-    if rank_zero_only.rank:  # of all processes, the first speaks
+    if rank_and_size()[0]:  # of all processes, the first speaks
         return
     for curve in results.curves:
         Console().print(stress_table(curve))
