@@ -1,8 +1,8 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``propose`` (``afrcnn
-proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All names are
-imported when they are first used: importing the package itself imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``shapes``, ``minival``, ``split``, ``propose``
+(``afrcnn proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All
+names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -47,6 +47,7 @@ _MODULES = {
     "load_recipe": "recipe",
     "masks": "commands.masks",
     "mean_loss": "adversaries.base",
+    "minival": "commands.minival",
     "open_dataset": "data.layouts",
     "open_split": "build",
     "predict": "commands.predict",

@@ -29,6 +29,7 @@ from afrcnn.parser import FunctionParser, Parser
 _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "shapes": {},
+    "minival": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},

@@ -27,7 +27,8 @@ _PREFIXES = ("instances_", "image_info_")
 class COCOLayout:
     """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
-    Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are let go. Targets hold
+    Images lie in ``<split>/``, where their ``file_name`` says from the folder on, or, as those of ``trainval35k`` and
+    ``minival``, in ``train2014/`` or ``val2014/``. Masks are let go. Targets hold
     ``annotation_id``, and ``iscrowd`` and ``area``, where an annotation does not say, False and the area of its box.
 
     Of a test set there is only ``image_info_<split>.json``, without annotations: the split is not ``annotated``. The
@@ -59,7 +60,7 @@ class COCOLayout:
         Raises:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
         """
-        file = _AnnotationFile(self.split_file(root, split), self.splits(root))
+        file = AnnotationFile(self.split_file(root, split), self.splits(root))
         images = file.records("images")
         if not images:
             raise file.error("the split is empty", "images", "list the images of the split")
@@ -121,10 +122,22 @@ class COCOLayout:
         return json.dumps(content)
 
 
-class _AnnotationFile:
-    """COCO's JSON file, whose fields are checked as they are read; masks, which fill most of it, are let go."""
+class AnnotationFile:
+    """COCO's JSON file, whose fields are checked as they are read.
 
-    def __init__(self, path: Path, splits: Sequence[str]) -> None:
+    Args:
+        path: the file.
+        splits: the splits that there are, for the message where the file is not one of theirs.
+        masks: whether the masks, which fill most of it, are kept.
+
+    Attributes:
+        content: what it holds, by name.
+
+    Raises:
+        UserError: the file is missing or not a JSON object.
+    """
+
+    def __init__(self, path: Path, splits: Sequence[str], *, masks: bool = False) -> None:
         self.path = path
         if not path.is_file():
             choice = f"choose one of {', '.join(splits)}" if splits else ""
@@ -136,7 +149,8 @@ class _AnnotationFile:
             return record
 
         try:
-            self.content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=maskless)
+            text = path.read_text(encoding="utf-8-sig")
+            self.content: _Record = json.loads(text, object_hook=None if masks else maskless)
         except (OSError, ValueError, RecursionError) as error:
             raise self.error(f"cannot be read as JSON ({error})", None, "correct or replace the file") from error
         if not isinstance(self.content, dict):
@@ -182,21 +196,40 @@ class _AnnotationFile:
         return height, width
 
 
-def _find_images(root: Path, split: str, images: dict[int, _Record], file: _AnnotationFile) -> list[str]:
+def _find_images(root: Path, split: str, images: dict[int, _Record], file: AnnotationFile) -> list[str]:
     """Return each image's file, relative to the root."""
     folder = root / split
     if not folder.is_dir():
         folder = root / split.replace("test-dev", "test")
+    # Listing a folder once spares asking the disk for each of 100,000 files.
     present = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
+    of_2014: dict[str, str] | None = None
     files = []
     for id_, image in images.items():
         name = file.get(image, "file_name", str, f"images[id={id_}]")
-        # Listing the folder once spares asking the disk for each of 100,000 files.
         if name in present or (folder / name).is_file():
             files.append(f"{folder.name}/{name}")
         elif (root / name).is_file():
             files.append(name)
+        elif name in (of_2014 := _images_of_2014(root) if of_2014 is None else of_2014):
+            files.append(f"{of_2014[name]}/{name}")
         else:
             field, fix = f"images[id={id_}].file_name in {file.path}", "restore it, or remove it from the split"
             raise UserError("the image is missing", file=folder / name, field=field, fix=fix)
     return files
+
+
+def _images_of_2014(root: Path) -> dict[str, str]:
+    """Return the folder of each of COCO's images of 2014, by the name of its file.
+
+    Raises:
+        UserError: both folders have a file of one name, as the published ones do not.
+    """
+    folders: dict[str, str] = {}
+    for name in ("train2014", "val2014"):
+        present = {image.name: name for image in (root / name).iterdir()} if (root / name).is_dir() else {}
+        if both := folders.keys() & present.keys():
+            problem, fix = "train2014 has an image of this name, too", "name it in the split with its folder"
+            raise UserError(problem, file=root / name / min(both), fix=fix)
+        folders |= present
+    return folders
