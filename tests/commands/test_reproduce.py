@@ -1,6 +1,7 @@
 """Every row of the paper's tables, end to end on a generated dataset, and the plan of it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.evaluation.results import Results
 from afrcnn.reporting.comparison import METRICS
 from afrcnn.reporting.paper import paper_rows
-from afrcnn.reporting.reproduction import TABLES, RowRun, TableRow, markdown, shown_row
+from afrcnn.reporting.reproduction import TABLES, RowRun, TableRow, coco_lines, markdown, shown_row
 from afrcnn.run import Run
 
 VOC = list(next(row for row in paper_rows() if row.ap).ap)
@@ -191,6 +192,29 @@ def test_differences_are_to_the_paper_s_row_in_points():
     heads = next(line for line in lines if line.startswith("| method")).split(" | ")
     bottle = heads.index("bottle")
     assert (ours[bottle], paper[bottle]) == ("70.0", "44.7")
+
+
+@pytest.mark.parametrize("method", ["FRCN*", "Ours (full)"])
+def test_on_coco_ap_and_ap50_stand_beside_section_5_3_s(method):
+    row = next(row for row in TABLES["coco"] if row.method == method)
+    paper = {"FRCN*": "25.7 and 42.7", "Ours (full)": "27.1 and 46.2"}[method]
+    results = replace(results_of(0.5), coco={"AP": 0.25, "AP50": 0.5, "AP75": 0.2})
+    assert list(coco_lines([(row, results)])) == [f"{method}: AP 25.0 and AP50 50.0; the paper {paper}"]
+    assert list(coco_lines([(row, None)])) == [f"{method}: AP - and AP50 -; the paper {paper}"]
+    assert f"- {method}: AP 25.0 and AP50 50.0; the paper {paper}" in markdown("coco", [(row, results)], "")
+    assert not list(coco_lines([(TABLES["table1"][0], results)]))
+
+
+def test_devices_and_nodes_are_those_of_training_and_of_evaluation(data, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(module, "_run", lambda *words: given.append([str(word) for word in words]))
+    reproduce("ensembles", tmp_path, data=data, fraction=1e-5, devices=2, nodes=3, overrides=SMALL)
+    assert {words[0] for words in given} == {"proposals", "train", "evaluate"}
+    for words in given:
+        if words[0] in ("train", "evaluate"):
+            assert words[words.index("--engine.devices") + 1] == "2"
+            assert words[words.index("--engine.nodes") + 1] == "3"
+    assert sum("--ensemble" in words for words in given) == len(TABLES["ensembles"])
 
 
 def results_of(ap):

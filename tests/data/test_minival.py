@@ -244,6 +244,14 @@ def test_missing_annotations_are_named(coco, tmp_path):
         make_minival(coco, write_list(tmp_path, [5], "numbers"))
 
 
+def test_who_misses_minival_hears_of_the_command(coco):
+    for split in ("trainval35k", "minival"):
+        with pytest.raises(
+            UserError, match=rf"instances_{split}\.json: the split is missing; make it with `afrcnn minival`"
+        ):
+            open_dataset(coco, split)
+
+
 def test_published_annotations_of_minival_open_as_they_are(coco):
     # As Girshick published them: instances_minival2014.json, with the file names of val2014.
     content = content_of(coco, "val2014")

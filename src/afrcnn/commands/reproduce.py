@@ -138,7 +138,7 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
     from rich.console import Console
 
     from afrcnn.reporting.comparison import METRICS
-    from afrcnn.reporting.reproduction import shown_row
+    from afrcnn.reporting.reproduction import coco_lines, shown_row
     from afrcnn.visualize.tables import plan_table, reproduction_table
 
     console = Console()
@@ -147,6 +147,8 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
         return
     for name, rows in made.tables.items():
         console.print(reproduction_table(name, list(METRICS), [shown_row(*row) for row in rows]))
+        for line in coco_lines(rows):
+            print(line)
         print(f"{Path(out) / name}.md")
     if made.fraction < 1:
         print(f"a trial with {made.fraction:g} of every schedule: these numbers mean nothing")

@@ -24,6 +24,10 @@ _PREFIXES = ("instances_", "image_info_")
 """Of files with annotations, and of those that name images alone."""
 
 
+_MADE = ("instances_trainval35k.json", "instances_minival.json")
+"""What is not published, but made from the annotations of 2014."""
+
+
 class COCOLayout:
     """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
@@ -141,7 +145,8 @@ class AnnotationFile:
         self.path = path
         if not path.is_file():
             choice = f"choose one of {', '.join(splits)}" if splits else ""
-            fix = choice or "give the folder with annotations/instances_*.json"
+            choice = choice or "give the folder with annotations/instances_*.json"
+            fix = "make it with `afrcnn minival`" if path.name in _MADE and splits else choice
             raise UserError("the split is missing", file=path, fix=fix)
 
         def maskless(record: _Record) -> _Record:

@@ -20,8 +20,8 @@ from afrcnn.detectors.sampling import RoIs
 class IntegralPredictor(nn.Module):
     """A linear layer of T classifiers, one for each IoU, and one of boxes, which they share.
 
-    The paper trains all classifiers on the same RoIs; its authors' code trains one in each update, in turn, on RoIs
-    that are sampled by its own IoU. This is the paper's.
+    Its paper trains all classifiers on the same RoIs, as is done here; its authors' code trains one in each update,
+    drawn at random, on RoIs that are sampled by that one's IoU.
 
     Args:
         in_features: D, the length of the box head's vectors.
