@@ -71,8 +71,8 @@ def _blocks(draws: Integers, detections: int) -> list[Integers]:
 def _ap(matches: Matches, detections: Integers, objects: Integers, draws: Integers, metric: Metric) -> Floats:
     """Return the AP of a class, of D detections, on each of R drawings; NaN where it has no objects."""
     weights = draws[:, matches.detections.images[detections]]  # R x D
-    hits = np.cumsum(weights * matches.hits[detections], axis=1)
-    seen = np.cumsum(weights, axis=1)
+    at = np.flatnonzero(matches.hits[detections])  # between hits, precision only falls: H points will do
+    hits, seen = np.cumsum(weights[:, at], axis=1), np.cumsum(weights, axis=1)[:, at]  # R x H
     count = draws @ np.bincount(matches.objects.images[objects], minlength=matches.image_count)  # R
     # Copies of a detection share their score. From a hit's first copy to its last, recall rises and
     # precision does not fall: the envelope takes all at the last one's, and one point will do.
