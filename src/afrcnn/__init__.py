@@ -40,6 +40,7 @@ _MODULES = {
     "coco_ap": "evaluation.coco_ap",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",
+    "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
     "load_adversary": "build",

@@ -33,6 +33,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
+    "diagnose": {"against": "--against RUN", "similar": "--similar CLASS,CLASS", "crops": "--crops N"},
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "stress": {},

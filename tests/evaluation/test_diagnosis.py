@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from afrcnn.evaluation.bootstrap import resample
-from afrcnn.evaluation.diagnosis import ALL, diagnose_errors, error_changes
+from afrcnn.evaluation.diagnosis import diagnose_errors, error_changes
 from afrcnn.evaluation.error_kinds import KINDS, ClassGroups
 from afrcnn.evaluation.matching import match
 from reference import found, plain_error_kinds, plain_outcomes, plain_voc_ap, random_errors, truth
 
 CLASSES = ["cat", "dog", "car", "owl"]
+ALL = "all classes"
 GROUPS = ClassGroups((("cat", "dog"), ("owl", "dog")), {"animals": ("cat", "dog", "owl")})
 SIMILAR = {(1, 2), (2, 1), (2, 4), (4, 2)}
 
@@ -36,7 +37,7 @@ def test_an_ap_without_a_kind_is_that_of_the_detections_that_are_left(seed):
     weak = np.nextafter(0.1, 0)
     outcomes = {k: v for label in range(1, 5) for k, v in plain_outcomes(detections, targets, label, weak).items()}
     placed = keep(detections, lambda *at: outcomes[at] != "second")
-    expected["corrected"] = plain_aps(placed, targets, weak)
+    expected["placed right"] = plain_aps(placed, targets, weak)
     for name, aps in expected.items():
         for row, members in ({row: [row] for row in CLASSES} | GROUPS.summaries | {ALL: CLASSES}).items():
             assert errors[row].ap[name] == pytest.approx(np.mean([aps[member] for member in members]), abs=1e-9), name
@@ -71,15 +72,15 @@ def test_a_perfect_detector_has_no_errors_and_a_class_without_objects_no_ap():
     )
     assert errors.errors[ALL].counts == dict.fromkeys(KINDS, 0)
     assert np.isnan(list(errors.errors[ALL].fractions.values())).all()
-    assert errors.errors["animals"].ap["AP"] == errors.errors["cat"].ap["corrected"] == 1
+    assert errors.errors["animals"].ap["AP"] == errors.errors["cat"].ap["placed right"] == 1
     assert np.isnan(errors.errors["car"].ap["AP"])
 
 
-def test_a_badly_placed_box_is_worth_its_object_once_corrected():
+def test_a_badly_placed_box_is_worth_its_object_once_placed_right():
     target = truth([[0, 0, 50, 50]])
     poor = match([found([[0, 0, 50, 20], [0, 0, 50, 50]], [0.9, 0.8])], [target], CLASSES)
     ap = diagnose_errors(poor, GROUPS).errors["cat"].ap
-    assert (ap["AP"], ap["without localisation"], ap["corrected"]) == (0.5, 1, 1)
+    assert (ap["AP"], ap["without localisation"], ap["placed right"]) == (0.5, 1, 1)
 
 
 def test_changes_are_those_of_splits_with_each_image_as_often():

@@ -13,14 +13,14 @@ from afrcnn.evaluation.error_kinds import KINDS, NEAR, ClassGroups, error_kinds
 from afrcnn.evaluation.matching import Booleans, Floats, Integers, Matches
 from afrcnn.evaluation.voc_ap import Metric, mean_over_classes, voc_ap
 
-ALL = "all classes"
+_ALL = "all classes"
 """The row of all classes together."""
 
 _METRIC: Metric = "area"
 """As in Hoiem et al.: it changes with every false positive, where AP by 11 points may not."""
 
 
-class Change(NamedTuple):
+class ErrorChange(NamedTuple):
     """A difference to a baseline, and its 95% interval; NaN where it is not defined."""
 
     value: float
@@ -39,8 +39,8 @@ class Errors:
         counts: by kind, how many of these are false positives.
         fractions: by kind, what fraction of these false positives, in [0, 1]; NaN where there are none.
         totals: by kind, the false positives among all detections.
-        ap: VOC's AP by area, in [0, 1]: ``AP`` as it is; ``without`` the false positives of each kind; ``corrected``,
-            where those of localisation are placed rightly and second ones are gone. NaN without objects.
+        ap: VOC's AP by area, in [0, 1]: ``AP`` as it is; ``without`` the false positives of each kind; and where
+            those of localisation are ``placed right``, and second ones are gone. NaN without objects.
     """
 
     objects: int
@@ -53,7 +53,7 @@ class Errors:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class _Diagnosis:
     """The false positives of a detector by kind.
 
     Attributes:
@@ -71,7 +71,7 @@ class Diagnosis:
     variants: dict[str, Matches]
 
 
-def diagnose_errors(matches: Matches, groups: ClassGroups, top: int | None = None) -> Diagnosis:
+def diagnose_errors(matches: Matches, groups: ClassGroups, top: int | None = None) -> _Diagnosis:
     """Sort the false positives of a detector by kind, and tell what AP it would have without each kind.
 
     The most confident detections of a class are as many as the class has objects, as in Hoiem et al.: a perfect
@@ -91,7 +91,7 @@ def diagnose_errors(matches: Matches, groups: ClassGroups, top: int | None = Non
         first[detections[: len(objects) if top is None else top]] = True
     variants = _variants(matches, kinds)
     aps = {name: voc_ap(variant, _METRIC).ap for name, variant in variants.items()}
-    rows = {name: (name,) for name in matches.classes} | groups.summaries | {ALL: matches.classes}
+    rows = {name: (name,) for name in matches.classes} | groups.summaries | {_ALL: matches.classes}
     errors = {}
     for row, members in rows.items():
         of_row = _of_classes(matches, members)
@@ -105,10 +105,10 @@ def diagnose_errors(matches: Matches, groups: ClassGroups, top: int | None = Non
             totals=_count(kinds[of_row]),
             ap={name: mean_over_classes({member: ap[member] for member in members}) for name, ap in aps.items()},
         )
-    return Diagnosis(kinds, first, rows, errors, variants)
+    return _Diagnosis(kinds, first, rows, errors, variants)
 
 
-def error_changes(diagnosis: Diagnosis, baseline: Diagnosis, draws: Integers) -> dict[str, dict[str, Change]]:
+def error_changes(diagnosis: _Diagnosis, baseline: _Diagnosis, draws: Integers) -> dict[str, dict[str, ErrorChange]]:
     """Return what differs from a baseline, with the interval of a bootstrap over images, paired.
 
     The most confident detections stay those of the whole split.
@@ -122,24 +122,24 @@ def error_changes(diagnosis: Diagnosis, baseline: Diagnosis, draws: Integers) ->
         By row, the change of each kind's fraction and of each AP of ``Errors``.
     """
     drawn, of_baseline = (_drawn(one, draws) for one in (diagnosis, baseline))
-    changes: dict[str, dict[str, Change]] = {}
+    changes: dict[str, dict[str, ErrorChange]] = {}
     for row, errors in diagnosis.errors.items():
         before = baseline.errors[row].fractions | baseline.errors[row].ap
         changes[row] = {
-            name: Change(value - before[name], *_interval(drawn[row][name] - of_baseline[row][name]))
+            name: ErrorChange(value - before[name], *_interval(drawn[row][name] - of_baseline[row][name]))
             for name, value in (errors.fractions | errors.ap).items()
         }
     return changes
 
 
 def _variants(matches: Matches, kinds: Integers) -> dict[str, Matches]:
-    """Return the matches as they are, without the false positives of each kind, and with places corrected."""
+    """Return the matches as they are, without the false positives of each kind, and with boxes placed right."""
     variants = {"AP": matches} | {f"without {kind}": matches.without(kinds == i) for i, kind in enumerate(KINDS)}
     placed = matches.at(float(np.nextafter(NEAR, 0)))  # to exceed the number below 0.1 is to be at least 0.1
-    return variants | {"corrected": placed.without(placed.counted & (placed.matched >= 0) & ~placed.hits)}
+    return variants | {"placed right": placed.without(placed.counted & (placed.matched >= 0) & ~placed.hits)}
 
 
-def _drawn(diagnosis: Diagnosis, draws: Integers) -> dict[str, dict[str, Floats]]:
+def _drawn(diagnosis: _Diagnosis, draws: Integers) -> dict[str, dict[str, Floats]]:
     """Return by row each kind's fraction and each AP on R drawings."""
     matches = diagnosis.variants["AP"]
     aps = {name: resampled_class_ap(variant, draws, _METRIC) for name, variant in diagnosis.variants.items()}
