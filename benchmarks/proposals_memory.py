@@ -38,6 +38,7 @@ class Blank:
     classes: tuple[str, ...] = ("object",)
     category_ids: tuple[int, ...] = (1,)
     annotation_file: Path | None = None
+    annotated: bool = True
 
     def __init__(self, root: Path, count: int) -> None:
         self.root = root

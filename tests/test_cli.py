@@ -229,10 +229,12 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "train": "run",
         "evaluate": "ensemble split svd subsets lists out detections iou trust",
         "diagnose": "against similar top score crops split out",
+        "submit": "split out competition name evaluated",
         "predict": "out score trust",
         "masks": "box boxes score search out trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
+        "reproduce": "configs data devices dry-run fraction nodes",
     }
     assert list(options) == list(_COMMANDS)
     for command, names in options.items():
@@ -268,7 +270,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_and_mistyped_folders_answer_without_loading_torch(tmp_path: Path) -> None:
     commands = [[], ["--help"], *([command, "--help"] for command in _COMMANDS)]
-    commands += [[command, "nowhere"] for command in ("evaluate", "diagnose", "stress", "report", "proposals")]
+    commands += [
+        [command, "nowhere"] for command in ("evaluate", "diagnose", "submit", "stress", "report", "proposals")
+    ]
     commands += [["predict", "nowhere", "x.jpg"], ["masks", "nowhere", "x.jpg"], ["split", "nowhere", "test"]]
     commands += [["train", "tiny.yaml", "--data.root", "nowhere"]]
     (tmp_path / "tiny.yaml").write_text(RECIPE)
@@ -286,7 +290,7 @@ for words in json.loads(sys.argv[1]):
     words = [sys.executable, "-c", code, json.dumps(commands)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("nowhere") == len(done.stderr.splitlines()) == 9
+    assert done.stderr.count("nowhere") == len(done.stderr.splitlines()) == 10
 
 
 # What a person gets wrong.

@@ -66,6 +66,10 @@ TABLES = {  # of which network each table has which rows
     "voc07/resnet101": ["frcn", "full"],
     "voc12/vgg16": ["frcn", "full"],  # Table 3
 }
+SPLITS = {  # what is trained on and what is tested on
+    "voc07": {"data.train_split": "trainval", "data.test_split": "test", "data.also": []},
+    "voc12": {"data.train_split": "trainval", "data.test_split": "test", "data.also": []},  # section 5.3, Table 3
+}
 ON_COCO = {  # section 5.1: 320K iterations
     "frcn": ALONE | {"schedule.iterations": 320_000, "schedule.decay_at": [280_000]},
     "full": THREE_STAGES
@@ -135,6 +139,13 @@ def test_each_row_of_the_tables_has_the_values_of_the_paper_and_of_its_baseline(
 def test_the_rows_on_coco_have_the_paper_s_values(row):
     expected = PAPER | ON_COCO[row] | {"detector.backbone": "vgg16"}
     assert values_of(f"coco/vgg16_{row}", expected) == expected
+
+
+@pytest.mark.parametrize("file", sorted(str(file) for name in SPLITS for file in CONFIGS.glob(f"{name}/*.yaml")))
+def test_voc_s_recipes_train_on_trainval_and_test_on_test(file):
+    file = Path(file).relative_to(CONFIGS).with_suffix("")
+    expected = SPLITS[file.parent.name] | {"data.root": f"VOCdevkit/VOC20{file.parent.name[3:]}"}
+    assert values_of(file, expected) == expected
 
 
 def test_the_release_has_the_values_of_its_prototxt_files():

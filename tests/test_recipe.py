@@ -40,6 +40,7 @@ OTHERS = {
         "layout": "coco",
         "classes": ["apple", "null", "3"],
         "train_split": "train2017",
+        "also": ["VOC2007", "VOC2012:train"],
         "test_split": "val2017",
         "proposals": "else where",
         "proposal_method": "quality",

@@ -1,8 +1,8 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
 Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``propose`` (``afrcnn
-proposals``), ``train``, ``evaluate``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when
-they are first used: importing the package itself imports no PyTorch.
+proposals``), ``train``, ``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``.
+All names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -47,17 +47,20 @@ _MODULES = {
     "load_detector": "build",
     "load_recipe": "recipe",
     "masks": "commands.masks",
+    "mean_loss": "adversaries.base",
     "open_dataset": "data.layouts",
     "open_split": "build",
     "predict": "commands.predict",
     "pretraining_loss": "detectors.attach",
     "propose": "commands.proposals:proposals",  # afrcnn.proposals is a package
     "report": "commands.report",
+    "reproduce": "commands.reproduce",
     "shapes": "commands.shapes",
     "small": "detectors.backbones",
     "split": "commands.split",
     "stress": "commands.stress",
     "stress_test": "robustness.benchmark",
+    "submit": "commands.submit",
     "train": "commands.train",
     "voc_ap": "evaluation.voc_ap",
 }

@@ -23,7 +23,8 @@ from afrcnn.adversaries.chain import Chain
 from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
 from afrcnn.core.errors import UserError, suggest
 from afrcnn.data.layouts import open_dataset
-from afrcnn.data.target import DetectionDataset
+from afrcnn.data.target import DetectionDataset, require_annotations
+from afrcnn.data.union import JoinedImages
 from afrcnn.detectors.backbones import BACKBONES, Backbone
 from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.jitter import ProposalJitter
@@ -34,8 +35,8 @@ from afrcnn.detectors.sampling import RoISampler
 from afrcnn.detectors.weights import load_strict, read_state_dict
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.store import ProposalStore, default_folder
-from afrcnn.recipe import DetectorRecipe, Recipe, in_one_line
-from afrcnn.run import Run, dataset_root
+from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe, in_one_line
+from afrcnn.run import Run, dataset_root, training_splits
 
 _ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""
@@ -80,11 +81,8 @@ def load_class(name: str, base: type, trust: _Trust, field: str) -> type:
         fix = suggest(name, list(OURS), f"choose {', '.join(OURS)}, or write package.module:Class for one of your own")
         raise UserError(f"there is no {base.__name__} named {name or repr(name)}", field=field, fix=fix)
     if trust != "all" and not any(f"{module}.".startswith(f"{trusted}.") for trusted in trust):
-        raise UserError(
-            f"names {name}, whose code would run",
-            field=field,
-            fix=f"if you know this code and want to run it, add --trust {module}",
-        )
+        fix = f"if you know this code and want to run it, add --trust {module}"
+        raise UserError(f"names {name}, whose code would run", field=field, fix=fix)
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
@@ -305,11 +303,9 @@ def load_adversary(run: Run, detector: nn.Module, trust: _Trust = ()) -> Chain:
     chain = build_adversary(run.recipe, detector.box_head_spec, trust)
     if chain.state_dict():
         if not run.adversary_file.is_file():
-            raise UserError(
-                f"has no trained {' and '.join(name for name, _ in chain.items())}",
-                file=run.folder,
-                fix="train them: --pretraining.iterations or --joint.iterations above 0",
-            )
+            names = " and ".join(name for name, _ in chain.items())
+            fix = "train them: --pretraining.iterations or --joint.iterations above 0"
+            raise UserError(f"has no trained {names}", file=run.folder, fix=fix)
         load_strict(chain, read_state_dict(run.adversary_file), run.adversary_file)
     chain.eval()
     return chain
@@ -330,9 +326,25 @@ def open_split(recipe: Recipe, split: str) -> DetectionDataset:
     Raises:
         UserError: the dataset or its proposals are missing or wrong.
     """
-    dataset, data = open_images(recipe, split), recipe.data
+    return _with_proposals(open_images(recipe, split), split, recipe.data, recipe.data.proposals)
+
+
+def open_training_images(recipe: Recipe) -> DetectionDataset:
+    """Open what a recipe trains on, its ``data.train_split`` and ``data.also``, as :func:`open_split` does.
+
+    Raises:
+        UserError: as there; or a split is not annotated, or of other classes than the first.
+    """
+    data, datasets = recipe.data, list[DetectionDataset]()
+    for root, split in training_splits(recipe):
+        images = require_annotations(open_dataset(root, split, data.layout, data.classes))
+        datasets.append(_with_proposals(images, split, data, None if datasets else data.proposals))
+    return JoinedImages(datasets) if datasets[1:] else datasets[0]
+
+
+def _with_proposals(dataset: DetectionDataset, split: str, data: DataRecipe, stores: str | None) -> DetectionDataset:
     if data.proposal_method is None:
         return dataset
     beside = default_folder(dataset.root, split, data.proposal_method)
-    folder = beside if data.proposals is None else Path(data.proposals) / beside.name
+    folder = beside if stores is None else Path(stores) / beside.name
     return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)

@@ -34,10 +34,12 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
     "diagnose": {"against": "--against RUN", "similar": "--similar CLASS,CLASS", "crops": "--crops N"},
+    "submit": {"evaluated": "--evaluated FOLDER"},
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "stress": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
+    "reproduce": {},
 }
 """The commands, each a function ``afrcnn.commands.<name>.<name>``, with the options whose names or values are not those
 of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it returns."""

@@ -65,6 +65,9 @@ class DataRecipe:
     """Names of the classes, in order; all that the annotations name when null."""
     train_split: str = "trainval"
     """Split that is trained on."""
+    also: list[str] = field(default_factory=list)
+    """Further datasets of the same classes that are trained on together with it, as FOLDER, of the same split, or
+    FOLDER:SPLIT; their proposals lie beside them."""
     test_split: str = "test"
     """Split that is evaluated on."""
     proposals: str | None = None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
-from afrcnn.recipe import Recipe, dump_recipe, load_recipe
+from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe
 
 
 class Run:
@@ -117,7 +117,8 @@ def resolve(recipe: Recipe) -> Recipe:
     data = recipe.data
     proposals = None if data.proposals is None else str(Path(data.proposals).absolute())
     root = str(Path(data.root).absolute()) if data.root else ""
-    return replace(recipe, data=replace(data, root=root, proposals=proposals))
+    also = [f"{folder.absolute()}:{split}" for folder, split in _further_splits(data)]
+    return replace(recipe, data=replace(data, root=root, also=also, proposals=proposals))
 
 
 def dataset_root(recipe: Recipe) -> Path:
@@ -132,6 +133,30 @@ def dataset_root(recipe: Recipe) -> Path:
     if not Path(root).is_dir():
         raise UserError("there is no such folder", file=root, field="data.root", fix=fix)
     return Path(root)
+
+
+def training_splits(recipe: Recipe) -> list[tuple[Path, str]]:
+    """Return folder and split of every dataset that a recipe trains on, those of ``data.also`` last.
+
+    Raises:
+        UserError: a folder is missing, named with the field and the way out.
+    """
+    splits = [(dataset_root(recipe), recipe.data.train_split), *_further_splits(recipe.data)]
+    for folder, _ in splits:
+        if not folder.is_dir():
+            fix = "write FOLDER or FOLDER:SPLIT"
+            raise UserError("there is no such folder", file=folder, field="data.also", fix=fix)
+    return splits
+
+
+def _further_splits(data: DataRecipe) -> list[tuple[Path, str]]:
+    """Return folder and split of each dataset of ``data.also``."""
+    splits = []
+    for text in data.also:
+        folder, _, split = text.rpartition(":")
+        named = bool(folder) and "/" not in split  # a colon further left belongs to the folder
+        splits.append((Path(folder), split) if named else (Path(text), data.train_split))
+    return splits
 
 
 def initial_weights(source: str) -> Path:

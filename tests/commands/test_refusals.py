@@ -18,6 +18,7 @@ import pytest
         "proposals('nowhere')",
         "report(['nowhere'])",
         "split('nowhere', 'test')",
+        "submit('nowhere')",
         "stress('nowhere')",
         "train('nowhere.yaml')",
     ],

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.coco import COCOLayout
+from afrcnn.data.layouts import list_splits
 
 open_coco = COCOLayout().open
 
@@ -296,3 +297,49 @@ def test_real_annotations_are_read_whole(shared: Path, split: str) -> None:
         if i % 10 == 0:
             assert dataset[i][0].shape == (3, image["height"], image["width"])
     assert crowds == sum(row["iscrowd"] for row in what["annotations"]) > 0
+
+
+# Test sets whose annotations are not published.
+
+
+def without_annotations(folder: Path, split: str = "test") -> Path:
+    info = {key: value for key, value in content().items() if key != "annotations"}
+    path = folder / "annotations" / f"image_info_{split}.json"
+    path.write_text(json.dumps(info))
+    return path
+
+
+def test_a_split_of_images_alone_has_no_objects_and_the_ids_of_its_categories(folder: Path) -> None:
+    path = without_annotations(folder)
+    (folder / "val").rename(folder / "test")
+    dataset = open_coco(folder, "test", ["dog", "cat"])
+    assert not dataset.annotated
+    assert (dataset.ids, dataset.category_ids, dataset.annotation_file) == (["7", "3", "9"], (18, 5), path)
+    image, target = dataset[2]
+    assert image.shape == (3, 30, 40)
+    assert target["boxes"].shape == (0, 4)
+    assert COCOLayout().splits(folder) == ["test", "val"]
+
+
+def test_the_images_of_test_dev_lie_in_the_folder_of_the_test_set(folder: Path) -> None:
+    without_annotations(folder, "test-dev2017")
+    (folder / "val").rename(folder / "test2017")
+    dataset = open_coco(folder, "test-dev2017")
+    assert dataset.image_path(0) == folder / "test2017" / "000000000007.jpg"
+    without_annotations(folder, "test2017")
+    assert list_splits(folder) == ["val", "test2017"]
+
+
+def test_a_folder_of_images_alone_has_this_layout(folder: Path) -> None:
+    (folder / "annotations/instances_val.json").unlink()
+    assert not COCOLayout().recognises(folder)
+    without_annotations(folder)
+    assert COCOLayout().recognises(folder)
+
+
+def test_annotations_come_before_a_file_of_images_alone_and_must_be_in_it(folder: Path) -> None:
+    without_annotations(folder, "val")
+    assert open_coco(folder, "val").annotated
+    write(folder, {key: value for key, value in content().items() if key != "annotations"})
+    with pytest.raises(UserError, match=r"instances_val\.json: annotations: is missing"):
+        open_coco(folder, "val")

@@ -377,3 +377,34 @@ def test_real_annotations_are_read_whole(shared: Path, name: str, split: str) ->
         reference = cv2.imread(str(dataset.image_path(i)), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         difference = dataset[i][0].permute(1, 2, 0).numpy().astype(int) - reference[..., ::-1]
         assert abs(difference).max() <= 4  # decoders may round differently
+
+
+# Test sets whose annotations are not published.
+
+
+def test_a_split_without_any_annotation_has_images_and_no_objects(folder: Path) -> None:
+    for file in (folder / "Annotations").iterdir():
+        file.unlink()
+    dataset = open_voc(folder, "train", ["dog", "cat"])
+    assert not dataset.annotated
+    assert (dataset.classes, dataset.ids, dataset.image_size(1)) == (("dog", "cat"), ["a", "b"], (30, 40))
+    image, target = dataset[0]
+    assert image.shape == (3, 30, 40)
+    assert target["boxes"].shape == (0, 4) and target["labels"].shape == (0,)
+    assert open_voc(folder, "train").classes == ()
+    (folder / "Annotations").rmdir()
+    assert not open_voc(folder, "train").annotated
+
+
+def test_the_annotations_of_other_splits_name_the_classes_of_one_without(folder: Path) -> None:
+    (folder / "ImageSets/Main/test.txt").write_text("c\n")
+    (folder / "JPEGImages/c.jpg").write_bytes((folder / "JPEGImages/a.jpg").read_bytes())
+    dataset = open_voc(folder, "test")
+    assert (dataset.annotated, dataset.classes) == (False, ("cat", "dog"))
+    assert open_voc(folder, "train").annotated
+
+
+def test_a_split_of_which_some_annotations_are_missing_is_refused(folder: Path) -> None:
+    (folder / "Annotations/b.xml").unlink()
+    with pytest.raises(UserError, match=r"b\.xml: the annotation is missing; restore it"):
+        open_voc(folder, "train")

@@ -20,6 +20,7 @@ class Split(list):
     """Targets, as a dataset gives them."""
 
     annotation_file = None
+    annotated = True
 
     def target(self, index):
         return self[index]

@@ -19,7 +19,7 @@ from reference import random_proposals, write_store
 class Scenes:
     """A ``DetectionDataset`` of coloured rectangles on noise, one PNG file an image."""
 
-    classes, category_ids, annotation_file = ("square", "bar"), (1, 2), None
+    classes, category_ids, annotation_file, annotated = ("square", "bar"), (1, 2), None, True
 
     def __init__(self, root: Path, count: int) -> None:
         self.root = root

@@ -88,7 +88,7 @@ def diagnose(
 
     Raises:
         UserError: a run has no detections in the split, the baseline knows other classes, a group names an unknown
-            class, a number is out of range, or the dataset is missing or wrong.
+            class, a number is out of range, or the dataset is missing, wrong or not annotated.
     """
     for wrong, field, value, fix in (
         (top is not None and top < 1, "top", top, "choose 1 or more"),
@@ -112,6 +112,7 @@ def diagnose(
     dataset_root(recipe)
 
     from afrcnn.build import open_images
+    from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.bootstrap import resample
     from afrcnn.evaluation.diagnosis import diagnose_errors, error_changes
     from afrcnn.evaluation.error_kinds import class_groups
@@ -120,7 +121,7 @@ def diagnose(
     from afrcnn.evaluation.matching import match
     from afrcnn.evaluation.tide import tide_errors
 
-    groups, images = class_groups(classes, similar), open_images(recipe, split)
+    groups, images = class_groups(classes, similar), require_annotations(open_images(recipe, split))
     targets = [images.target(index) for index in range(len(images))]
     last = [one.folder.resolve().name for one in runs]
     names = last if len(set(last)) == len(runs) else [str(one.folder) for one in runs]

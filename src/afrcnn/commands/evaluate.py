@@ -31,12 +31,13 @@ def evaluate(
     iou: float = 0.5,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> Results:
+) -> Results | None:
     """Measure the average precision of a run, or of anybody's detections.
 
     Detects objects in a split with the trained detector of a run. Shows VOC's AP by class, by 11 points and by area,
     and COCO's; writes results.json and the detections, as COCO's JSON and as the files of VOC's server. Of detections
-    in a file, shows the same, and writes results.json where --out is given.
+    in a file, shows the same, and writes results.json where --out is given. Of a test split whose annotations are not
+    published, writes the detections alone; `afrcnn submit` makes the archive for the server that has them.
 
     Args:
         run: folder that `afrcnn train` made.
@@ -59,9 +60,13 @@ def evaluate(
         afrcnn evaluate runs/full --ensemble runs/ohem --out both
         afrcnn evaluate --detections results.json --data.root coco --split val2017
 
+    Returns:
+        The results; None where the split is not annotated.
+
     Raises:
         UserError: a run is not finished, knows other classes than the first, or ``out`` is missing for an ensemble; the
-            dataset, its proposals, the detections or a list are missing or wrong.
+            dataset, its proposals, the detections or a list are missing or wrong; AP of a file's detections, or
+            subsets, are asked for where the split is not annotated.
     """
     for wrong, at, problem, fix in (
         (bool(run) == bool(detections), "evaluate", "takes either a run or detections", "name RUN or --detections"),
@@ -82,6 +87,7 @@ def evaluate(
 
     from afrcnn.build import open_images, open_split
     from afrcnn.core.engine import build_fabric
+    from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
     from afrcnn.evaluation.results import evaluate_detections, write_record
@@ -91,6 +97,8 @@ def evaluate(
     images = open_split(recipe, split) if runs else open_images(recipe, split)
     if not len(images):
         raise UserError("the split has no images", file=images.root, field=split, fix="name another split")
+    if detections or subsets or lists:
+        require_annotations(images)
     members = all_subsets(images, lists) if subsets or lists else {}
 
     target = Run(out or run or "")
@@ -104,22 +112,27 @@ def evaluate(
         detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)
         write_coco_results(target.detections_file(split), detected, images.ids, images.category_ids)
         write_voc_results(target.detections / "voc", detected, images.ids, images.classes, split)
+    if not images.annotated:
+        return None
     results = replace(evaluate_detections(detected, images, iou_threshold=iou, subsets=members), split=split)
     if run or out:
         write_record(target.results_file, results)
     return results
 
 
-def show(results: Results, *, run: Path | None = None, out: Path | None = None) -> None:
+def show(results: Results | None, *, run: Path | None = None, out: Path | None = None) -> None:
     """Print the AP by class and by subset, and where results and detections are."""
     from rich.console import Console
 
     from afrcnn.visualize.tables import ap_table, subset_table
 
-    Console().print(ap_table(results))
-    if results.subsets:
-        Console().print(subset_table(results.subsets))
-    if run or out:
+    if results is None:
+        print("AP:         none, since the images are not annotated; `afrcnn submit` makes an archive for the server")
+    else:
+        Console().print(ap_table(results))
+        if results.subsets:
+            Console().print(subset_table(results.subsets))
+    if results and (run or out):
         print(f"results:    {Run(out or run or '').results_file}")
     if run:
         print(f"detections: {Run(out or run).detections}")

@@ -25,7 +25,7 @@ def proposals(
     published: Sequence[Path | str] = (),
     method: str | None = None,
     allow_missing: bool = False,
-) -> dict[str, tuple[ProposalStore, Recall]]:
+) -> dict[str, tuple[ProposalStore, Recall | None]]:
     """Propose boxes by selective search, or import published ones.
 
     Proposes boxes for the images of a dataset, and reports how many of its objects they cover. Interrupted, the same
@@ -50,7 +50,7 @@ def proposals(
         afrcnn proposals VOCdevkit/VOC2007 --split test --import voc_2007_test.mat
 
     Returns:
-        By split, the store and its recall.
+        By split, the store and its recall; None where the split is not annotated.
 
     Raises:
         UserError: the dataset, a file or the folder is at fault.
@@ -81,16 +81,19 @@ def proposals(
             with progress(f"searching {name}", len(images), "image") as report:
                 search = SelectiveSearch(mode)
                 store = propose(images, folder, search, jobs=jobs, backend=backend, progress=report)
-        made[name] = store, recall(images, store)
+        made[name] = store, recall(images, store) if images.annotated else None
     return made
 
 
-def show(made: dict[str, tuple[ProposalStore, Recall]]) -> None:
+def show(made: dict[str, tuple[ProposalStore, Recall | None]]) -> None:
     """Print the recall of each split, and where its proposals are."""
     from rich.console import Console
 
     from afrcnn.visualize.tables import recall_table
 
     for split, (store, recall) in made.items():
-        Console().print(recall_table(recall))
+        if recall is None:
+            print(f"recall of {split}: none, since its images are not annotated")
+        else:
+            Console().print(recall_table(recall))
         print(f"proposals of {split}: {store.folder}")

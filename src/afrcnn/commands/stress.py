@@ -55,7 +55,8 @@ def stress(
         afrcnn stress run --placement worst --levels 0.3 --out worst
 
     Raises:
-        UserError: the run is not finished, its dataset or proposals are missing or wrong, or a setting is out of range.
+        UserError: the run is not finished, its dataset or proposals are missing or wrong, the split is not annotated,
+            or a setting is out of range.
     """
     tested = Run(run, overrides)
     recipe = tested.recipe
@@ -67,6 +68,7 @@ def stress(
     from afrcnn.build import load_detector, open_split
     from afrcnn.core.atomic import atomic_write
     from afrcnn.core.engine import build_fabric
+    from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.robustness.benchmark import measure
     from afrcnn.robustness.stress_results import write_stress
@@ -78,7 +80,7 @@ def stress(
     stresses: list[Stress] = [Occlusion(kind, **settings) for kind in kinds]
     stresses += [Bending(cast(Any, kind), tuple(strengths.get(kind, ()))) for kind in bend]
     split = split or recipe.data.test_split
-    images = open_split(recipe, split)
+    images = require_annotations(open_split(recipe, split))
     fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
     find = partial(detect, load_detector(tested, trust), fabric=fabric, workers=recipe.data.workers)
     results = replace(measure(find, images, stresses, stress_seed), split=split)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from afrcnn.recipe import load_recipe
-from afrcnn.run import Run, dataset_root
+from afrcnn.run import Run, training_splits
 
 
 def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Sequence[str] = ()) -> Run:
@@ -31,7 +31,7 @@ def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Seque
         afrcnn train configs/voc07/vgg16_frcn.yaml --data.root VOCdevkit/VOC2007
     """
     loaded = load_recipe(recipe, overrides)
-    root = dataset_root(loaded)
+    (root, _), *_ = training_splits(loaded)
 
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 

@@ -26,7 +26,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ig
 
     Args:
         path: the file to write.
-        mode: ``"w"`` for UTF-8 text, ``"wb"`` for bytes.
+        mode: ``"w"`` for UTF-8 text, ``"wb"`` for bytes, ``"w+b"`` for bytes that the block reads back.
 
     Raises:
         UserError: the file cannot be written (a full disk, a folder without permission).

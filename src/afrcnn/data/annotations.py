@@ -70,6 +70,7 @@ class AnnotatedImages:
     Attributes:
         category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
         annotation_file: COCO's JSON file; None in other layouts.
+        annotated: True unless the layout says that nothing tells where the objects are.
 
     Raises:
         UserError: a class is named twice or unknown; a box is not finite, has no area, or stands out of
@@ -92,6 +93,7 @@ class AnnotatedImages:
         self.files, self.annotation_files = files, annotation_files
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.annotation_file: Path | None = None
+        self.annotated = True
         labels = {name: label for label, name in enumerate(classes, start=1)}
         if len(labels) < len(classes):
             raise UserError("a class is named twice", field="classes", fix="name each class once")

@@ -20,15 +20,22 @@ _ERRATA = {(918, 200365), (2206849, 550395)}
 its predecessors of 2014: known mistakes of a file that everyone uses, and that are passed over here."""
 
 
+_PREFIXES = ("instances_", "image_info_")
+"""Of files with annotations, and of those that name images alone."""
+
+
 class COCOLayout:
     """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
     Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are let go. Targets hold
     ``annotation_id``, and ``iscrowd`` and ``area``, where an annotation does not say, False and the area of its box.
+
+    Of a test set there is only ``image_info_<split>.json``, without annotations: the split is not ``annotated``. The
+    images of test-dev are some of those of the test set, and lie in its folder.
     """
 
     name = "coco"
-    signature = "COCO's (annotations/instances_*.json)"
+    signature = "COCO's (annotations/instances_*.json or image_info_*.json)"
     linked: tuple[str, ...] = ()
 
     def recognises(self, root: Path) -> bool:
@@ -37,7 +44,8 @@ class COCOLayout:
 
     def splits(self, root: Path) -> list[str]:
         """Return the splits of a dataset."""
-        return sorted(file.stem.removeprefix("instances_") for file in root.glob("annotations/instances_*.json"))
+        files = {prefix: root.glob(f"annotations/{prefix}*.json") for prefix in _PREFIXES}
+        return sorted({file.stem.removeprefix(prefix) for prefix, of_prefix in files.items() for file in of_prefix})
 
     def open(self, root: Path, split: str, classes: Sequence[str] | None = None) -> AnnotatedImages:
         """Read a split.
@@ -55,7 +63,8 @@ class COCOLayout:
         images = file.records("images")
         if not images:
             raise file.error("the split is empty", "images", "list the images of the split")
-        categories, annotations = file.records("categories"), file.records("annotations")
+        annotated = file.path.name.startswith(_PREFIXES[0]) or "annotations" in file.content
+        categories, annotations = file.records("categories"), file.records("annotations") if annotated else {}
         names = {file.get(categories[id_], "name", str, f"categories[id={id_}]"): id_ for id_ in sorted(categories)}
         if len(names) < len(categories):
             raise file.error("two categories have the same name", "categories", "rename one")
@@ -92,11 +101,13 @@ class COCOLayout:
 
         dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
         dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
+        dataset.annotated = annotated
         return dataset
 
     def split_file(self, root: Path, split: str) -> Path:
-        """Return the file that makes a split."""
-        return root / "annotations" / f"instances_{split}.json"
+        """Return the file that makes a split; without annotations where there is no other."""
+        annotated, images_alone = (root / "annotations" / f"{prefix}{split}.json" for prefix in _PREFIXES)
+        return images_alone if images_alone.is_file() and not annotated.is_file() else annotated
 
     def split_content(self, dataset: AnnotatedImages, indices: Sequence[int]) -> str:
         """Return the file of a split of some images of a dataset, with all that its file says, masks included."""
@@ -174,13 +185,15 @@ class _AnnotationFile:
 def _find_images(root: Path, split: str, images: dict[int, _Record], file: _AnnotationFile) -> list[str]:
     """Return each image's file, relative to the root."""
     folder = root / split
+    if not folder.is_dir():
+        folder = root / split.replace("test-dev", "test")
     present = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
     files = []
     for id_, image in images.items():
         name = file.get(image, "file_name", str, f"images[id={id_}]")
         # Listing the folder once spares asking the disk for each of 100,000 files.
         if name in present or (folder / name).is_file():
-            files.append(f"{split}/{name}")
+            files.append(f"{folder.name}/{name}")
         elif (root / name).is_file():
             files.append(name)
         else:

@@ -61,7 +61,8 @@ def open_dataset(
 
     Args:
         root: the folder.
-        split: the split: a list in VOC's ``ImageSets/Main``, or COCO's ``annotations/instances_<split>.json``.
+        split: the split: a list in VOC's ``ImageSets/Main``, or COCO's ``annotations/instances_<split>.json``. Where
+            its annotations are not published, the dataset says so: ``annotated``.
         layout: the name of the layout, or ``"auto"`` for the one that the folder has.
         classes: the names of the classes 1..K; by default what the annotations say.
 
@@ -77,11 +78,12 @@ def open_dataset(
 def list_splits(root: Path | str, layout: str = "auto") -> list[str]:
     """Return the splits that together hold each image of a dataset once, as far as names tell.
 
-    Left out are VOC's lists of single classes (``dog_trainval``), and ``train`` and ``val`` where there is
-    ``trainval``.
+    Left out are VOC's lists of single classes (``dog_trainval``), ``train`` and ``val`` where there is ``trainval``,
+    and COCO's ``test-dev2017`` where there is ``test2017``.
 
     Raises:
         UserError: the folder has no layout or several.
     """
     splits = set(find_layout(root, layout).splits(Path(root)))
+    splits -= {name for name in splits if name.replace("test-dev", "test") in splits - {name}}
     return sorted(splits - {"train", "val"} if "trainval" in splits else splits, reverse=True)  # trainval before test

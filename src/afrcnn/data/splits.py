@@ -12,6 +12,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import find_layout
 from afrcnn.data.overlap import not_crowds, overlapped
+from afrcnn.data.target import require_annotations
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ def split_by_occlusion(
         The unoccluded split, to train on, and the occluded one, to test on.
 
     Raises:
-        UserError: the dataset is at fault, a class has objects in one of the two only, or there is another split
-            under one of the names; no split is written then.
+        UserError: the dataset is at fault or not annotated, a class has objects in one of the two only, or there is
+            another split under one of the names; no split is written then.
     """
     if not 0 <= overlap <= 1:
         raise UserError(f"{overlap} is not a valid fraction", field="overlap", fix="give a number from 0 to 1")
     reader, target_root = find_layout(root, layout), Path(root if out is None else out)
-    dataset = reader.open(Path(root), split)
+    dataset = require_annotations(reader.open(Path(root), split))
     targets = [dataset.target(index) for index in range(len(dataset))]
     objects = [not_crowds(target) for target in targets]  # M of each image
     flags = [overlapped(target, overlap) for target in targets]  # M of each image

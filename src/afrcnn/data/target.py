@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torchvision import tv_tensors
+
+from afrcnn.core.errors import UserError
 
 Target = dict[str, Any]
 """The annotation of one image, in torchvision's convention.
@@ -40,6 +42,8 @@ class DetectionDataset(Protocol):
         category_ids: the ids of the classes 1..K in COCO's files; 1..K where the dataset has no other ids.
         ids: the image ids of the split, in order, each once.
         annotation_file: COCO's JSON file, which holds masks, too; None in layouts that have none.
+        annotated: whether anything says where the objects are; False of a test set whose annotations are not
+            published: its targets have no objects.
     """
 
     root: Path
@@ -47,6 +51,7 @@ class DetectionDataset(Protocol):
     category_ids: tuple[int, ...]
     ids: list[str]
     annotation_file: Path | None
+    annotated: bool
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -62,3 +67,19 @@ class DetectionDataset(Protocol):
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Return the image's height and width in pixels, without decoding it."""
+
+
+_Dataset = TypeVar("_Dataset", bound=DetectionDataset)
+
+
+def require_annotations(dataset: _Dataset) -> _Dataset:
+    """Return a dataset that is annotated.
+
+    Raises:
+        UserError: it is not.
+    """
+    if not dataset.annotated:
+        problem = f"the split has no annotations ({len(dataset)} images, {dataset.ids[0]} the first)"
+        file, fix = dataset.annotation_file or dataset.root, "choose a split whose images are annotated"
+        raise UserError(problem, file=file, fix=fix)
+    return dataset

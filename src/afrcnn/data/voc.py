@@ -158,7 +158,8 @@ class VOCLayout:
 
     The folder holds ``JPEGImages/<id>.jpg`` (or .jpeg, .png), ``Annotations/<id>.xml`` and
     ``ImageSets/Main/<split>.txt``, one id a line; the second column of VOC's lists by class is passed over.
-    All annotations of a split are read and checked at once, so that a mistake shows before any work.
+    All annotations of a split are read and checked at once, so that a mistake shows before any work. A split of which
+    no image has one, as VOC 2012's test, is not ``annotated``; one of which some have none is refused.
 
     Targets hold ``difficult``, ``truncated`` and ``occluded``, False where an annotation does not say, and
     ``occlusion`` and ``bend`` (M, float32, NaN where unknown) if any object of the split has them. The parts of
@@ -192,7 +193,8 @@ class VOCLayout:
         """
         ids = self._read_list(root, split)
         annotation_files = [f"Annotations/{id_}.xml" for id_ in ids]
-        annotations = [_read_annotation(root / file) for file in annotation_files]
+        annotated = any((root / file).is_file() for file in annotation_files)
+        annotations = [_read_annotation(root / file) if annotated else (None, []) for file in annotation_files]
         objects = [(row, n, item) for row, (_, items) in enumerate(annotations) for n, item in enumerate(items, 1)]
         if classes is None:
             classes = sorted({item.name for *_, item in objects} | _scan_classes(root, set(ids)))
@@ -207,7 +209,9 @@ class VOCLayout:
         columns = dict.fromkeys(_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
         values = attrgetter("name", "box", *columns)
         rows = [(row, *values(item)) for row, _, item in objects]
-        return AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset.annotated = annotated
+        return dataset
 
     def split_file(self, root: Path, split: str) -> Path:
         """Return the file that makes a split."""

@@ -31,7 +31,7 @@ class WithProposals:
             raise repeat_error(problem, file=store.folder)
         self.dataset, self.store, self.limit = dataset, store, limit
         self.root, self.ids, self.annotation_file = dataset.root, dataset.ids, dataset.annotation_file
-        self.classes, self.category_ids = dataset.classes, dataset.category_ids
+        self.classes, self.category_ids, self.annotated = dataset.classes, dataset.category_ids, dataset.annotated
         self.image_path, self.image_size = dataset.image_path, dataset.image_size
         self._verified: set[int] = set()
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from math import isnan, nan
 
+from afrcnn.core.errors import UserError
 from afrcnn.evaluation.results import COCO_METRIC
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table
@@ -44,8 +45,15 @@ def summary(methods: Sequence[Method]) -> Section:
         rows.append(Row(str(run.folder), [name, seed, *cells]))
     means_table = _compare("Methods", methods, numbers, changes=means)
     runs_table = Table("Runs", ["run", "method", "seed", *numbers], rows)
-    commands = [run.command("evaluate") for run in _runs_of(methods) if run.results is None]
-    return Section([means_table, runs_table], commands=commands)
+    section = Section([means_table, runs_table])
+    for run in [run for run in _runs_of(methods) if run.results is None]:
+        try:
+            if run.detections_file(run.recipe.data.test_split).is_file():
+                _ = run.test_split  # of images without annotations, detections are all that there is
+            section.commands.append(run.command("evaluate"))
+        except UserError as error:
+            section.missing.append(f"{error}.")
+    return section
 
 
 def by_class(methods: Sequence[Method]) -> Section:

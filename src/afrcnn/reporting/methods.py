@@ -15,7 +15,7 @@ import numpy as np
 
 from afrcnn.build import open_images
 from afrcnn.core.errors import UserError
-from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.data.target import DetectionDataset, Target, require_annotations
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.recipe import Recipe, dump_recipe
@@ -51,9 +51,9 @@ class ReportedRun(Run):
         """The images of the test split, without proposals, and their targets.
 
         Raises:
-            UserError: the dataset is missing or wrong.
+            UserError: the dataset is missing, wrong or not annotated.
         """
-        images = open_images(self.recipe, self.recipe.data.test_split)
+        images = require_annotations(open_images(self.recipe, self.recipe.data.test_split))
         return images, [images.target(index) for index in range(len(images))]
 
     @property

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
-from afrcnn.build import arm, build_adversary, build_detector, check, initial_spec, open_split, pretrainable
+from afrcnn.build import arm, build_adversary, build_detector, check, initial_spec, open_training_images, pretrainable
 from afrcnn.core.distributed import gather, sum_over_processes
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
@@ -96,7 +96,7 @@ def train_stages(
     fabric = build_fabric(**asdict(recipe.engine))
     fabric.launch()
     run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
-    dataset = open_split(recipe, recipe.data.train_split)
+    dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     torch.manual_seed(recipe.seed)  # every process builds the same detector

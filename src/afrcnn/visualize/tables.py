@@ -35,6 +35,36 @@ def ap_table(results: Results) -> Table:
     return _table(title, ("class", "objects", *metrics), rows, footer, f"COCO  {coco}")
 
 
+def reproduction_table(name: str, metrics: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Return a table of the paper beside ours.
+
+    Args:
+        name: of the table.
+        metrics: by which our numbers, and the differences, are.
+        rows: method, network, our numbers, the paper's, and the differences, each in words.
+    """
+    table = Table("method", "network", title=f"{name}: mean AP in %", caption=f"by {', '.join(metrics)}")
+    for head in ("ours", "paper", "difference"):
+        table.add_column(head, justify="right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def plan_table(costs: Sequence[tuple[str, int, float, float]]) -> Table:
+    """Return a table of runs: their names, updates, hours that are left (NaN if unknown) and GB of disk."""
+    caption = "hours by the rates in the logs there; without any, try --fraction 0.001 first"
+    table = Table("run", title=f"{len(costs)} runs", caption=caption, show_footer=True)
+    known = [hours for _, _, hours, _ in costs if not isnan(hours)]
+    totals = (sum(cost[1] for cost in costs), sum(known), sum(cost[3] for cost in costs))
+    footers = {"iterations": f"{totals[0]:,}", "hours": f"{totals[1]:.1f}", "GB": f"{totals[2]:.1f}"}
+    for head, total in footers.items():
+        table.add_column(head, total, justify="right")
+    for name, updates, hours, size in costs:
+        table.add_row(escape(name), f"{updates:,}", "-" if isnan(hours) else f"{hours:.2f}", f"{size:.1f}")
+    return table
+
+
 def subset_table(subsets: Mapping[str, SubsetResult]) -> Table:
     """Return a table in percent: a subset of the objects a row, with its mean AP and its recall.
 
