@@ -47,6 +47,17 @@ class PlainHead(Head):
         return F.cross_entropy(self.logits(features), labels, reduction="none")
 
 
+class Constant(nn.Module):
+    """The same logits whatever the features."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, features):
+        return self.logits
+
+
 class Zeroing(Adversary):
     """Zeroes all that it is given, and notes it; its loss is the number of objects, and depends on its weight."""
 

@@ -213,7 +213,7 @@ def arm(recipe: Recipe, detector: nn.Module, stage: str, chain: Chain | None) ->
     if isinstance(detector, FastRCNN):
         roi_heads, jitter, joint = detector.roi_heads, recipe.joint.jitter, stage == "joint"
         ranges = (jitter.scale, jitter.aspect_ratio, jitter.degrees)
-        miner = OHEM(recipe.detector.rois_per_image, authors=recipe.detector.ohem_rule == "authors")
+        miner = OHEM(recipe.detector.rois_per_image, recipe.detector.ohem_rule == "authors")
         roi_heads.miner = miner if stage in recipe.detector.ohem else None
         roi_heads.jitter = ProposalJitter(*ranges) if joint and any(ranges) else None
         roi_heads.adversary, roi_heads.least_iou = chain, recipe.joint.least_iou
@@ -345,6 +345,5 @@ def open_training_images(recipe: Recipe) -> DetectionDataset:
 def _with_proposals(dataset: DetectionDataset, split: str, data: DataRecipe, stores: str | None) -> DetectionDataset:
     if data.proposal_method is None:
         return dataset
-    beside = default_folder(dataset.root, split, data.proposal_method)
-    folder = beside if stores is None else Path(stores) / beside.name
+    folder = default_folder(dataset.root, split, data.proposal_method, stores)
     return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)

@@ -319,8 +319,7 @@ def _read(file: Path, above: Sequence[Path] = ()) -> Any:
     for base in bases:
         said = _read(file.parent / str(base), (*above, file.resolve()))
         if not isinstance(said, dict | None):
-            fix = "write `data:` with `root: FOLDER` below it"
-            raise UserError("is not a section of fields", file=file.parent / str(base), fix=fix)
+            raise _not_a_section(file.parent / str(base))
         merged = _merge(merged, said or {})
     return _merge(merged, written)
 
@@ -390,12 +389,7 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
     The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
     """
     if not isinstance(written, dict | None):
-        raise UserError(
-            "is not a section of fields",
-            file=file,
-            field=".".join(above) or None,
-            fix="write `data:` with `root: FOLDER` below it",
-        )
+        raise _not_a_section(file, ".".join(above) or None)
     known: dict[str, Any] = {item.name: item.default_factory for item in fields(section)}
     named: dict[str, Any] = dict(written or {})
     for name, value in named.items():
@@ -405,6 +399,11 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
         if is_dataclass(known[name]):
             named[name] = _named(value, known[name], file, (*above, name))
     return named
+
+
+def _not_a_section(file: Path, field: str | None = None) -> UserError:
+    fix = "write `data:` with `root: FOLDER` below it"
+    return UserError("is not a section of fields", file=file, field=field, fix=fix)
 
 
 def _adversaries(written: Any, options: Sequence[tuple[str, str]], file: Path | str) -> dict[str, dict[str, Any]]:

@@ -141,12 +141,12 @@ def training_splits(recipe: Recipe) -> list[tuple[Path, str]]:
     Raises:
         UserError: a folder is missing, named with the field and the way out.
     """
-    splits = [(dataset_root(recipe), recipe.data.train_split), *_further_splits(recipe.data)]
-    for folder, _ in splits:
+    first, further = (dataset_root(recipe), recipe.data.train_split), _further_splits(recipe.data)
+    for folder, _ in further:
         if not folder.is_dir():
             fix = "write FOLDER or FOLDER:SPLIT"
             raise UserError("there is no such folder", file=folder, field="data.also", fix=fix)
-    return splits
+    return [first, *further]
 
 
 def _further_splits(data: DataRecipe) -> list[tuple[Path, str]]:

@@ -9,19 +9,8 @@ from torch.nn import functional as F
 from afrcnn.adversaries.asdn import ASDN, ConvolutionalASDN, FullyConnectedASDN
 from afrcnn.adversaries.base import BoxHeadSpec, Context
 from afrcnn.adversaries.mask_sampling import MaskSampling
-from reference import PlainHead, binary_cross_entropy_by_loops, losses_one_by_one, windows_by_loops
+from reference import Constant, PlainHead, binary_cross_entropy_by_loops, losses_one_by_one, windows_by_loops
 from tiny import KINDS
-
-
-class Constant(nn.Module):
-    """The same logits whatever the features."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, features):
-        return self.logits
 
 
 def constant_asdn(tiny, logits, **options):

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from afrcnn.adversaries.asdn import ASDN, ConvolutionalASDN
 from afrcnn.adversaries.base import BoxHeadSpec
@@ -14,21 +13,11 @@ from afrcnn.detectors.frozen_head import FrozenHead
 from afrcnn.detectors.roi_heads import perturb
 from afrcnn.detectors.sampling import RoIs
 from afrcnn.recipe import load_recipe
+from reference import Constant
 
 RECIPE = load_recipe(Path(__file__).parents[2] / "configs" / "voc07" / "vgg16_asdn_release.yaml")
 SIZE, CHANNELS = 7, 8
 CELLS = SIZE**2
-
-
-class Constant(nn.Module):
-    """The same logits whatever the features."""
-
-    def __init__(self, logits):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, features):
-        return self.logits[: len(features)]
 
 
 def released(tiny, logits=None):

@@ -12,8 +12,9 @@ from afrcnn.commands.reproduce import reproduce, show
 from afrcnn.core.errors import UserError
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.evaluation.results import Results
+from afrcnn.reporting.comparison import METRICS
 from afrcnn.reporting.paper import paper_rows
-from afrcnn.reporting.reproduction import METRICS, TABLES, RowRun, TableRow, markdown, shown_row
+from afrcnn.reporting.reproduction import TABLES, RowRun, TableRow, markdown, shown_row
 from afrcnn.run import Run
 
 VOC = list(next(row for row in paper_rows() if row.ap).ap)

@@ -1,14 +1,10 @@
 """Runs to report, and a browser to look at the report."""
 
-import base64
-import json
 import re
-import shutil
-import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +16,7 @@ from afrcnn.evaluation.results import evaluate_detections, write_record
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import save_weights
+from chromium import Chromium, Seen, program
 
 CLASSES = ["blue", "red"]
 
@@ -75,51 +72,19 @@ def _detections(target: dict[str, Any], corner: float | None, seed: int) -> dict
     return detections
 
 
-class Seen(NamedTuple):
-    """What a browser made of a page: what a script returned, and what was written to the console."""
-
-    value: Any
-    console: list[str]
-
-
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Seen]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Seen]]:
     """A function that opens a page in headless Chromium and runs the body of an async function in it."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-    if program is None:
+    if (installed := program()) is None:
         pytest.skip("no Chromium is installed")
+    chromium = Chromium(installed, tmp_path_factory.mktemp("profile"))
 
     def look(page: Path, script: str = "return null", *, javascript: bool = True, width: int = 1280) -> Seen:
-        folder = tmp_path_factory.mktemp("browser")
-        html = page.read_text(encoding="utf-8")
         if not javascript:  # the page's own; what looks at the page still needs it
-            html = re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL)
-        answer = (
-            "<script>addEventListener('load', async () => {"
-            "const look = async () => {" + script + "};"
-            "const text = JSON.stringify(await look()) ?? 'null';"
-            "document.documentElement.dataset.answer = btoa(unescape(encodeURIComponent(text)));"
-            "});</script></body>"
-        )
-        assert html.count("</body>") == 1
-        (folder / "page.html").write_text(html.replace("</body>", answer), encoding="utf-8")
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
-        options += [f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
-        # Time in the page is virtual, and what other threads do, as decoding pictures, takes none of it: on a busy
-        # machine the page may be over before its answer is there.
-        for budget in (5_000, 50_000, 500_000):
-            done = subprocess.run(
-                [program, *options, f"--virtual-time-budget={budget}", "--dump-dom", (folder / "page.html").as_uri()],
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            )
-            answered = re.search(r'<html[^>]* data-answer="([^"]*)"', done.stdout)
-            if answered:
-                break
-        assert answered, done.stderr
-        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-        return Seen(json.loads(base64.b64decode(answered[1])), console)
+            html = re.sub(r"<script>.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+            page = tmp_path_factory.mktemp("still") / "page.html"
+            page.write_text(html, encoding="utf-8")
+        return chromium.look(page, script, width=width)
 
-    return look
+    yield look
+    chromium.close()

@@ -174,9 +174,9 @@ def is_adversarial(number: int, clean_fraction: float, first: bool = False) -> b
     of two). Images take turns, so that the fraction holds for any number of them; the first is clean, or adversarial
     where ``first`` says so, unless all are of one kind.
     """
+    if first:  # as clean ones, were they of the other fraction
+        return not is_adversarial(number, 1 - clean_fraction)
     fraction = Fraction(clean_fraction).limit_denominator(1_000_000)
-    if first:
-        return ceil((number + 1) * (1 - fraction)) > ceil(number * (1 - fraction))
     return ceil((number + 1) * fraction) == ceil(number * fraction)
 
 

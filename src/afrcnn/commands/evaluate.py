@@ -132,8 +132,8 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
         Console().print(ap_table(results))
         if results.subsets:
             Console().print(subset_table(results.subsets))
-    if results and (run or out):
-        print(f"results:    {Run(out or run or '').results_file}")
+        if run or out:
+            print(f"results:    {Run(out or run or '').results_file}")
     if run:
         print(f"detections: {Run(out or run).detections}")
 

@@ -109,28 +109,23 @@ def masks(
     from afrcnn.visualize.masks import draw_masks
     from afrcnn.visualize.windows import draw_windows
 
-    windows = _search(recipe, cast(Any, detector).roi_heads.roi_pool.size) if search else None
-    chain = None if windows else load_adversary(trained, detector, trust)
-    paths = list(pictures)
+    draw: Any
+    trace: Any  # of an image, its objects and the classes
+    found, paths = cast(Any, detector), list(pictures)
+    if search:
+        draw, trace = draw_windows, partial(trace_search, found, _search(recipe, found.roi_heads.roi_pool.size))
+    else:
+        chain = load_adversary(trained, detector, trust)
+        draw, trace = draw_masks, partial(trace_objects, found, chain, seed=recipe.seed)
     objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
-    device = next(detector.parameters()).device
-    if chain is not None:
-        chain.to(device)
     drawn = []
     for (path, picture), detected in zip(pictures.items(), objects, strict=True):
         image = read_image(path, upright=True)
         shown = detected if boxes else {name: value[:limit] for name, value in detected.items()}
-        left_out, pixels = len(detected["labels"]) - len(shown["labels"]), image.permute(1, 2, 0).numpy()
-        traces: tuple[ObjectTrace, ...] | tuple[SearchTrace, ...]
-        if windows is not None:
-            traces = trace_search(cast(Any, detector), windows, image.to(device), shown, classes)
-            figure = draw_windows(pixels, traces, left_out)
-        else:
-            assert chain is not None
-            traces = trace_objects(cast(Any, detector), chain, image.to(device), shown, classes, recipe.seed)
-            figure = draw_masks(pixels, traces, left_out)
+        traces = trace(image, shown, classes)
+        left_out = len(detected["labels"]) - len(traces)
         with atomic_write(picture, "wb") as file:
-            figure.savefig(file, format="png")
+            draw(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
         height, width = image.shape[-2:]
         drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, traces))
     write_record(out / ("search.json" if search else "masks.json"), drawn, indent=None)

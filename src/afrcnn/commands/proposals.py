@@ -74,7 +74,7 @@ def proposals(
     # Without any split, opening one says what is missing.
     for name in split or list_splits(dataset, layout) or ["trainval"]:
         images = open_dataset(dataset, name, layout)
-        folder = default_folder(dataset, name, method) if out is None else Path(out) / f"{name}-{method}"
+        folder = default_folder(dataset, name, method, out)
         if published:
             store = import_published(images, folder, boxes, method=method, source=source, allow_missing=allow_missing)
         else:

@@ -136,7 +136,8 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
     """Print the tables, or what would be run."""
     from rich.console import Console
 
-    from afrcnn.reporting.reproduction import METRICS, shown_row
+    from afrcnn.reporting.comparison import METRICS
+    from afrcnn.reporting.reproduction import shown_row
     from afrcnn.visualize.tables import plan_table, reproduction_table
 
     console = Console()
@@ -144,7 +145,7 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
         console.print(plan_table(list(_costs(made.planned, Path(out)))))
         return
     for name, rows in made.tables.items():
-        console.print(reproduction_table(name, METRICS, [shown_row(*row) for row in rows]))
+        console.print(reproduction_table(name, list(METRICS), [shown_row(*row) for row in rows]))
         print(f"{Path(out) / name}.md")
     if made.fraction < 1:
         print(f"a trial with {made.fraction:g} of every schedule: these numbers mean nothing")
@@ -174,9 +175,10 @@ def _make(planned: _PlannedRun) -> None:
 
     data = planned.recipe.data
     for split in (data.train_split, data.test_split):
-        beside = default_folder(Path(data.root), split, data.proposal_method or "")
-        folder = beside if data.proposals is None else Path(data.proposals) / beside.name
-        if data.proposal_method in ("fast", "quality") and not folder.is_dir():
+        if data.proposal_method not in ("fast", "quality"):
+            break
+        folder = default_folder(data.root, split, data.proposal_method, data.proposals)
+        if not folder.is_dir():
             _run("proposals", data.root, "--split", split, "--mode", data.proposal_method, "--out", folder.parent)
     if not planned.folder.weights_file.is_file():
         _run("train", planned.file, "--run", planned.folder.folder, *planned.words)

@@ -42,7 +42,17 @@ def shapes(
     from afrcnn.data.shapes import generate
 
     with progress("drawing", trainval + test, "image") as report:
-        generate(folder, trainval, test, size, occlusion, deformation, seed, jobs, report)
+        generate(
+            folder,
+            trainval=trainval,
+            test=test,
+            size=size,
+            occlusion=occlusion,
+            deformation=deformation,
+            seed=seed,
+            jobs=jobs,
+            progress=report,
+        )
 
 
 def show(_: None, *, folder: Path) -> None:

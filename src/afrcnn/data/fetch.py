@@ -110,7 +110,7 @@ def _receive(url: str, path: Path, archive: Archive) -> int:
             file.seek(start)
             for chunk in _chunks(response, length - start):
                 file.write(chunk)
-                report(round(file.tell() / 1e6), "")
+                report(round(file.tell() / 1e6))
     return length
 
 
@@ -153,7 +153,7 @@ def _verify(path: Path, archive: Archive, fix: str) -> None:
     with progress(f"checking {archive.name}", round(_size(path) / 1e6), "MB") as report, path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-            report(round(file.tell() / 1e6), "")
+            report(round(file.tell() / 1e6))
     if digest.hexdigest() != expected:
         problem = f"is not the published file ({algorithm.upper()} {digest.hexdigest()}, not {expected})"
         raise UserError(problem, file=path, fix=fix)

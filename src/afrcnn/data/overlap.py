@@ -7,6 +7,9 @@ from torch import Tensor
 
 from afrcnn.data.target import Target
 
+OVERLAP = 0.05
+"""An object is overlapped if one other box covers more than this fraction of its own."""
+
 
 def intersection_over_foreground(boxes: Tensor, regions: Tensor) -> Tensor:
     """Return the intersection over foreground (IoF): the fraction of the area of each box that each region covers.
@@ -30,7 +33,7 @@ def not_crowds(target: Target) -> Tensor:
     return ~target["iscrowd"] if "iscrowd" in target else torch.ones(count, dtype=torch.bool)
 
 
-def overlapped(target: Target, overlap: float = 0.05) -> Tensor:
+def overlapped(target: Target, overlap: float = OVERLAP) -> Tensor:
     """Tell which objects of an image another labelled object overlaps: those that may be occluded.
 
     An object is overlapped if the box of one other object, of whatever class, covers more than ``overlap`` of its own

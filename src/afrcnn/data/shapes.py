@@ -31,6 +31,7 @@ _LIMITS |= dict.fromkeys(("occlusion", "deformation"), (0, 1))
 
 def generate(
     folder: Path | str,
+    *,
     trainval: int = 400,
     test: int = 100,
     size: int | tuple[int, int] = 256,

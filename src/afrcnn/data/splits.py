@@ -11,7 +11,7 @@ from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import find_layout
-from afrcnn.data.overlap import not_crowds, overlapped
+from afrcnn.data.overlap import OVERLAP, not_crowds, overlapped
 from afrcnn.data.target import require_annotations
 
 
@@ -39,7 +39,7 @@ def split_by_occlusion(
     split: str,
     *,
     names: Sequence[str] | None = None,
-    overlap: float = 0.05,
+    overlap: float = OVERLAP,
     layout: str = "auto",
     out: Path | str | None = None,
 ) -> tuple[OcclusionSplit, OcclusionSplit]:

@@ -68,7 +68,7 @@ def unpack(path: Path, folder: Path) -> None:
                 with progress(f"unpacking {path.name}", len(files), "file") as report:
                     for number, (file, member) in enumerate(files.items(), start=1):
                         _write(temporary / file, member)
-                        report(number, "")
+                        report(number)
             _move(temporary, folder)
             with atomic_write(_record(path.name, folder)) as record:
                 json.dump({str(file): member.size for file, member in files.items()}, record)

@@ -98,9 +98,9 @@ class FrozenHead(Head):
     @contextmanager
     def _evaluating(self) -> Iterator[None]:
         with evaluating(self.box_head, self.predictor):
-            for module in self.box_head.modules():
+            for module in self.box_head.modules() if self.dropout else ():
                 if isinstance(module, nn.Dropout):
-                    module.train(self.dropout)
+                    module.train()
             yield
 
     def _classify(self, hidden: Tensor) -> Tensor:

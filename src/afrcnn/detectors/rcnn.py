@@ -164,12 +164,12 @@ def fast_rcnn(
     predictor = FastRCNNPredictor(backbone.box_features, num_classes + 1)
     # Fast R-CNN, section 2.3: new layers begin with Gaussian weights and zero biases.
     nn.init.normal_(predictor.cls_score.weight, std=0.01)
-    nn.init.normal_(predictor.bbox_pred.weight, std=0.001)
     nn.init.zeros_(predictor.cls_score.bias)
-    nn.init.zeros_(predictor.bbox_pred.bias)
     frozen = backbone.frozen_stages if frozen_stages is None else frozen_stages
     for stage in list(backbone.body.children())[:frozen]:
         stage.requires_grad_(False)
     backbone.body.out_channels = backbone.channels  # type: ignore[assignment]  # torchvision's name for it
     roi_pool = roi_pooling(backbone.pool_size, backbone.stride, backbone.offset)
-    return FastRCNN(backbone.body, RoIHeads(roi_pool, backbone.box_head, predictor, **roi_heads), short_side, long_side)
+    heads = RoIHeads(roi_pool, backbone.box_head, predictor, **roi_heads)
+    heads.renew_box_layer()
+    return FastRCNN(backbone.body, heads, short_side, long_side)

@@ -74,7 +74,8 @@ class RoIPooling(nn.Module):
 
     def _pool_images(self, features: Features, boxes: Tensor, image: Tensor) -> Tensor:
         counts = torch.bincount(image, minlength=len(features.scales)).tolist()
-        boxes = boxes - boxes.new_tensor([0, 0, self.last_pixel, self.last_pixel])
+        if self.last_pixel:
+            boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - self.last_pixel], dim=1)
         by_image = zip(torch.split(boxes, counts), features.scales, strict=True)
         return self.pool(features.maps, [box * scale for box, scale in by_image])
 
@@ -117,7 +118,7 @@ class RoIPoolV2(RoIPooling):
         bins = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)  # n x d x d x 2 x 2
         empty = (bins[..., 0, :] >= bins[..., 1, :]).any(dim=-1)  # n x d x d
         # Each bin is a RoI of its own, of whole cells, to the operator of Fast R-CNN, whose last cells are inclusive.
-        cells = (bins - bins.new_tensor([[0], [1]])).flatten(3).flatten(0, 2).float()  # (n * d * d) x 4
+        cells = torch.cat([bins[..., 0, :], bins[..., 1, :] - 1], dim=-1).flatten(0, 2).float()  # (n * d * d) x 4
         by_image = torch.split(cells, [len(box) * self.size**2 for box in boxes])
         with torch.autocast(maps.device.type, enabled=False):
             pooled: Tensor = ops.roi_pool(maps.float(), list(by_image), 1)

@@ -53,9 +53,9 @@ def fingerprint(file: Path) -> bytes:
         raise UserError(f"cannot be read ({error.strerror})", file=file, fix="restore the image") from error
 
 
-def default_folder(root: Path | str, split: str, method: str) -> Path:
-    """Return where the proposals of a dataset lie unless told otherwise: beside its images."""
-    return Path(root) / "proposals" / f"{split}-{method}"
+def default_folder(root: Path | str, split: str, method: str, stores: Path | str | None = None) -> Path:
+    """Return where the proposals of a dataset lie: in a folder of stores, by default beside its images."""
+    return (Path(root) / "proposals" if stores is None else Path(stores)) / f"{split}-{method}"
 
 
 class ProposalStore:

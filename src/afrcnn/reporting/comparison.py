@@ -20,12 +20,12 @@ from afrcnn.visualize.figure import signed
 _CLASSES_OF_A_TABLE = 20
 """Classes of a table at most, as in the paper's: more do not fit on paper."""
 
-_METRICS = {
+METRICS = {
     "11-point": "VOC's AP by 11 points",
     "area": "VOC's AP by area",
     COCO_METRIC: "COCOeval's AP at an IoU of 0.5",
 }
-"""Metrics, and what they are called here."""
+"""The metrics by which AP is given, since the paper does not say which its own is, and what they are called."""
 
 _BY_LEVEL: dict[str, Callable[[LevelResults], float]] = {
     "Mean AP in %": lambda level: level.results.mean_ap["11-point"],
@@ -36,7 +36,7 @@ _BY_LEVEL: dict[str, Callable[[LevelResults], float]] = {
 
 def summary(methods: Sequence[Method]) -> Section:
     """Return the means of all methods, their changes to the first, and the numbers of each run."""
-    means = {f"mAP, {metric}": _mean_ap(metric) for metric in _METRICS}
+    means = {f"mAP, {metric}": _mean_ap(metric) for metric in METRICS}
     numbers = means | {f"COCO {name}": _coco(name) for name in ("AP", "AP50", "AP75", "AR100")}
     rows = []
     for name, run in ((method.name, run) for method in methods for run in method.runs):
@@ -61,7 +61,7 @@ def by_class(methods: Sequence[Method]) -> Section:
     section, first = Section(), methods[0].runs[0]
     tested_on = f"{first.dataset} {first.recipe.data.test_split}"
     beside = [row for row in paper_rows() if set(row.ap) == set(first.classes) and row.dataset == tested_on]
-    for metric, title in _METRICS.items():
+    for metric, title in METRICS.items():
         for start in range(0, len(first.classes), _CLASSES_OF_A_TABLE):
             names = first.classes[start : start + _CLASSES_OF_A_TABLE]
             table = _compare(title, methods, {"mAP": _mean_ap(metric)} | {name: _ap(metric, name) for name in names})
@@ -79,7 +79,7 @@ def by_subset(methods: Sequence[Method]) -> Section:
     section = Section(commands=[run.command("evaluate", "--subsets") for run in runs if not run.subsets])
     names = dict.fromkeys(name for run in runs for name in run.subsets)
     quantities: dict[str, Callable[[SubsetResult], float]] = {
-        f"Mean AP of the subset, {_METRICS['11-point']}": lambda subset: subset.mean_ap["11-point"],
+        f"Mean AP of the subset, {METRICS['11-point']}": lambda subset: subset.mean_ap["11-point"],
         "Recall at any score": lambda subset: subset.recall,
     }
     for title, quantity in quantities.items() if names else ():
@@ -109,7 +109,7 @@ def by_stress(methods: Sequence[Method]) -> Section:
 def changes_by_class(methods: Sequence[Method]) -> Section:
     """Return bars of the change of each class's AP by each metric (the paper's Figure 5)."""
     section = Section()
-    for metric, title in _METRICS.items():
+    for metric, title in METRICS.items():
         _add_changes(section, methods, metric, title)
     return section
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 from math import nan
 
@@ -31,7 +32,8 @@ class PaperRow:
     coco_ap: float = nan
 
 
-def paper_rows() -> list[PaperRow]:
+@cache
+def paper_rows() -> tuple[PaperRow, ...]:
     """Return the rows of Tables 1 to 3, each once, and those of sections 5.2.1, 5.3 (AP at IoU 0.5) and 5.4."""
     facts = json.loads(files("afrcnn.reporting").joinpath("paper.json").read_text(encoding="utf-8"))
     rows: dict[tuple[float, ...], PaperRow] = {}
@@ -43,16 +45,7 @@ def paper_rows() -> list[PaperRow]:
             rows.setdefault(tuple(ap.values()), row)  # Table 2 repeats two of Table 1, one renamed
     text = []
     for fact in facts["text"]:
-        mean, dataset = fact.get("mAP") or fact["AP50_voc_metric"], fact["dataset"].replace("VOC ", "VOC")
-        text.append(
-            PaperRow(
-                fact["method"],
-                fact["arch"],
-                dataset,
-                f"section {fact['where']}",
-                mean / 100,
-                {},
-                fact.get("AP_coco", nan) / 100,
-            )
-        )
-    return [*rows.values(), *text]
+        dataset, where = fact["dataset"].replace("VOC ", "VOC"), f"section {fact['where']}"
+        mean, coco = fact.get("mAP") or fact["AP50_voc_metric"], fact.get("AP_coco", nan)
+        text.append(PaperRow(fact["method"], fact["arch"], dataset, where, mean / 100, {}, coco / 100))
+    return (*rows.values(), *text)

@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import isnan, nan
 from typing import NamedTuple
 
-from afrcnn.evaluation.results import COCO_METRIC, Results
+from afrcnn.evaluation.results import Results
+from afrcnn.reporting.comparison import METRICS
 from afrcnn.reporting.paper import PaperRow, paper_rows
 from afrcnn.visualize.figure import percent, signed
-
-METRICS = ("11-point", "area", COCO_METRIC)
-"""By which AP is given, since the paper does not say which its own is."""
 
 
 class RowRun(NamedTuple):

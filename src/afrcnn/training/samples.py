@@ -56,10 +56,6 @@ class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
         image, target = self.dataset[index]
         return image, trainable(target, self.use_difficult)
 
-    def target(self, index: int) -> Target:
-        """Return the trainable target without reading the image."""
-        return trainable(self.dataset.target(index), self.use_difficult)
-
 
 class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
     """Training samples by position: epoch after epoch over a dataset, each in an order of its own.
@@ -102,7 +98,7 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
 
         The target says by ``adversarial`` whether the features of its objects may be perturbed.
         """
-        image, target = self.samples[self._index(position)]
+        image, target = self._sample(position)
         perturbed = self.perturbed is None or position < self.perturbed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
@@ -114,19 +110,21 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         adversarial = perturbed and is_adversarial(position, self.clean_fraction, self.adversarial_first)
         return image, target | {"adversarial": adversarial}
 
-    def _index(self, position: int) -> int:
-        """Return which image of the dataset a sample is of.
+    def _sample(self, position: int) -> tuple[tv_tensors.Image, Target]:
+        """Return the image that is next in the epoch, or the first eligible one of some that are drawn in its place.
 
         Raises:
-            UserError: none of a thousand is eligible.
+            UserError: none of them is eligible.
         """
         epoch, place = divmod(position, len(self.samples))
         index = int(_order(self.seed, epoch, len(self.samples))[place])
-        if self.eligible is None or self.eligible(self.samples.target(index)):
-            return index
+        image, target = self.samples[index]
+        if self.eligible is None or self.eligible(target):
+            return image, target
         for index in np.random.default_rng([self.seed, 2, position]).integers(len(self.samples), size=_DRAWS).tolist():
-            if self.eligible(self.samples.target(index)):
-                return int(index)
+            image, target = self.samples[index]
+            if self.eligible(target):
+                return image, target
         problem = "no image was found that has both foreground and background proposals"
         raise UserError(problem, field="data.redraw", fix="compute proposals anew, or set it to false")
 

@@ -76,15 +76,15 @@ def _panels(image: _Image, traced: ObjectTrace, scale: ScalarMappable, left_out:
     """Yield the panels of an object, from left to right."""
     grey = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
     further = f"{left_out} more detected,\nnot shown (--boxes)" if left_out else ""
-    yield "image", further, partial(_show, image, traced.box, name=traced.name)
+    yield "image", further, partial(show_box, image, traced.box, name=traced.name)
     for step in traced.steps:
         title = _title(step)
         if step.heatmap is not None:
             cells = scale.to_rgba(np.array(step.heatmap), alpha=_HEATMAP_OPACITY)
-            yield f"{title}: heatmap", scale, partial(_show, grey, traced.box, cells=cells)
+            yield f"{title}: heatmap", scale, partial(show_box, grey, traced.box, cells=cells)
         if step.mask is not None:
             cells = np.array(step.mask)[..., None] * (0, 0, 0, _MASK_OPACITY)  # d x d x RGBA
-            yield f"{title}: mask", "occluded cells are black", partial(_show, image, traced.box, cells=cells)
+            yield f"{title}: mask", "occluded cells are black", partial(show_box, image, traced.box, cells=cells)
         if step.angles is not None:
             note = "one for each block of\nchannels; + is clockwise"
             yield f"{title}: rotations", note, partial(_draw_angles, step.angles)
@@ -129,7 +129,7 @@ def draw_nothing(image: _Image) -> Figure:
     return figure
 
 
-def _show(image: _Image, box: Box, axes: Axes, *, name: str = "", cells: _Cells | None = None) -> None:
+def show_box(image: _Image, box: Box, axes: Axes, *, name: str = "", cells: _Cells | None = None) -> None:
     """Show a box and what is around it; axes are in pixels of the image.
 
     Args:

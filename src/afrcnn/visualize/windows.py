@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from afrcnn.adversaries.trace import SearchTrace
-from afrcnn.visualize.figure import DOTS_PER_INCH, SIZE, add_axes, view
-from afrcnn.visualize.masks import draw_nothing
+from afrcnn.visualize.figure import DOTS_PER_INCH, add_axes
+from afrcnn.visualize.masks import draw_nothing, show_box
 
 _OBJECT, _WINDOW, _GAP, _NOTE = 1.6, 0.62, 0.1, 0.15
 """Inches: the sides of an object's panel and of a window's, the space between panels, and a line below a window."""
@@ -51,15 +51,15 @@ def draw_windows(image: NDArray[np.uint8], objects: Sequence[SearchTrace], left_
     for number, traced in enumerate(objects):
         top = height - number * block - 0.2
         axes = add_axes(figure, _GAP, top - _OBJECT, _OBJECT, _OBJECT)
-        _show(image, traced, axes)
-        axes.set_title(traced.name, size=SIZE, loc="left", pad=2, weight="bold", parse_math=False)
+        axes.set_axis_off()
+        show_box(image, traced.box, axes, name=traced.name)
         notes = f"loss {traced.loss:.2f}, nothing hidden\nloss {max(traced.losses):.2f}, hardest window hidden"
         figure.text(_GAP / width, (top - _OBJECT - 0.05) / height, notes, size=_SMALL, va="top")
         for place, loss in enumerate(traced.losses):
             left = _OBJECT + 2 * _GAP + place % columns * (_WINDOW + _GAP)
             bottom = top - _WINDOW - place // columns * (_WINDOW + _NOTE + _GAP)
             axes = add_axes(figure, left, bottom, _WINDOW, _WINDOW)
-            _show(image, traced, axes, traced.windows[place])
+            _show_window(image, traced, traced.windows[place], axes)
             chosen = place == traced.hardest
             if chosen:
                 axes.add_patch(
@@ -74,26 +74,17 @@ def draw_windows(image: NDArray[np.uint8], objects: Sequence[SearchTrace], left_
     return figure
 
 
-def _show(
-    image: NDArray[np.uint8], traced: SearchTrace, axes: Axes, window: tuple[int, int, int, int] | None = None
-) -> None:
-    """Show an object in its context, or alone with a window of its cells hidden."""
-    size = image.shape[1], image.shape[0]
-    box = tuple(map(floor, traced.box[:2])) + tuple(map(ceil, traced.box[2:]))
-    left, top, right, bottom = view(traced.box, *size) if window is None else box
-    crop = Image.fromarray(image[top:bottom, left:right])
-    if window is not None:
-        crop.thumbnail((_PIXELS, _PIXELS))
-        axes.set_anchor("S")  # the loss stands right below
-    axes.imshow(np.asarray(crop), extent=(left, right, bottom, top), interpolation="antialiased")
-    axes.set_axis_off()
+def _show_window(image: NDArray[np.uint8], traced: SearchTrace, window: tuple[int, int, int, int], axes: Axes) -> None:
+    """Show an object alone, a window of its cells hidden; axes are in pixels of the image."""
     x1, y1, x2, y2 = traced.box
-    if window is None:
-        for colour, line in (("black", 2.0), ("white", 1.0)):  # seen on any ground
-            axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color=colour, linewidth=line))
-    else:
-        row, column, height, width = window
-        cell = (x2 - x1) / traced.size, (y2 - y1) / traced.size
-        corner = (x1 + column * cell[0], y1 + row * cell[1])
-        axes.add_patch(Rectangle(corner, width * cell[0], height * cell[1], facecolor="black", linewidth=0))
+    left, top, right, bottom = floor(x1), floor(y1), ceil(x2), ceil(y2)
+    crop = Image.fromarray(image[top:bottom, left:right])
+    crop.thumbnail((_PIXELS, _PIXELS))
+    axes.imshow(np.asarray(crop), extent=(left, right, bottom, top))
+    axes.set_axis_off()
+    axes.set_anchor("S")  # the loss stands right below
+    row, column, height, width = window
+    cell = (x2 - x1) / traced.size, (y2 - y1) / traced.size
+    corner = (x1 + column * cell[0], y1 + row * cell[1])
+    axes.add_patch(Rectangle(corner, width * cell[0], height * cell[1], facecolor="black", linewidth=0))
     axes.set(xlim=(left, right), ylim=(bottom, top))
