@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -32,7 +32,7 @@ from afrcnn.detectors.ohem import OHEM
 from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool, RoIPooling, RoIPoolV2
 from afrcnn.detectors.sampling import RoISampler
-from afrcnn.detectors.weights import load_strict, read_state_dict
+from afrcnn.detectors.weights import load_strict, read_state_dict, require_normalisation
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe, in_one_line
@@ -146,13 +146,14 @@ def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field:
 def _build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:
     """Build the backbone that a recipe describes; see :func:`build_detector`."""
     build = BACKBONES[recipe.backbone]
-    options = {"dropout": recipe.dropout, "weights": recipe.weights}
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in options:
+    given = {"dropout": recipe.dropout, "weights": recipe.weights}
+    for name in (options := {name: value for name, value in given.items() if value is not None}):
         if name not in inspect.signature(build).parameters:
             raise UserError(f"{recipe.backbone} has none", field=f"detector.{name}", fix="set it to null")
     if not pretrained:
         options.pop("weights", None)
+    elif recipe.weights is not None:
+        require_normalisation(recipe.weights, recipe.normalisation)
     return build(**options)
 
 
@@ -168,16 +169,15 @@ def build_detector(
         trust: where the class of another detector may be imported from.
 
     Raises:
-        UserError: the backbone has no ImageNet weights or no dropout, the weights cannot be loaded, or another
-            detector's class is not trusted, or cannot be built.
+        UserError: the backbone has no weights or no dropout, weights cannot be loaded or need another normalisation,
+            or another detector's class is not trusted, or cannot be built.
     """
     if recipe.model != "fast_rcnn":
-        build = load_class(recipe.model, nn.Module, trust, "detector.model")
+        build: Callable[..., nn.Module] = load_class(recipe.model, nn.Module, trust, "detector.model")
         try:
-            detector: nn.Module = build(num_classes=num_classes, **recipe.arguments)
+            return build(num_classes=num_classes, **recipe.arguments)
         except (TypeError, ValueError) as error:
             raise UserError(str(error), field="detector.arguments", fix=f"see {recipe.model}") from error
-        return detector
     return fast_rcnn(
         _build_backbone(recipe, pretrained=pretrained),
         _POOLINGS[recipe.pooling],
@@ -185,6 +185,7 @@ def build_detector(
         frozen_stages=recipe.frozen_stages,
         short_side=recipe.short_side,
         long_side=recipe.long_side,
+        normalisation=recipe.normalisation,
         sampler=RoISampler(
             recipe.rois_per_image,
             recipe.foreground_fraction,

@@ -28,6 +28,7 @@ from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
+    "convert-weights": {},
     "shapes": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
@@ -41,8 +42,9 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
 }
-"""The commands, each a function ``afrcnn.commands.<name>.<name>``, with the options whose names or values are not those
-of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it returns."""
+"""The commands, each a function ``afrcnn.commands.<name>.<name>`` (_ for -), with the options whose names or values
+are not those of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it
+returns."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,8 +83,9 @@ def _run(words: Sequence[str]) -> None:
     """Run the command that the first word names, or show which commands there are."""
     command = words[0] if words else "-"
     if command in _COMMANDS:
-        module = import_module(f"afrcnn.commands.{command}")
-        function = getattr(module, command)
+        name = command.replace("-", "_")
+        module = import_module(f"afrcnn.commands.{name}")
+        function = getattr(module, name)
         arguments = FunctionParser(function, _COMMANDS[command]).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
         module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments})
@@ -99,7 +102,8 @@ def _show_commands(words: Sequence[str]) -> None:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...")
     for command in _COMMANDS:
-        docstring = getattr(import_module(f"afrcnn.commands.{command}"), command).__doc__ or ""
+        name = command.replace("-", "_")
+        docstring = getattr(import_module(f"afrcnn.commands.{name}"), name).__doc__ or ""
         commands.add_parser(command, help=docstring.partition("\n")[0].rstrip("."))
     parser.parse_args(words)
     parser.print_help()
