@@ -229,3 +229,75 @@ def plain_voc_ap(detections, targets, classes, threshold=0.5, ignored=None):
         ap = {"11-point": eleven, "area": area} if count else dict.fromkeys(("11-point", "area"), float("nan"))
         result[name] = {"objects": count, "found": tp, **ap}
     return result
+
+
+def random_errors(rng, classes, images=25):
+    """Detections and targets on a coarse grid: ties of scores and overlaps, second detections, difficult objects."""
+    detections, targets = [], []
+    for _ in range(images):
+        count = int(rng.integers(0, 5))
+        corner = rng.integers(0, 8, (count, 2)) * 10
+        boxes = np.hstack([corner, corner + rng.integers(1, 5, (count, 2)) * 10])
+        labels = rng.integers(1, classes + 1, count)
+        targets.append(truth(boxes, labels.tolist() or None, difficult=(rng.random(count) < 0.2).tolist()))
+        if count == 0:
+            targets[-1]["difficult"] = torch.zeros(0, dtype=torch.bool)
+        copies = rng.integers(0, count, int(rng.integers(0, 8))) if count else np.zeros(0, dtype=int)
+        moved = boxes[copies] + rng.integers(-1, 2, (len(copies), 4)) * 10 * (rng.random((len(copies), 1)) < 0.6)
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 10)
+        free = rng.integers(0, 9, (int(rng.integers(0, 3)), 2)) * 10
+        boxes = np.vstack([moved, np.hstack([free, free + 20])])
+        copied = np.where(rng.random(len(copies)) < 0.6, labels[copies], rng.integers(1, classes + 1, len(copies)))
+        kinds = np.concatenate([copied, rng.integers(1, classes + 1, len(free))])
+        detections.append(found(boxes, rng.choice(np.linspace(0.1, 0.9, 5), len(boxes)), kinds.tolist()))
+    return detections, targets
+
+
+def plain_outcomes(detections, targets, label, threshold):
+    """What VOC's rules make of the detections of a class, by falling score: hit, second, miss or ignored.
+
+    By the image and the index of each detection in it.
+    """
+    scored = [
+        (-score, image, index)
+        for image, boxes in enumerate(detections)
+        for index, (kind, score) in enumerate(rows_of(boxes, "labels", "scores"))
+        if kind == label
+    ]
+    outcomes, taken = {}, set()
+    for _, image, index in sorted(scored, key=lambda row: row[0]):
+        box, best, overlap = detections[image]["boxes"][index].tolist(), None, 0.0
+        for number, (other, kind) in enumerate(rows_of(targets[image], "boxes", "labels")):
+            if kind == label and plain_iou(box, other) > overlap:
+                best, overlap = number, plain_iou(box, other)
+        if overlap <= threshold:
+            outcomes[image, index] = "miss"
+        elif targets[image]["difficult" if "difficult" in targets[image] else "iscrowd"][best]:
+            outcomes[image, index] = "ignored"
+        else:
+            outcomes[image, index] = "second" if (image, best) in taken else "hit"
+            taken.add((image, best))
+    return outcomes
+
+
+def plain_error_kinds(detections, targets, classes, similar):
+    """The kind of each false positive as Hoiem et al. define them, None of anything else, by image and index.
+
+    Args:
+        similar: pairs of labels.
+    """
+    kinds = {}
+    for label in range(1, classes + 1):
+        for (image, index), outcome in plain_outcomes(detections, targets, label, 0.5).items():
+            box = detections[image]["boxes"][index].tolist()
+            near = [kind for other, kind in rows_of(targets[image], "boxes", "labels") if plain_iou(box, other) >= 0.1]
+            if outcome in {"hit", "ignored"}:
+                kind = None
+            elif outcome == "second" or label in near:
+                kind = "localisation"
+            elif any((label, other) in similar for other in near):
+                kind = "similar"
+            else:
+                kind = "other" if near else "background"
+            kinds[image, index] = kind
+    return kinds

@@ -223,12 +223,14 @@ def test_help_explains_each_command_with_an_example_in_80_columns(
 def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
     options = {
         "download": "parts mirror",
+        "convert-weights": "",
         "shapes": "trainval test size occlusion deformation seed jobs",
         "minival": "",
         "split": "names overlap layout out",
         "proposals": "split layout out mode jobs backend import method allow-missing",
         "train": "run",
         "evaluate": "ensemble split svd subsets lists out detections iou trust",
+        "diagnose": "against similar top score crops split out",
         "submit": "split out competition name evaluated",
         "predict": "out score trust",
         "masks": "box boxes score search out trust",
@@ -270,9 +272,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_help_and_mistyped_folders_answer_without_loading_torch(tmp_path: Path) -> None:
     commands = [[], ["--help"], *([command, "--help"] for command in _COMMANDS)]
-    commands += [[command, "nowhere"] for command in ("evaluate", "submit", "stress", "report", "proposals")]
+    commands += [
+        [command, "nowhere"] for command in ("evaluate", "diagnose", "submit", "stress", "report", "proposals")
+    ]
     commands += [["predict", "nowhere", "x.jpg"], ["masks", "nowhere", "x.jpg"], ["split", "nowhere", "test"]]
-    commands += [["train", "tiny.yaml", "--data.root", "nowhere"]]
+    commands += [["train", "tiny.yaml", "--data.root", "nowhere"], ["convert-weights", "nowhere", "x.safetensors"]]
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     code = """
 import json, sys
@@ -288,7 +292,8 @@ for words in json.loads(sys.argv[1]):
     words = [sys.executable, "-c", code, json.dumps(commands)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("nowhere") == len(done.stderr.splitlines()) == 9
+    refused = sum("nowhere" in words for words in commands)
+    assert done.stderr.count("nowhere") == len(done.stderr.splitlines()) == refused
 
 
 # What a person gets wrong.
@@ -441,6 +446,11 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
         lambda: None,
         ["masks", "run", JPEG, "--box", "1", "2", "3", "dog", "4", "--out", "new", *HARD],
         ["--box", "1 2 3 dog 4"],
+    ),
+    "diagnosis of what was not evaluated": (
+        lambda: None,
+        ["diagnose", "run", "--out", "new"],
+        ["run", "afrcnn evaluate run --split test"],
     ),
     "score no number": (lambda: None, ["predict", "run", JPEG, "--score", "high"], ["--score"]),
     "folder of pictures is a file": (

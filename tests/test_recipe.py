@@ -63,6 +63,7 @@ OTHERS = {
         "arguments": {"depth": 3},
         "backbone": "small",
         "weights": "weights.safetensors",
+        "normalisation": "caffe",
         "pooling": "roi_align",
         "frozen_stages": 0,
         "dropout": 0.25,
@@ -227,6 +228,7 @@ def test_numbers_are_plain_and_may_be_written_with_an_exponent(recipe_of):
         ("detector: {ohem: [first]}", "detector.ohem"),
         ("detector: {ohem: true}", "detector.ohem"),
         ("detector: {backbone: vgg19}", "detector.backbone"),
+        ("detector: {normalisation: none}", "detector.normalisation"),
         ("detector: {short_side: 600}", "detector.short_side"),
         ("detector: {short_side: []}", "detector.short_side"),
         ("detector: {background_iou: [0.1]}", "detector.background_iou"),
@@ -392,6 +394,9 @@ def test_the_detector_is_the_recipe_s():
         ({"backbone": "small", "weights": "DEFAULT"}, "detector.weights"),
         ({"backbone": "resnet18", "dropout": 0.5}, "detector.dropout"),
         ({"backbone": "squeezenet1_0", "weights": "missing.safetensors"}, "missing.safetensors"),
+        ({"backbone": "caffenet", "weights": "IMAGENET1K_V1", "normalisation": "caffe"}, "detector.normalisation"),
+        ({"backbone": "caffenet", "weights": "IMAGENET1K_V1"}, "give a file that `afrcnn convert-weights` wrote"),
+        ({"backbone": "vgg16", "weights": "DEFAULT", "normalisation": "caffe"}, "detector.normalisation"),
     ],
 )
 def test_what_a_backbone_has_not_is_refused_by_field(fields, named):

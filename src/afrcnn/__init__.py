@@ -1,8 +1,9 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``shapes``, ``minival``, ``split``, ``propose``
-(``afrcnn proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All
-names are imported when they are first used: importing the package itself imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``minival``,
+``split``, ``propose`` (``afrcnn proposals``), ``train``, ``evaluate``, ``diagnose``, ``submit``, ``predict``,
+``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the package itself
+imports no PyTorch.
 """
 
 from importlib import import_module
@@ -38,8 +39,10 @@ _MODULES = {
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
     "coco_ap": "evaluation.coco_ap",
+    "convert_weights": "commands.convert_weights",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",
+    "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
     "load_adversary": "build",

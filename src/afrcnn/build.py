@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -33,7 +32,7 @@ from afrcnn.detectors.ohem import OHEM
 from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
 from afrcnn.detectors.roi_pooling import RoIAlign, RoIPool, RoIPooling, RoIPoolV2
 from afrcnn.detectors.sampling import RoISampler
-from afrcnn.detectors.weights import load_strict, read_state_dict
+from afrcnn.detectors.weights import load_strict, read_state_dict, require_normalisation
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe, in_one_line
@@ -152,6 +151,8 @@ def _build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backb
             raise UserError(f"{recipe.backbone} has none", field=f"detector.{name}", fix="set it to null")
     if not pretrained:
         options.pop("weights", None)
+    elif recipe.weights is not None:
+        require_normalisation(recipe.weights, recipe.normalisation)
     return build(**options)
 
 
@@ -167,16 +168,15 @@ def build_detector(
         trust: where the class of another detector may be imported from.
 
     Raises:
-        UserError: the backbone has no ImageNet weights or no dropout, the weights cannot be loaded, or another
-            detector's class is not trusted, or cannot be built.
+        UserError: the backbone has no weights or no dropout, weights cannot be loaded or need another normalisation,
+            or another detector's class is not trusted, or cannot be built.
     """
     if recipe.model != "fast_rcnn":
-        build = load_class(recipe.model, nn.Module, trust, "detector.model")
+        build: Callable[..., nn.Module] = load_class(recipe.model, nn.Module, trust, "detector.model")
         try:
-            detector: nn.Module = build(num_classes=num_classes, **recipe.arguments)
+            return build(num_classes=num_classes, **recipe.arguments)
         except (TypeError, ValueError) as error:
             raise UserError(str(error), field="detector.arguments", fix=f"see {recipe.model}") from error
-        return detector
     return fast_rcnn(
         _build_backbone(recipe, pretrained=pretrained),
         _POOLINGS[recipe.pooling],
@@ -184,6 +184,7 @@ def build_detector(
         frozen_stages=recipe.frozen_stages,
         short_side=recipe.short_side,
         long_side=recipe.long_side,
+        normalisation=recipe.normalisation,
         integral_loss=recipe.integral_loss,
         sampler=RoISampler(
             recipe.rois_per_image,
@@ -326,8 +327,7 @@ def open_split(recipe: Recipe, split: str) -> DetectionDataset:
     Raises:
         UserError: the dataset or its proposals are missing or wrong.
     """
-    data = replace(recipe.data, proposals_per_image=recipe.data.test_proposals or recipe.data.proposals_per_image)
-    return _with_proposals(open_images(recipe, split), split, data, data.proposals)
+    return _with_proposals(open_images(recipe, split), split, recipe.data.for_evaluation(), recipe.data.proposals)
 
 
 def open_training_images(recipe: Recipe) -> DetectionDataset:

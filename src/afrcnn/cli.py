@@ -28,12 +28,14 @@ from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
+    "convert-weights": {},
     "shapes": {},
     "minival": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
+    "diagnose": {"against": "--against RUN", "similar": "--similar CLASS,CLASS", "crops": "--crops N"},
     "submit": {"evaluated": "--evaluated FOLDER"},
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
@@ -41,8 +43,9 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
 }
-"""The commands, each a function ``afrcnn.commands.<name>.<name>``, with the options whose names or values are not those
-of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it returns."""
+"""The commands, each a function ``afrcnn.commands.<name>.<name>`` (_ for -), with the options whose names or values
+are not those of its parameters. Help, types and defaults are the function's; ``show`` of its module prints what it
+returns."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,8 +84,9 @@ def _run(words: Sequence[str]) -> None:
     """Run the command that the first word names, or show which commands there are."""
     command = words[0] if words else "-"
     if command in _COMMANDS:
-        module = import_module(f"afrcnn.commands.{command}")
-        function = getattr(module, command)
+        name = command.replace("-", "_")
+        module = import_module(f"afrcnn.commands.{name}")
+        function = getattr(module, name)
         arguments = FunctionParser(function, _COMMANDS[command]).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
         module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments})
@@ -99,7 +103,8 @@ def _show_commands(words: Sequence[str]) -> None:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...")
     for command in _COMMANDS:
-        docstring = getattr(import_module(f"afrcnn.commands.{command}"), command).__doc__ or ""
+        name = command.replace("-", "_")
+        docstring = getattr(import_module(f"afrcnn.commands.{name}"), name).__doc__ or ""
         commands.add_parser(command, help=docstring.partition("\n")[0].rstrip("."))
     parser.parse_args(words)
     parser.print_help()

@@ -48,7 +48,7 @@ class FunctionParser(Parser):
         paragraphs = (docstring.description or "").split("\n\n")
         examples = "\n".join(example.description or "" for example in docstring.examples)
         super().__init__(
-            prog=f"afrcnn {function.__name__}",
+            prog=f"afrcnn {function.__name__.replace('_', '-')}",
             description="\n\n".join(textwrap.fill(_plain(text), 79) for text in paragraphs),
             epilog=f"examples:\n{textwrap.indent(examples, '  ')}" if examples else None,
         )

@@ -90,6 +90,10 @@ class DataRecipe:
     workers: NonNegativeInt = 2
     """Processes that read images; 0 reads them in the training process."""
 
+    def for_evaluation(self) -> DataRecipe:
+        """Return the fields with the number of proposals that evaluation takes."""
+        return replace(self, proposals_per_image=self.test_proposals or self.proposals_per_image)
+
 
 @dataclass
 class DetectorRecipe:
@@ -100,11 +104,16 @@ class DetectorRecipe:
     `arguments`; of the other fields, it has none."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """Arguments of your own class."""
-    backbone: Literal["alexnet", "vgg16", "resnet18", "resnet50", "resnet101", "squeezenet1_0", "small"] = "vgg16"
-    """Network that the detector is built on."""
+    backbone: Literal["alexnet", "caffenet", "vgg16", "resnet18", "resnet50", "resnet101", "squeezenet1_0", "small"] = (
+        "vgg16"
+    )
+    """Network that the detector is built on; alexnet is torchvision's, caffenet the paper's."""
     weights: str | None = None
     """ImageNet weights: the name of a torchvision weight enum's member, as DEFAULT, or a .safetensors or .pth file;
     random when null."""
+    normalisation: Literal["imagenet", "caffe"] = "imagenet"
+    """How images are normalised, which is the weights' matter: RGB by ImageNet's mean and deviation, as torchvision's
+    weights need it; or BGR from 0 to 255 minus a mean alone, as Caffe's do, which `afrcnn convert-weights` converts."""
     pooling: Literal["roi_pool", "roi_pool_v2", "roi_align"] = "roi_pool"
     """RoI pooling: Fast R-CNN's in Caffe, that of the paper's Torch baseline, or bilinear RoIAlign."""
     frozen_stages: NonNegativeInt | None = None

@@ -26,6 +26,7 @@ class Run:
     ``detections/``       detections on the test split
     ``results.json``      their AP
     ``stress.json``, ``stress.png``  AP when objects are occluded or bent
+    ``diagnosis/``        kinds of false positives, what they cost in AP, and pictures of them
     ``predictions/``, ``masks/``  pictures of one's own images
     ====================  =====================================================================
 
@@ -47,6 +48,7 @@ class Run:
         self.results_file = self.folder / "results.json"
         self.stress_file = self.folder / "stress.json"
         self.stress_figure = self.folder / "stress.png"
+        self.diagnosis = self.folder / "diagnosis"
         self.predictions = self.folder / "predictions"
         self.masks = self.folder / "masks"
 

@@ -12,6 +12,7 @@ import pytest
         "evaluate('nowhere')",
         "evaluate(detections='nowhere')",
         "evaluate('nowhere', ensemble=['a'], out='b')",
+        "diagnose('nowhere')",
         "masks('nowhere', ['a.jpg'])",
         "predict('nowhere', ['a.jpg'])",
         "proposals('nowhere')",

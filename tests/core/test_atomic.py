@@ -2,6 +2,7 @@
 
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,14 @@ def test_a_file_is_written_with_its_folders(mode, content, tmp_path):
         assert not file.exists()
     assert file.read_bytes() == (content if isinstance(content, bytes) else content.encode())
     assert [path.name for path in file.parent.iterdir()] == ["file"]
+
+
+def test_a_library_may_write_by_the_name_of_the_temporary_file(tmp_path):
+    with atomic_write(tmp_path / "file", "wb") as stream:
+        Path(stream.name).write_bytes(b"by name")
+        assert not (tmp_path / "file").exists()
+    assert (tmp_path / "file").read_bytes() == b"by name"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("error", [ValueError("of the program"), KeyboardInterrupt()])

@@ -14,6 +14,7 @@ from afrcnn.detectors.backbones import FullyConnectedHead
 
 FROZEN = {  # the stages that the paper, or what it follows, does not train
     "alexnet": [],
+    "caffenet": [],
     "vgg16": ["conv1", "conv2"],
     "resnet18": ["conv1", "layer1"],
     "resnet50": ["conv1", "layer1"],
@@ -23,6 +24,7 @@ FROZEN = {  # the stages that the paper, or what it follows, does not train
 }
 CHANNELS = {
     "alexnet": 256,
+    "caffenet": 256,
     "vgg16": 512,
     "resnet18": 256,
     "resnet50": 1024,
@@ -30,8 +32,8 @@ CHANNELS = {
     "squeezenet1_0": 512,
     "small": 128,
 }
-OF_TORCHVISION = [name for name in FROZEN if name != "small"]
-FEATURES = {"alexnet": 4096, "vgg16": 4096, "resnet18": 512, "resnet50": 2048, "resnet101": 2048}
+OF_TORCHVISION = [name for name in FROZEN if name not in ("caffenet", "small")]
+FEATURES = {"alexnet": 4096, "caffenet": 4096, "vgg16": 4096, "resnet18": 512, "resnet50": 2048, "resnet101": 2048}
 
 
 class Pair:
@@ -40,7 +42,7 @@ class Pair:
     def __init__(self, name, folder):
         self.name = name
         build = getattr(backbones, name)
-        if name == "small":
+        if name not in OF_TORCHVISION:
             self.backbone = build()
         elif name == "vgg16":  # half a gigabyte, which is not written to a file but shared
             self.backbone = build()
@@ -121,7 +123,7 @@ def test_the_box_head_returns_one_vector_for_each_region(pair, regions):
 
 
 def test_pooling_is_that_of_the_paper(pair):
-    expected = {"alexnet": 6, "resnet18": 14, "resnet50": 14, "resnet101": 14}
+    expected = {"alexnet": 6, "caffenet": 6, "resnet18": 14, "resnet50": 14, "resnet101": 14}
     assert pair.backbone.pool_size == expected.get(pair.name, 7)
     assert pair.backbone.stride == (8 if pair.name == "small" else 16)
 
@@ -186,7 +188,7 @@ def averaging(module):
         if isinstance(child, nn.MaxPool2d):
             shape = (child.kernel_size, child.stride, child.padding, child.ceil_mode)
             setattr(module, name, nn.AvgPool2d(*shape))
-        elif isinstance(child, nn.ReLU | nn.GroupNorm | FrozenBatchNorm2d):
+        elif isinstance(child, nn.ReLU | nn.GroupNorm | FrozenBatchNorm2d | nn.LocalResponseNorm):
             setattr(module, name, nn.Identity())
         else:
             averaging(child)
@@ -229,7 +231,7 @@ def test_fc6_and_fc7_are_two_linear_layers_with_relu_and_dropout():
     assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.02)
 
 
-@pytest.mark.parametrize("name", ["alexnet", "vgg16", "squeezenet1_0", "small"])
+@pytest.mark.parametrize("name", ["alexnet", "caffenet", "vgg16", "squeezenet1_0", "small"])
 def test_the_dropout_asked_for_is_the_heads(name):
     with torch.device("meta"):
         assert getattr(backbones, name)(dropout=0.3).box_head.dropout.p == 0.3

@@ -17,7 +17,7 @@ from afrcnn.adversaries.dropout import HardDropout, RandomDropout
 from afrcnn.detectors.backbones import Backbone, small
 from afrcnn.detectors.box_coding import BoxCoder, offsets
 from afrcnn.detectors.jitter import ProposalJitter
-from afrcnn.detectors.rcnn import fast_rcnn
+from afrcnn.detectors.rcnn import FastRCNN, fast_rcnn
 from afrcnn.detectors.roi_heads import RoIHeads
 from afrcnn.detectors.roi_pooling import RoIPool
 from afrcnn.detectors.sampling import RoIs, RoISampler
@@ -435,3 +435,36 @@ def test_measured_box_targets_are_those_of_foreground_proposals_and_the_objects_
     coder = detector.roi_heads.box_coder
     torch.testing.assert_close(coder.mean.double(), measured.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(coder.std.double(), measured.std(0, correction=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalisation", ["imagenet", "caffe"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_pixels_are_normalised_as_said_and_padded_with_zeros(normalisation, dtype):
+    seen = []
+
+    class Body(nn.Module):
+        out_channels = 1
+
+        def forward(self, batch):
+            seen.append(batch)
+            return batch[:, :1]
+
+    detector = FastRCNN(Body(), nn.Identity(), short_side=48, long_side=48, normalisation=normalisation)
+    images = [torch.randint(0, 256, (3, 48, 48), dtype=torch.uint8), torch.randint(0, 256, (3, 24, 48)).byte()]
+    given = [image if dtype == torch.uint8 else image / 255 for image in images]
+    before = [image.clone() for image in given]
+    detector.eval().features(given)
+    (batch,) = seen
+    assert batch.shape == (2, 3, 64, 64)
+    expected = torch.zeros(2, 3, 64, 64, dtype=torch.float64)
+    for i, image in enumerate(images):
+        for y in range(image.shape[1]):
+            for x in range(image.shape[2]):
+                red, green, blue = image[:, y, x].tolist()
+                if normalisation == "caffe":
+                    pixel = [blue - 102.9801, green - 115.9465, red - 122.7717]
+                else:
+                    pixel = [(red / 255 - 0.485) / 0.229, (green / 255 - 0.456) / 0.224, (blue / 255 - 0.406) / 0.225]
+                expected[i, :, y, x] = torch.tensor(pixel)
+    torch.testing.assert_close(batch.double(), expected, rtol=1e-5, atol=1e-4)
+    assert all(torch.equal(*pair) for pair in zip(given, before, strict=True))  # the caller's images are unchanged

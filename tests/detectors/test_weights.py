@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torchvision.models import SqueezeNet1_0_Weights, squeezenet1_0
 
 from afrcnn.core.errors import UserError
-from afrcnn.detectors.weights import RENAMED, load_strict, load_weights, read_state_dict
+from afrcnn.detectors.weights import RENAMED, load_strict, load_weights, read_state_dict, require_normalisation
 
 
 def load(model, weights, ignore=("classifier.",)):
@@ -104,6 +104,26 @@ def test_weights_of_another_model_are_refused_by_file_and_tensor(difference, cha
 def test_an_unknown_name_is_answered_with_the_known_ones(model):
     with pytest.raises(UserError, match=r"IMAGENET1K_V9.*IMAGENET1K_V1, DEFAULT"):
         load(model, "IMAGENET1K_V9")
+
+
+def test_weights_of_which_the_normalisation_is_known_need_it(tmp_path):
+    tensor = {"w": torch.ones(1)}
+    for stated in ("imagenet", "caffe", "somebody's", None):
+        metadata = {"format": "pt"} | ({} if stated is None else {"normalisation": stated})
+        save_file(tensor, tmp_path / f"{stated}.safetensors", metadata=metadata)
+    torch.save(tensor, tmp_path / "a.pth")
+    caffe, imagenet = tmp_path / "caffe.safetensors", tmp_path / "imagenet.safetensors"
+    with pytest.raises(UserError, match=r"caffe\.safetensors: detector\.normalisation: is imagenet, .*set it to caffe"):
+        require_normalisation(caffe, "imagenet")
+    for weights in (imagenet, "IMAGENET1K_V1", "DEFAULT"):
+        with pytest.raises(UserError, match=r"detector\.normalisation: is caffe, .* as imagenet; set it to imagenet"):
+            require_normalisation(weights, "caffe")
+        require_normalisation(weights, "imagenet")
+    require_normalisation(str(caffe), "caffe")
+    (tmp_path / "cut.safetensors").write_bytes(caffe.read_bytes()[:20])
+    for name in ("somebody's.safetensors", "None.safetensors", "a.pth", "absent.safetensors", "cut.safetensors"):
+        for normalisation in ("imagenet", "caffe"):
+            require_normalisation(tmp_path / name, normalisation)
 
 
 class Hostile:

@@ -111,12 +111,12 @@ def masks(
 
     draw: Any
     trace: Any  # of an image, its objects and the classes
-    found, paths = cast(Any, detector), list(pictures)
+    fast_rcnn, paths = cast(Any, detector), list(pictures)
     if search:
-        draw, trace = draw_windows, partial(trace_search, found, _search(recipe, found.roi_heads.roi_pool.size))
+        draw, trace = draw_windows, partial(trace_search, fast_rcnn, _search(recipe, fast_rcnn.roi_heads.roi_pool.size))
     else:
         chain = load_adversary(trained, detector, trust)
-        draw, trace = draw_masks, partial(trace_objects, found, chain, seed=recipe.seed)
+        draw, trace = draw_masks, partial(trace_objects, fast_rcnn, chain, seed=recipe.seed)
     objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
     drawn = []
     for (path, picture), detected in zip(pictures.items(), objects, strict=True):

@@ -22,7 +22,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ig
 
     What is written goes into a temporary file in the same folder, which is flushed to the disk and then
     renamed over ``path``. If the block raises, or the process is killed, ``path`` is as it was before.
-    Missing parent folders are made.
+    Missing parent folders are made. A library that opens files itself may write to the temporary file by its name.
 
     Args:
         path: the file to write.
@@ -37,7 +37,8 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO]:  # type: ig
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_SUFFIX)
         temporary = Path(name)
         try:
-            with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            encoding = None if "b" in mode else "utf-8"
+            with open(name, mode, encoding=encoding, opener=lambda *_: handle) as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
+from torchvision.models import WeightsEnum
 from torchvision.ops import FrozenBatchNorm2d
 
+from afrcnn.detectors.caffenet import CaffeNet
 from afrcnn.detectors.weights import load_weights
 
 
@@ -22,7 +26,7 @@ class Backbone:
     """An ImageNet network in two parts, and its facts: what sees the image, and what sees the RoI features of a region.
 
     Attributes:
-        body: images N x 3 x H x W (RGB, normalised with ImageNet's mean and deviation) to features
+        body: images N x 3 x H x W, normalised as those that the weights were trained on, to features
             N x ``channels`` x about H / ``stride`` x about W / ``stride``. Its children are the named stages,
             first to last.
         box_head: RoI features n x ``channels`` x ``pool_size`` x ``pool_size`` to n x ``box_features``.
@@ -89,7 +93,7 @@ class _Scale(nn.Module):
 
 
 def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
-    """Build AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; all of it is trained.
+    """Build torchvision's AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; all of it is trained.
 
     The pads are those of Fast R-CNN's CaffeNet, 5, 1 and 1 in conv1 and the two poolings, so that cells lie on
     multiples of the stride. With those that ImageNet was learned with, they lie 15 pixels further.
@@ -103,6 +107,22 @@ def alexnet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backb
     model.features[2].padding = model.features[5].padding = 1
     stages = _slices(model.features, conv1=3, conv2=6, conv3=8, conv4=10, conv5=12)
     box_head = FullyConnectedHead(model.classifier[1], model.classifier[4], dropout)
+    return Backbone(
+        stages, box_head, channels=256, pool_size=6, stride=16, offset=0.0, box_features=4096, frozen_stages=0
+    )
+
+
+def caffenet(weights: str | Path | None = None, *, dropout: float = 0.5) -> Backbone:
+    """Build CaffeNet, the paper's AlexNet: conv1 to conv5, RoI features of 6 x 6, fc6 and fc7; all of it is trained.
+
+    Args:
+        weights: a file that ``afrcnn convert-weights`` made of Caffe's weights, whose images are normalised as
+            Caffe's, or random.
+        dropout: after fc6 and fc7.
+    """
+    model = _loaded(CaffeNet, None, weights, ignore="fc8.")
+    stages = _slices(model, conv1=4, conv2=8, conv3=10, conv4=12, conv5=14)
+    box_head = FullyConnectedHead(model.fc6, model.fc7, dropout)
     return Backbone(
         stages, box_head, channels=256, pool_size=6, stride=16, offset=0.0, box_features=4096, frozen_stages=0
     )
@@ -224,24 +244,30 @@ def _resnet(build: Callable[..., Any], weights: str | Path | None, channels: int
 
 def _slices(layers: nn.Sequential, **ends: int) -> nn.Sequential:
     """Group consecutive layers into named stages, each up to its (exclusive) end; layers keep their names."""
-    starts = [0, *ends.values()]
-    return nn.Sequential(
-        OrderedDict((name, layers[start:end]) for start, (name, end) in zip(starts, ends.items(), strict=False))
-    )
+    starts, children = [0, *ends.values()], list(layers.named_children())
+    stages = [nn.Sequential(OrderedDict(children[start:end])) for start, end in pairwise(starts)]
+    return nn.Sequential(OrderedDict(zip(ends, stages, strict=True)))
 
 
 def _torchvision(build: Callable[..., Any], weights: str | Path | None, classifier: str, **options: Any) -> Any:
     """Build a model of torchvision; names that begin with ``classifier`` (its last layer) are not loaded."""
+    return _loaded(partial(build, **options), models.get_model_weights(build), weights, classifier)
+
+
+def _loaded(
+    build: Callable[[], Any], published: type[WeightsEnum] | None, weights: str | Path | None, ignore: str
+) -> Any:
+    """Build a model with weights, or random ones."""
     if weights is None:
-        return build(**options)
+        return build()
     with torch.device("meta"):  # random numbers that the weights replace cost seconds in VGG16
-        model = build(**options)
+        model = build()
     model.to_empty(device="cpu")
-    load_weights(model, weights, models.get_model_weights(build), ignore=(classifier,))
+    load_weights(model, weights, published, ignore=(ignore,))
     return model
 
 
 BACKBONES: dict[str, Callable[..., Backbone]] = {
-    build.__name__: build for build in (alexnet, vgg16, resnet18, resnet50, resnet101, squeezenet1_0, small)
+    build.__name__: build for build in (alexnet, caffenet, vgg16, resnet18, resnet50, resnet101, squeezenet1_0, small)
 }
 """The backbones by their names in recipes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,12 @@ from afrcnn.detectors.roi_heads import RoIHeads
 from afrcnn.detectors.roi_pooling import Features, RoIPooling
 from afrcnn.detectors.sampling import RoIs
 
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_NORMALISATIONS = {
+    "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    "caffe": ([102.9801 / 255, 115.9465 / 255, 122.7717 / 255], [1 / 255] * 3),
+}
+"""Mean and deviation of pixels in [0, 1]: torchvision's of RGB, and Fast R-CNN's of BGR (rbgirshick/fast-rcnn,
+lib/fast_rcnn/config.py, PIXEL_MEANS), which leaves pixels in [0, 255] minus the mean."""
 
 
 class FastRCNN(nn.Module):
@@ -38,16 +43,23 @@ class FastRCNN(nn.Module):
         short_side: the length in pixels that the shorter side is resized to; several for a random choice in training
             (in evaluation the last).
         long_side: the bound in pixels on the longer side.
+        normalisation: how images are normalised: ``"imagenet"``, RGB by ImageNet's mean and deviation, as for
+            torchvision's weights; or ``"caffe"``, BGR from 0 to 255 minus a mean, as for Caffe's.
     """
 
     def __init__(
-        self, backbone: nn.Module, roi_heads: RoIHeads, short_side: int | Sequence[int] = 600, long_side: int = 1000
+        self,
+        backbone: nn.Module,
+        roi_heads: RoIHeads,
+        short_side: int | Sequence[int] = 600,
+        long_side: int = 1000,
+        normalisation: Literal["imagenet", "caffe"] = "imagenet",
     ) -> None:
         super().__init__()
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
-        self.transform = GeneralizedRCNNTransform(
-            sides, long_side, list(_IMAGENET_MEAN), list(_IMAGENET_STD), size_divisible=32
-        )
+        mean, deviation = _NORMALISATIONS[normalisation]
+        self.transform = GeneralizedRCNNTransform(sides, long_side, mean, deviation, size_divisible=32)
+        self.reverses_channels = normalisation == "caffe"
         # Convolutions run fastest with channels last, on CPUs and on tensor cores.
         self.backbone = backbone.to(memory_format=torch.channels_last)
         self.roi_heads = roi_heads
@@ -81,6 +93,8 @@ class FastRCNN(nn.Module):
         """Return the features of images, which are resized, normalised and padded to one batch first."""
         pixels = [image.as_subclass(Tensor) for image in images]
         pixels = [image if image.is_floating_point() else image.float().div_(255) for image in pixels]
+        if self.reverses_channels:
+            pixels = [image.flip(0) for image in pixels]
         batch, _ = self.transform(pixels)
         sizes = [(image.shape[-2], image.shape[-1]) for image in pixels]
         scales = [
@@ -149,6 +163,7 @@ def fast_rcnn(
     frozen_stages: int | None = None,
     short_side: int | Sequence[int] = 600,
     long_side: int = 1000,
+    normalisation: Literal["imagenet", "caffe"] = "imagenet",
     integral_loss: Sequence[float] = (),
     **roi_heads: Any,
 ) -> FastRCNN:
@@ -161,6 +176,7 @@ def fast_rcnn(
         frozen_stages: how many first stages of the backbone stay as they are; its own default when None.
         short_side: as of ``FastRCNN``.
         long_side: as of ``FastRCNN``.
+        normalisation: as of ``FastRCNN``.
         integral_loss: the IoUs of the classifiers of an ``IntegralPredictor``; one classifier when empty.
         roi_heads: further arguments of ``RoIHeads``.
     """
@@ -179,4 +195,4 @@ def fast_rcnn(
     roi_pool = roi_pooling(backbone.pool_size, backbone.stride, backbone.offset)
     heads = RoIHeads(roi_pool, backbone.box_head, predictor, **roi_heads)
     heads.renew_box_layer()
-    return FastRCNN(backbone.body, heads, short_side, long_side)
+    return FastRCNN(backbone.body, heads, short_side, long_side, normalisation)

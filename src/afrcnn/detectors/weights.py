@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
@@ -16,33 +17,36 @@ from afrcnn.core.errors import UserError
 
 
 def load_weights(
-    model: nn.Module, weights: str | Path, published: type[WeightsEnum], *, ignore: tuple[str, ...] = ()
+    model: nn.Module, weights: str | Path, published: type[WeightsEnum] | None, *, ignore: tuple[str, ...] = ()
 ) -> None:
-    """Fill a torchvision model with weights.
+    """Fill an ImageNet model with weights.
 
     Tensors of another floating point type (float16, say) are cast to the model's.
 
     Args:
-        model: a model of torchvision.
+        model: a model of torchvision, or CaffeNet.
         weights: a member of ``published`` by name (``"IMAGENET1K_V1"``, ``"DEFAULT"``), which is downloaded
             once and checked against its hash; or a ``.safetensors``, ``.pth`` or ``.pt`` file that holds
-            a state dict in torchvision's names for ``model``.
-        published: torchvision's weights for ``model``.
+            a state dict in the names of ``model``.
+        published: torchvision's weights for ``model``; None where it has none.
         ignore: beginnings of the names of tensors that are not loaded; the weights may lack them or hold them
             in another shape.
 
     Raises:
         UserError: the download failed, the file cannot be read, or its tensors are not those of ``model``.
     """
-    if weights in published.__members__:
-        given = _download(published[str(weights)])
+    known, source = {}, "that `afrcnn convert-weights` wrote"
+    if published is not None:
+        known, source = published.__members__, f"in torchvision's names, made for the model of {published.__name__}"
+    if weights in known:
+        given = _download(known[str(weights)])
     elif Path(weights).suffix in (".safetensors", ".pth", ".pt"):
         given = read_state_dict(weights)
     else:
         raise UserError(
             "neither a .safetensors, .pth or .pt file nor the name of published weights",
             file=weights,
-            fix=f"give a file or one of {', '.join(published.__members__)}",
+            fix=f"give a file or one of {', '.join(known)}" if known else f"give a file {source}",
         )
     expected = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(ignore)}
     given = {name: tensor for name, tensor in given.items() if not name.startswith(ignore)}
@@ -58,8 +62,32 @@ def load_weights(
         raise UserError(
             f"not the weights of {type(model).__name__}: {'; '.join(differences[:3])}{more}",
             file=weights,
-            fix=f"give weights in torchvision's names, made for the model of {published.__name__}",
+            fix=f"give weights {source}",
         )
+
+
+def require_normalisation(weights: str | Path, normalisation: str) -> None:
+    """Refuse weights that were trained on images normalised otherwise, where that is known.
+
+    It is known of torchvision's, and of files whose metadata says it, as ``afrcnn convert-weights`` writes them. A
+    file that cannot be read is not refused here, but where it is read.
+
+    Args:
+        weights: as of :func:`load_weights`.
+        normalisation: ``"imagenet"`` or ``"caffe"``.
+
+    Raises:
+        UserError: they do not fit; names the field of the recipe.
+    """
+    stated, suffix = None, Path(weights).suffix
+    if suffix == ".safetensors":
+        with suppress(OSError, SafetensorError), safe_open(weights, "pt") as file:
+            stated = (file.metadata() or {}).get("normalisation")
+    elif suffix not in (".pth", ".pt"):
+        stated = "imagenet"
+    if stated in {"imagenet", "caffe"} - {normalisation}:
+        problem = f"is {normalisation}, and these weights were trained on images normalised as {stated}"
+        raise UserError(problem, file=weights, field="detector.normalisation", fix=f"set it to {stated}")
 
 
 RENAMED = {

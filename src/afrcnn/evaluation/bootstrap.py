@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from afrcnn.evaluation.matching import Floats, Integers, Matches
 from afrcnn.evaluation.voc_ap import RECALLS, Metric
+
+_TABLE = 2**21
+"""Numbers of a table at most: 16 MiB."""
 
 
 def resample(images: int, times: int, seed: int = 0) -> Integers:
@@ -31,10 +36,23 @@ def resampled_ap(matches: Matches, draws: Integers, metric: Metric = "11-point")
     Returns:
         R mean APs over the classes that have objects in the images drawn; NaN where none has.
     """
-    aps = np.stack([_ap(matches, *pair, draws, metric) for pair in matches.by_class().values()])  # K x R
-    defined = ~np.isnan(aps)
-    count, total = defined.sum(axis=0), np.where(defined, aps, 0).sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(len(draws), np.nan), where=count > 0))
+    return mean_of_drawings(list(resampled_class_ap(matches, draws, metric).values()))
+
+
+def resampled_class_ap(matches: Matches, draws: Integers, metric: Metric = "11-point") -> dict[str, Floats]:
+    """Return by class its R APs in [0, 1], as of ``resampled_ap``; NaN where it has no objects in the images drawn."""
+    return {
+        name: np.concatenate([_ap(matches, *indices, block, metric) for block in _blocks(draws, len(indices[0]))])
+        for name, indices in matches.by_class().items()
+    }
+
+
+def mean_of_drawings(aps: Sequence[Floats]) -> Floats:
+    """Return the mean of several classes' APs, R of each class, on each drawing; NaN where none has one."""
+    table = np.stack(aps)  # K x R
+    defined = ~np.isnan(table)
+    count, total = defined.sum(axis=0), np.where(defined, table, 0).sum(axis=0)
+    return np.asarray(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
 
 
 def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
@@ -44,11 +62,17 @@ def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, fl
     return float(low), float(high)
 
 
+def _blocks(draws: Integers, detections: int) -> list[Integers]:
+    """Return the drawings in blocks of few enough that their tables, a block x D, stay small."""
+    rows = max(1, _TABLE // max(detections, 1))
+    return [draws[start : start + rows] for start in range(0, len(draws), rows)] or [draws]
+
+
 def _ap(matches: Matches, detections: Integers, objects: Integers, draws: Integers, metric: Metric) -> Floats:
     """Return the AP of a class, of D detections, on each of R drawings; NaN where it has no objects."""
     weights = draws[:, matches.detections.images[detections]]  # R x D
-    hits = np.cumsum(weights * matches.hits[detections], axis=1)
-    seen = np.cumsum(weights, axis=1)
+    at = np.flatnonzero(matches.hits[detections])  # between hits, precision only falls: H points will do
+    hits, seen = np.cumsum(weights[:, at], axis=1), np.cumsum(weights, axis=1)[:, at]  # R x H
     count = draws @ np.bincount(matches.objects.images[objects], minlength=matches.image_count)  # R
     # Copies of a detection share their score. From a hit's first copy to its last, recall rises and
     # precision does not fall: the envelope takes all at the last one's, and one point will do.

@@ -58,6 +58,21 @@ def evaluate_coco(detections: Images, targets: Images, classes: Sequence[str], i
     Raises:
         ValueError: there are not as many targets, or ids, as detections.
     """
+    content, records = coco_content(detections, targets, classes, ids)
+    truth = COCO(content)
+    evaluation = COCOeval_faster(truth, truth.loadRes(records), "bbox")
+    evaluation.run()
+    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # recalls x K, at 0.5, of any size, 100 detections
+    return COCOResult(
+        _known(dict(zip(_METRICS, evaluation.stats, strict=True))),
+        _known(dict(zip(classes, precision.mean(axis=0), strict=True))),
+    )
+
+
+def coco_content(
+    detections: Images, targets: Images, classes: Sequence[str], ids: Sequence[str] = ()
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return objects and detections as COCO's programs take them; arguments and errors as of ``evaluate_coco``."""
     if len(detections) != len(targets):
         raise ValueError(f"{len(detections)} images with detections but {len(targets)} with targets")
     if len(ids) not in (0, len(targets)):
@@ -75,16 +90,8 @@ def evaluate_coco(detections: Images, targets: Images, classes: Sequence[str], i
         "categories": [{"id": label, "name": name} for label, name in enumerate(classes, start=1)],
         "annotations": _annotations(targets, numbers, columns),
     }
-    truth = COCO(content)
     scores = concatenate([image["scores"] for image in detections]).tolist()
-    results = truth.loadRes(_annotations(detections, numbers, {"score": scores}))
-    evaluation = COCOeval_faster(truth, results, "bbox")
-    evaluation.run()
-    precision = evaluation.eval["precision"][0, :, :, 0, -1]  # recalls x K, at 0.5, of any size, 100 detections
-    return COCOResult(
-        _known(dict(zip(_METRICS, evaluation.stats, strict=True))),
-        _known(dict(zip(classes, precision.mean(axis=0), strict=True))),
-    )
+    return content, _annotations(detections, numbers, {"score": scores})
 
 
 def _known(numbers: Mapping[str, float]) -> dict[str, float]:

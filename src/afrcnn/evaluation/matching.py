@@ -84,9 +84,36 @@ class Matches:
             raise ValueError(f"{len(ignored)} flags but {len(self.ignored)} objects")
         return replace(self, ignored=ignored)
 
+    def without(self, dropped: Booleans) -> Matches:
+        """Return the same matches without some detections; no other one takes over what these match.
+
+        Args:
+            dropped: D flags.
+        """
+        kept, (detections, objects, iou) = ~dropped, self.pairs
+        near, indices = kept[detections], np.cumsum(kept) - 1
+        return replace(
+            self,
+            detections=self.detections.select(np.flatnonzero(kept)),
+            scores=self.scores[kept],
+            matched=self.matched[kept],
+            hits=self.hits[kept],
+            pairs=(indices[detections[near]], objects[near], iou[near]),
+        )
+
+    def at(self, iou_threshold: float) -> Matches:
+        """Return the same detections and objects, matched anew by an IoU in [0, 1] that a match exceeds."""
+        matched, hits = _assign(self.pairs, len(self.scores), iou_threshold)
+        return replace(self, iou_threshold=iou_threshold, matched=matched, hits=hits)
+
+    @property
+    def counted(self) -> Booleans:
+        """D flags: the detections that count, as hits or misses."""
+        return ~np.append(self.ignored, False)[self.matched]  # object -1 counts
+
     def by_class(self) -> dict[str, tuple[Integers, Integers]]:
         """Return by class the indices of its detections that count, and of its objects that count."""
-        counted = ~np.append(self.ignored, False)[self.matched]  # object -1 counts
+        counted = self.counted
         return {
             name: (
                 np.flatnonzero((self.detections.labels == label) & counted),
@@ -132,14 +159,20 @@ def match(detections: Images, targets: Images, classes: Sequence[str], iou_thres
     order = np.argsort(-scores, kind="stable")
     boxes, objects = flatten(detections).select(order), flatten(targets)
     pairs = overlaps(boxes, objects)
-    matched, iou = most_overlapped(pairs, len(order))
-    matched[iou <= iou_threshold] = -1
-    matching = np.flatnonzero(matched >= 0)
-    hits = np.zeros(len(order), dtype=bool)
-    hits[matching[np.unique(matched[matching], return_index=True)[1]]] = True
+    matched, hits = _assign(pairs, len(order), iou_threshold)
     ignored = concatenate([ignored_by_default(target) for target in targets]).astype(bool)
     split = tuple(classes), len(targets), iou_threshold
     return Matches(*split, boxes, scores[order], objects, matched, hits, ignored, pairs)
+
+
+def _assign(pairs: _Pairs, count: int, iou_threshold: float) -> tuple[Integers, Booleans]:
+    """Return for each of ``count`` detections the object that it matches, or -1, and whether it is a hit."""
+    matched, iou = most_overlapped(pairs, count)
+    matched[iou <= iou_threshold] = -1
+    matching = np.flatnonzero(matched >= 0)
+    hits = np.zeros(count, dtype=bool)
+    hits[matching[np.unique(matched[matching], return_index=True)[1]]] = True
+    return matched, hits
 
 
 def overlaps(boxes: _Boxes, others: _Boxes, *, any_class: bool = False) -> _Pairs:

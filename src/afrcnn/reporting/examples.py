@@ -19,7 +19,8 @@ from afrcnn.build import load_adversary, load_detector
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.evaluation.diagnosis import FalsePositive, new_false_positives
+from afrcnn.evaluation.error_kinds import class_groups
+from afrcnn.evaluation.false_positives import FalsePositive, new_false_positives
 from afrcnn.evaluation.formats import read_coco_results
 from afrcnn.evaluation.matching import ignored_by_default, match
 from afrcnn.reporting.elements import Picture, Section
@@ -71,7 +72,8 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
             dataset, targets = run.test_split
             files = map(_detections_file, pair)
             detections = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
-            errors = new_false_positives(*(match(image, targets, dataset.classes) for image in detections))
+            matches = (match(image, targets, dataset.classes) for image in detections)
+            errors = new_false_positives(*matches, similar=class_groups(dataset.classes).similar)
             pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
         except UserError as error:
             section.missing.append(f"{error}.")
@@ -126,9 +128,11 @@ def _in_words(traced: ObjectTrace) -> str:
 
 def _draw_error(error: FalsePositive, dataset: DetectionDataset) -> Picture:
     image, _ = dataset[error.image]
-    on = f"on {error.object_name} (IoU {error.iou:.2f})" if error.object_name else "on background"
+    on = f", on {error.object_name} (IoU {error.iou:.2f})" if error.object_name else ""
     baseline = f"{error.baseline_score:.2f}" if error.baseline_score else "none"
-    caption = f"{error.name} {error.score:.2f} (baseline: {baseline}), {on}; image {dataset.ids[error.image]}"
+    caption = (
+        f"{error.name} {error.score:.2f} (baseline: {baseline}), {error.kind}{on}; image {dataset.ids[error.image]}"
+    )
     drawn = draw_false_positive(image.permute(1, 2, 0).numpy(), error.box)
     return Picture.of_image(drawn, f"False positive: {caption}.", caption)
 

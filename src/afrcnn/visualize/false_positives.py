@@ -6,12 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
+from afrcnn.evaluation.false_positives import FalsePositive
 from afrcnn.visualize.figure import view
 
 _SIDE = 220
 """Pixels of the longer side of a picture."""
+
+_COLUMNS, _GAP, _LETTERS, _LINES = 4, 10, 13, 2
+"""Of a sheet: its columns, and in pixels what is around pictures, the size of letters; lines below a picture."""
 
 
 def draw_false_positive(image: NDArray[np.uint8], box: Sequence[float]) -> Image.Image:
@@ -31,3 +35,26 @@ def draw_false_positive(image: NDArray[np.uint8], box: Sequence[float]) -> Image
         opposite = max(x2 - inset, corner[0]), max(y2 - inset, corner[1])
         ImageDraw.Draw(picture).rectangle((*corner, *opposite), outline=colour)
     return picture
+
+
+def draw_sheet(pictures: Sequence[Image.Image], errors: Sequence[FalsePositive]) -> Image.Image:
+    """Return pictures of false positives side by side, with class, scores, kind and object below each.
+
+    Args:
+        pictures: one of each false positive, as of ``draw_false_positive``; at least one.
+        errors: the false positives.
+    """
+    font = ImageFont.load_default(size=_LETTERS)
+    line = sum(font.getmetrics())  # type: ignore[union-attr]
+    cell = _SIDE + _GAP, _SIDE + _LINES * line + _GAP
+    columns = min(_COLUMNS, len(pictures))
+    sheet = Image.new("RGB", (columns * cell[0] + _GAP, -(-len(pictures) // columns) * cell[1] + _GAP), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, (picture, error) in enumerate(zip(pictures, errors, strict=True)):
+        x, y = index % columns * cell[0] + _GAP, index // columns * cell[1] + _GAP
+        sheet.paste(picture, (x + (_SIDE - picture.width) // 2, y + (_SIDE - picture.height) // 2))
+        baseline = f"{error.baseline_score:.2f}" if error.baseline_score else "none"
+        on = f": {error.object_name}, IoU {error.iou:.2f}" if error.object_name else ""
+        text = f"{error.name} {error.score:.2f} (baseline {baseline})\n{error.kind}{on}"
+        draw.multiline_text((x, y + _SIDE), text, font=font, fill="black", spacing=0)
+    return sheet

@@ -1,4 +1,4 @@
-"""Tables for a terminal of 80 columns: average precision, subsets, stress tests, proposals and splits."""
+"""Tables for a terminal of 80 columns: average precision, subsets, errors, stress tests, proposals and splits."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from afrcnn.data.splits import OcclusionSplit
+from afrcnn.evaluation.diagnosis import ErrorChange, Errors
+from afrcnn.evaluation.error_kinds import KINDS
 from afrcnn.evaluation.results import Results
 from afrcnn.evaluation.subsets import SubsetResult
+from afrcnn.evaluation.tide import TideErrors
 from afrcnn.proposals.recall import Recall
 from afrcnn.robustness.stress_results import Curve
-from afrcnn.visualize.figure import percent
+from afrcnn.visualize.figure import percent, signed
 
 _Row = tuple[str | float, ...]
 """Texts, and fractions that are shown in percent."""
@@ -112,6 +115,67 @@ def split_table(splits: Sequence[OcclusionSplit]) -> Table:
     rows = [(name, *(f"{split.objects[name]} ({split.overlapped[name]})" for split in splits)) for name in names]
     footer = ("all", *(f"{sum(split.objects.values())} ({sum(split.overlapped.values())})" for split in splits))
     return _table("objects, those that others overlap in brackets", heading, rows, footer)
+
+
+def error_tables(errors: Mapping[str, Errors], title: str) -> list[Table]:
+    """Return two tables of false positives, a row a class or group: their kinds, and the AP without each kind, in %.
+
+    Args:
+        errors: the false positives by row.
+        title: whose they are.
+    """
+    rows: list[_Row] = [(name, *_count_cells(of_row)) for name, of_row in errors.items()]
+    aps: list[_Row] = [(name, *of_row.ap.values()) for name, of_row in errors.items()]
+    counts = _table(f"{title}: most confident false positives, number and %", ("", "of", *KINDS), rows[:-1], rows[-1])
+    names = [name.replace(" ", "\n") for name in next(iter(errors.values())).ap]
+    caption = "without: if they were gone; placed right: if badly placed boxes were"
+    return [counts, _table(f"{title}: AP by area in %", ("", *names), aps[:-1], aps[-1], caption)]
+
+
+def change_table(row: str, errors: Sequence[Errors], changes: Mapping[str, ErrorChange]) -> Table:
+    """Return a table of what differs from a baseline in a row of errors, in %.
+
+    Args:
+        row: the row.
+        errors: its false positives, and the baseline's.
+        changes: the differences by number, as of ``afrcnn.evaluation.diagnosis.error_changes``.
+    """
+    values = [of_run.fractions | of_run.ap for of_run in errors]
+    rows: list[_Row] = []
+    for name, change in changes.items():
+        ends = "-" if isnan(change.low) else f"{_signed(change.low)} to {_signed(change.high)}"
+        rows.append((name, *(of_run[name] for of_run in values), _signed(change.value), ends))
+    caption = "95% interval of a bootstrap over images, paired"
+    return _table(
+        f"{row}: change to the baseline in %", ("", "run", "baseline", "change", "interval"), rows, caption=caption
+    )
+
+
+def tide_table(errors: Mapping[str, TideErrors]) -> Table:
+    """Return a table of TIDE's six errors: of each run, how many there are and the AP that they cost, in %.
+
+    Args:
+        errors: by run; at least one.
+    """
+    heading = ("error", *(text for run in errors for text in (f"{run}\nnumber", "cost in AP")))
+    columns = [(of_run.counts, of_run.gains) for of_run in errors.values()]
+    rows: list[_Row] = [
+        (name, *(cell for counts, gains in columns for cell in (str(counts[name]), gains[name])))
+        for name in next(iter(errors.values())).counts
+    ]
+    aps = ", ".join(percent(of_run.ap) for of_run in errors.values())
+    return _table("TIDE's errors", heading, rows, caption=f"COCO's AP at an IoU of 0.5: {aps}")
+
+
+def _count_cells(errors: Errors) -> list[str]:
+    """Return how many false positives there are, and of each kind the number and what it is of them in percent."""
+    pairs = [(errors.counts[kind], errors.fractions[kind]) for kind in KINDS]
+    return [str(sum(errors.counts.values())), *(f"{count} {percent(fraction):>5}" for count, fraction in pairs)]
+
+
+def _signed(fraction: float) -> str:
+    """Return a change in percent, with its sign; a dash for NaN."""
+    return "-" if isnan(fraction) else signed(100 * fraction)
 
 
 def _table(title: str, heading: Sequence[str], rows: Iterable[_Row], footer: _Row = (), caption: str = "") -> Table:
