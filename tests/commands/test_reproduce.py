@@ -11,6 +11,7 @@ from afrcnn import cli
 from afrcnn.commands import reproduce as module
 from afrcnn.commands.reproduce import reproduce, show
 from afrcnn.core.errors import UserError
+from afrcnn.data.minival import make_minival
 from afrcnn.data.voc import VOCObject, write_annotation
 from afrcnn.evaluation.results import Results
 from afrcnn.reporting.comparison import METRICS
@@ -55,13 +56,13 @@ def write_voc(root, splits, rng):
 
 
 def write_coco(root, splits, rng):
-    for split in splits:
+    for first, split in zip((10, 20), splits, strict=True):
         content = {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(VOC, 1)]}
         for number in range(5):
-            names, name = VOC[4 * number : 4 * number + 4], f"{number:012}.jpg"
-            content["images"].append({"id": number, "file_name": name, "height": 64, "width": 64})
+            names, name = VOC[4 * number : 4 * number + 4], f"COCO_{split}_{first + number:012}.jpg"
+            content["images"].append({"id": first + number, "file_name": name, "height": 64, "width": 64})
             for label, (x1, y1, x2, y2) in zip(names, draw(rng, root / split / name, names), strict=True):
-                common = {"id": len(content["annotations"]) + 1, "image_id": number, "iscrowd": 0}
+                common = {"id": 100 * first + len(content["annotations"]), "image_id": first + number, "iscrowd": 0}
                 box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
                 content["annotations"].append(common | box | {"category_id": VOC.index(label) + 1})
         file = root / "annotations" / f"instances_{split}.json"
@@ -75,7 +76,8 @@ def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for year in ("2007", "2012"):
         write_voc(folder / "VOCdevkit" / f"VOC{year}", ("train", "val", "trainval", "test"), rng)
-    write_coco(folder / "coco", ("trainval35k", "minival"), rng)
+    write_coco(folder / "coco", ("train2014", "val2014"), rng)
+    make_minival(folder / "coco", folder / "coco" / "annotations" / "instances_val2014.json")
     return folder
 
 
