@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -210,13 +211,16 @@ def test_on_coco_ap_and_ap50_stand_beside_section_5_3_s(method):
 def test_devices_and_nodes_are_those_of_training_and_of_evaluation(data, tmp_path, monkeypatch):
     given = []
     monkeypatch.setattr(module, "_run", lambda *words: given.append([str(word) for word in words]))
-    reproduce("ensembles", tmp_path, data=data, fraction=1e-5, devices=2, nodes=3, overrides=SMALL)
-    assert {words[0] for words in given} == {"proposals", "train", "evaluate"}
-    for words in given:
-        if words[0] in ("train", "evaluate"):
-            assert words[words.index("--engine.devices") + 1] == "2"
-            assert words[words.index("--engine.nodes") + 1] == "3"
-    assert sum("--ensemble" in words for words in given) == len(TABLES["ensembles"])
+    for fields, devices in (([], "2"), (["--engine.devices", "4"], "4")):
+        given.clear()
+        overrides = [*SMALL, *fields]
+        reproduce("ensembles", tmp_path, data=data, fraction=1e-5, devices=2, nodes=3, overrides=overrides)
+        assert {words[0] for words in given} >= {"train", "evaluate"}
+        for words in given:
+            if words[0] in ("train", "evaluate"):
+                *_, named = (value for word, value in pairwise(words) if word == "--engine.devices")
+                assert (named, words[words.index("--engine.nodes") + 1]) == (devices, "3")
+        assert sum("--ensemble" in words for words in given) == len(TABLES["ensembles"])
 
 
 def results_of(ap):

@@ -49,6 +49,12 @@ class _PlannedRun:
         return {stage: getattr(self.recipe, stage).iterations for stage in _STAGES}
 
     @property
+    def processes(self) -> tuple[str, ...]:
+        """Where it is evaluated, on as many devices as this command has, whatever its training had."""
+        engine = self.recipe.engine
+        return "--engine.devices", str(engine.devices), "--engine.nodes", str(engine.nodes)
+
+    @property
     def done(self) -> bool:
         """Whether it has detected what its table is about."""
         return self.folder.detections_file(self.recipe.data.test_split).is_file()
@@ -109,8 +115,7 @@ def reproduce(
     from afrcnn.reporting.reproduction import TABLES, markdown
 
     rows = {name: TABLES[name] for name in (TABLES if what == "all" else [what])}
-    processes = ["--engine.devices", str(devices), "--engine.nodes", str(nodes)]
-    wide = [*processes, *overrides]
+    wide = ["--engine.devices", str(devices), "--engine.nodes", str(nodes), *overrides]
     planned = {
         run: _plan(run, Path(out), Path(data), Path(configs), fraction, wide)
         for table in rows.values()
@@ -119,9 +124,9 @@ def reproduce(
     }
     if not dry_run:
         for one in planned.values():
-            _make(one, processes)
+            _make(one)
         for row in (row for table in rows.values() for row in table if len(row.runs) > 1):
-            _join(row, planned, Path(out), processes)
+            _join(row, planned, Path(out))
     tables: dict[str, list[tuple[TableRow, Results | None]]] = {}
     for name, table in rows.items():
         files = [(row, Run(_results_folder(row, Path(out))).results_file) for row in table]
@@ -170,7 +175,7 @@ def _plan(run: RowRun, out: Path, data: Path, configs: Path, fraction: float, wo
     return _PlannedRun(run, Run(out / run.folder), load_recipe(file, changed), tuple(changed), file)
 
 
-def _make(planned: _PlannedRun, processes: Sequence[str]) -> None:
+def _make(planned: _PlannedRun) -> None:
     """Train and evaluate a run, its proposals first; what is done already is skipped."""
     if planned.done:
         return
@@ -185,16 +190,16 @@ def _make(planned: _PlannedRun, processes: Sequence[str]) -> None:
             _run("proposals", data.root, "--split", split, "--mode", data.proposal_method, "--out", folder.parent)
     if not planned.folder.weights_file.is_file():
         _run("train", planned.file, "--run", planned.folder.folder, *planned.words)
-    _run("evaluate", planned.folder.folder, *processes)
+    _run("evaluate", planned.folder.folder, *planned.processes)
 
 
-def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path, processes: Sequence[str]) -> None:
+def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path) -> None:
     """Evaluate the detectors of several runs together."""
     target, split = Run(_results_folder(row, out)), planned[row.runs[0]].recipe.data.test_split
     if not target.detections_file(split).is_file():
         first, *further = (planned[run].folder.folder for run in row.runs)
         ensemble = [word for other in further for word in ("--ensemble", other)]
-        _run("evaluate", first, *ensemble, "--out", target.folder, *processes)
+        _run("evaluate", first, *ensemble, "--out", target.folder, *planned[row.runs[0]].processes)
 
 
 def _results_folder(row: TableRow, out: Path) -> Path:
