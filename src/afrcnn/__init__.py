@@ -1,7 +1,9 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``minival``,
-``split``, ``propose`` (``afrcnn proposals``), ``train``, ``evaluate``, ``diagnose``, ``submit``, ``predict``,
+Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``split``,
+``minival``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``, ``submit``,
+``predict``, ``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the
+package itself imports no PyTorch.
 ``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the package itself
 imports no PyTorch.
 """
@@ -56,6 +58,7 @@ _MODULES = {
     "predict": "commands.predict",
     "pretraining_loss": "detectors.attach",
     "propose": "commands.proposals:proposals",  # afrcnn.proposals is a package
+    "recipes": "commands.recipes",
     "report": "commands.report",
     "reproduce": "commands.reproduce",
     "shapes": "commands.shapes",

@@ -33,6 +33,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "minival": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
     "proposals": {"published": "--import FILE"},
+    "recipes": {},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
     "diagnose": {"against": "--against RUN", "similar": "--similar CLASS,CLASS", "crops": "--crops N"},

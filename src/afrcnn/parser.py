@@ -54,7 +54,7 @@ class FunctionParser(Parser):
         )
         parameters = dict(inspect.signature(function).parameters)
         self.takes_fields = parameters.pop("overrides", None) is not None
-        self.lists_fields = "recipe" in parameters
+        self.lists_fields = "recipes" in parameters
         # Of parameters alone: the annotation of the result may name what is not imported.
         annotations = {name: parameter.annotation for name, parameter in parameters.items()}
         hints = get_type_hints(SimpleNamespace(__annotations__=annotations), function.__globals__)
@@ -134,7 +134,8 @@ def _keywords(hint: Any, name: str) -> dict[str, Any]:
     origin, items = get_origin(hint), get_args(hint)
     if origin in {Union, UnionType}:
         kinds = [kind for kind in items if kind is not NoneType]
-        return _keywords(Path if Path in kinds else kinds[0], name)
+        sequences = [kind for kind in kinds if get_origin(kind) is Sequence]
+        return _keywords(sequences[0] if sequences else Path if Path in kinds else kinds[0], name)
     if hint is bool:
         return {"action": "store_true"}
     if origin is Literal:

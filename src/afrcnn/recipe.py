@@ -26,6 +26,7 @@ from jsonargparse.typing import (
 
 from afrcnn.core.errors import UserError, suggest
 from afrcnn.migration import OLD_FIELDS, OLD_SECTIONS, migrate
+from afrcnn.shipped import recipe_file
 
 _T = TypeVar("_T")
 
@@ -285,19 +286,22 @@ def recipe_parser(**kwargs: Any) -> ArgumentParser:
     return parser
 
 
-def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(file: Path | str | Sequence[Path | str], overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe and check the type of every field.
 
     Args:
-        file: the YAML file.
+        file: the YAML file, or the name of a recipe that ships with the package; or several, of which later ones win
+            where both say something.
         overrides: fields to set differently, as on a command line: ``["--data.root", "VOC2007", "--seed=1"]``.
 
     Raises:
         UserError: the file is missing or not valid YAML; a field is unknown or of a wrong type; two fields contradict.
     """
     parser = recipe_parser()
-    written, options = migrate(_read(Path(file)), _split_overrides(overrides))
-    named = _named(written, Recipe, Path(file))
+    files = [recipe_file(one) for one in ([file] if isinstance(file, str | Path) else file)]
+    file = files[-1]
+    written, options = migrate(_read_together(files), _split_overrides(overrides))
+    named = _named(written, Recipe, file)
     adversaries = _adversaries(named.pop("adversaries", None), options, file)
     words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
     try:
@@ -309,7 +313,7 @@ def load_recipe(file: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     except ArgumentError as error:
         raise UserError(in_one_line(error), fix=_SEE_HELP) from error
     recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
-    _refuse_contradictions(recipe, Path(file))
+    _refuse_contradictions(recipe, file)
     return recipe
 
 
@@ -324,19 +328,27 @@ def _read(file: Path, above: Sequence[Path] = ()) -> Any:
     try:
         written = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot be read ({error})", file=file, fix="name a recipe, as configs/*/*.yaml") from error
+        raise UserError(
+            f"cannot be read ({error})", file=file, fix="name a recipe; `afrcnn recipes` lists those that ship"
+        ) from error
     except yaml.YAMLError as error:
         raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
     if not isinstance(written, dict) or "base" not in written:
         return written
-    bases, merged = written.pop("base"), dict[str, Any]()
-    bases = bases if isinstance(bases, list) else [bases]
-    for base in bases:
-        said = _read(file.parent / str(base), (*above, file.resolve()))
+    bases = written.pop("base")
+    files = [file.parent / str(base) for base in (bases if isinstance(bases, list) else [bases])]
+    return _merge(_read_together(files, (*above, file.resolve())), written)
+
+
+def _read_together(files: Sequence[Path], above: Sequence[Path] = ()) -> dict[str, Any]:
+    """Return what files say together; of a field, what the last of them says."""
+    merged: dict[str, Any] = {}
+    for file in files:
+        said = _read(file, above)
         if not isinstance(said, dict | None):
-            raise _not_a_section(file.parent / str(base))
+            raise _not_a_section(file)
         merged = _merge(merged, said or {})
-    return _merge(merged, written)
+    return merged
 
 
 def _merge(below: Any, above: Any) -> Any:

@@ -1,23 +1,41 @@
-"""`afrcnn train`: train the detector of a recipe."""
+"""`afrcnn train`: train the detector of a recipe, or a first detector of a dataset."""
 
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import cast, get_args
 
-from afrcnn.recipe import load_recipe
+from afrcnn.core.errors import UserError
+from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run, training_splits
+from afrcnn.shipped import are_parts, shipped_recipes
+
+_FIRST = ("squeezenet", "occluding_cutout")
+"""The recipes of a first detector: what found most of what was hidden on sets of some hundred images, and lost nothing
+else (docs/results.md)."""
+
+_PICTURES = 8
+"""Images of the test split that a first detector is shown on."""
 
 
-def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Sequence[str] = ()) -> Run:
-    """Train the detector of a recipe.
+def train(
+    recipes: Path | str | Sequence[Path | str], *, run: Path | str | None = None, overrides: Sequence[str] = ()
+) -> Run:
+    """Train the detector of a recipe, or a first detector of a dataset.
 
-    A recipe is a YAML file that names what differs from the defaults below. Every field can be set on the command
-    line. Interrupted, the same command goes on from the last checkpoint.
+    A recipe is a YAML file that names what differs from the defaults below, or the name of one that ships (`afrcnn
+    recipes`). Of several, later ones win. A folder is the dataset, as --data.root. Every field can be set on the
+    command line. Proposals that are missing are made. Interrupted, the same command goes on from the last checkpoint.
+
+    Where only a network or methods are named, as squeezenet and cutout, there are as many updates as the images need. A
+    dataset alone gets the recipe that works best on small sets, and its detector is evaluated and shown, too.
 
     Args:
-        recipe: YAML file, as configs/*/*.yaml.
+        recipes: YAML file or name of a recipe, and a dataset's folder.
         run: folder of the run (default: runs/<dataset>/<recipe>-seed<seed>).
         overrides: fields of the recipe to set differently, as ``["--data.root", "VOC2007"]``.
 
@@ -27,25 +45,161 @@ def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Seque
     Raises:
         UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
 
-    Example:
-        afrcnn train configs/voc07/vgg16_frcn.yaml --data.root VOCdevkit/VOC2007
+    Examples:
+        afrcnn train photos
+        afrcnn train squeezenet occluding --data.root photos
+        afrcnn train voc07/vgg16_frcn --data.root VOCdevkit/VOC2007
     """
-    loaded = load_recipe(recipe, overrides)
-    (root, _), *_ = training_splits(loaded)
-
-    from lightning_fabric.utilities.rank_zero import rank_zero_only
+    words = [recipes] if isinstance(recipes, str | Path) else list(recipes)
+    names, root = _split(words)
+    first, names = not names, names or list(_FIRST)
+    fields = [*(("--data.root", root) if root else ()), *overrides]
+    loaded = load_recipe(names, fields)
+    (folder, split), *_ = training_splits(loaded)
 
     from afrcnn.training.train import train_stages
 
-    name = f"{Path(recipe).stem}-seed{loaded.seed}"
-    folder = Path("runs", root.resolve().name, name) if run is None else Path(run)
-    rank_zero_only(print)(f"run:     {folder}", flush=True)  # of all processes, the first speaks
-    return train_stages(loaded, folder)
+    speaks = _is_first_process()
+    if speaks:  # and makes what is missing
+        _propose(loaded)
+    if are_parts(names):
+        from afrcnn.data.layouts import open_dataset
+
+        images = len(open_dataset(folder, split, loaded.data.layout))
+        loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
+        if speaks:
+            print(f"updates: {_told(loaded, images)}", flush=True)
+    name = "first" if first else "+".join(Path(one).stem for one in names)
+    trained = Path("runs", folder.resolve().name, f"{name}-seed{loaded.seed}") if run is None else Path(run)
+    if speaks:
+        print(f"run:     {trained}", flush=True)
+    made = train_stages(loaded, trained)
+    if first and speaks:
+        _examine(made)
+    return made
 
 
 def show(run: Run) -> None:
     """Print what was made, and what comes next."""
+    if not _is_first_process():
+        return
+    print(f"weights: {run.weights_file}")
+    if run.predictions.is_dir():
+        from afrcnn.commands.evaluate import show as show_results
+        from afrcnn.evaluation.results import read_results
+
+        if run.results_file.is_file():
+            show_results(read_results(run.results_file), run=run.folder)
+        print(f"shown:   {run.predictions}")
+    command = "predict {} IMAGE" if run.results_file.is_file() else "evaluate {}"
+    print(f"next:    afrcnn {command.format(shlex.quote(str(run.folder)))}")
+
+
+def _is_first_process() -> bool:
+    """Tell whether this is the first of the processes that train together, or the only one."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    rank_zero_only(print)(f"weights: {run.weights_file}")
-    rank_zero_only(print)(f"next:    afrcnn evaluate {shlex.quote(str(run.folder))}")
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)
+
+
+def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
+    """Return the recipes among words, and the dataset's folder.
+
+    Raises:
+        UserError: two folders are named.
+    """
+    known = shipped_recipes()
+    roots = [str(word) for word in words if str(word) not in known and Path(word).is_dir()]
+    if roots[1:]:
+        raise UserError("a second dataset", file=roots[1], fix="name further ones with --data.also")
+    return [word for word in words if str(word) not in roots], roots[0] if roots else None
+
+
+def _propose(recipe: Recipe) -> None:
+    """Search proposals for the splits that have none, where a recipe takes those of selective search."""
+    from afrcnn.commands.proposals import proposals
+    from afrcnn.data.layouts import list_splits
+    from afrcnn.proposals.selective_search import Mode
+    from afrcnn.proposals.store import default_folder
+
+    data = recipe.data
+    if data.proposal_method not in get_args(Mode):
+        return
+    mode = cast(Mode, data.proposal_method)
+    for root, split in [*training_splits(recipe), (Path(data.root), data.test_split)]:
+        folder = default_folder(root, split, mode, data.proposals)
+        if not folder.is_dir() and split in list_splits(root, data.layout):
+            proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode)
+
+
+def _schedule(images: int, recipe: Recipe) -> list[str]:
+    """Return the updates of each stage for a training split of so many images.
+
+    Six for each image, which is twelve epochs of two images an update, within bounds. Where a method acts, a third of
+    them trains the detector alone, and the last part of the others is clean. On sets of 240 to 300 images these are the
+    schedules of ``configs/fruit`` and ``configs/cards``.
+    """
+    total = min(max(6 * images, 400), 20_000)
+    hides, augmentation = bool(recipe.adversaries), recipe.data.augmentation
+    acts = hides or augmentation.cutout or augmentation.random_erasing or augmentation.copy_paste
+    joint = 2 * total // 3 if acts else 0
+    updates = {
+        "schedule.iterations": total - joint,
+        "schedule.decay_at": [] if joint else [3 * total // 4],
+        "pretraining.iterations": total // 5 if hides else 0,
+        "joint.iterations": joint,
+        "joint.decay_at": [6 * joint // 10] if joint else [],
+        "joint.clean_iterations": 4 * joint // 10,
+    }
+    return [f"--{name}={value}" for name, value in updates.items()]
+
+
+def _told(recipe: Recipe, images: int) -> str:
+    """Return how many updates a training makes, and the minutes that they will take, by one that is measured."""
+    stages = [recipe.schedule.iterations, recipe.pretraining.iterations, recipe.joint.iterations]
+    minutes = sum(stages) * _seconds(recipe) / 60
+    return f"{' + '.join(map(str, stages))} for {images} images, about {minutes:.0f} minutes"
+
+
+def _seconds(recipe: Recipe) -> float:
+    """Return the seconds of an update of the first stage."""
+    import torch
+
+    from afrcnn.build import build_detector, open_training_images
+    from afrcnn.core.engine import build_fabric
+    from afrcnn.training.samples import SampleSequence, collate
+
+    dataset = open_training_images(recipe)
+    fabric = build_fabric(**asdict(recipe.engine))
+    detector = build_detector(recipe.detector, len(dataset.classes), pretrained=False).to(fabric.device).train()
+    samples = SampleSequence(dataset, seed=recipe.seed)
+    began = 0.0
+    for update in range(2):  # the first warms up
+        began = time.monotonic()
+        images, targets = collate([samples[2 * update], samples[2 * update + 1]])
+        images = [image.to(fabric.device) for image in images]
+        targets = [
+            {name: value.to(fabric.device) if isinstance(value, torch.Tensor) else value for name, value in one.items()}
+            for one in targets
+        ]
+        with fabric.autocast():
+            losses = detector(images, [target["proposals"] for target in targets], targets)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        if fabric.device.type == "cuda":
+            torch.cuda.synchronize()
+    return time.monotonic() - began
+
+
+def _examine(run: Run) -> None:
+    """Evaluate a first detector on its test split, and draw what it detects in some of the images."""
+    from afrcnn.build import open_images
+    from afrcnn.commands.evaluate import evaluate
+    from afrcnn.commands.predict import predict
+    from afrcnn.data.layouts import list_splits
+
+    data = run.recipe.data
+    if data.test_split not in list_splits(data.root, data.layout):
+        return
+    evaluate(run.folder)
+    images = open_images(run.recipe, data.test_split)
+    predict(run.folder, [images.image_path(index) for index in range(min(_PICTURES, len(images)))])

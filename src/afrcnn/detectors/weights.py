@@ -167,7 +167,8 @@ def _download(weights: WeightsEnum) -> dict[str, Tensor]:
         raise UserError(
             f"cannot be downloaded and read ({error})",
             file=weights.url,
-            fix="download it elsewhere and give the path of the file as weights",
+            fix=f"fetch it elsewhere and put it into {Path(torch.hub.get_dir()) / 'checkpoints'}, or set "
+            "detector.weights to its path",
         ) from error
     return state
 
