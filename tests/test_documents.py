@@ -32,6 +32,7 @@ def test_the_readme_goes_from_a_dataset_to_pictures(recipe, tmp_path, monkeypatc
     exec(snippet, {})
     assert (tmp_path / "runs/mine/results.json").is_file()
     assert (tmp_path / "pictures/photograph.jpg").is_file()
+    assert (tmp_path / "seen.png").is_file()
 
 
 def test_the_readme_attaches_an_adversary_to_a_detector_of_torchvision():

@@ -47,6 +47,7 @@ _MODULES = {
     "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
+    "load": "commands.load",
     "load_adversary": "build",
     "load_detector": "build",
     "load_recipe": "recipe",

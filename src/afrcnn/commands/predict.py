@@ -188,17 +188,27 @@ def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, sc
     """
     from afrcnn.core.engine import build_fabric
     from afrcnn.evaluation.detect import detect
+
+    images = _ProposedImages(paths, proposal_mode(recipe), recipe.data.for_evaluation().proposals_per_image)
+    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
+    workers = min(recipe.data.workers, len(paths))
+    detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
+    return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
+
+
+def proposal_mode(recipe: Recipe) -> Mode:
+    """Return how selective search makes proposals as those that a detector was trained with.
+
+    Raises:
+        UserError: they came from elsewhere.
+    """
     from afrcnn.proposals.selective_search import Mode
 
     mode: Any = recipe.data.proposal_method
     if mode not in get_args(Mode):
         problem = f"{mode!r} proposals cannot be made for new images"
         raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
-    images = _ProposedImages(paths, mode, recipe.data.for_evaluation().proposals_per_image)
-    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
-    workers = min(recipe.data.workers, len(paths))
-    detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
-    return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
+    return cast("Mode", mode)
 
 
 class _ProposedImages:
@@ -248,13 +258,10 @@ def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[
     Raises:
         UserError: an image is missing, a folder holds none, or ``out`` is the folder of an image.
     """
-    from PIL import Image
-
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
     pictures: dict[Path, Path] = {}
     taken: set[str] = set()
     for source in map(Path, images):
-        files = sorted(file for file in source.glob("[!.]*") if file.suffix.lower() in suffixes)
+        files = image_files(source)
         if not source.is_file() and not files:
             problem = "the folder holds no images" if source.is_dir() else "no such image"
             raise UserError(problem, file=source, fix="name images, or folders that hold some")
@@ -268,6 +275,14 @@ def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[
                 taken.add(name.casefold())
                 pictures[path] = out / f"{name}{suffix}"
     return pictures
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the images in a folder, in order; none where it is no folder."""
+    from PIL import Image
+
+    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    return sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in suffixes)
 
 
 def count_names(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,9 +20,9 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def _open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             yield image
     except FileNotFoundError as error:
         raise UserError("the image is missing", file=path, fix="restore it or remove it from the split") from error
@@ -30,7 +31,7 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
-def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
+def read_image(path: Path, *, upright: bool = False, content: bytes | None = None) -> tv_tensors.Image:
     """Decode an image.
 
     Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
@@ -41,6 +42,7 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
         path: the image's file.
         upright: turn the image as its EXIF says, for images straight from a camera. Those of a dataset stay
             as they are stored, as VOC's and COCO's tools take them.
+        content: the file's bytes, where it is not on this machine.
 
     Returns:
         The image, 3 x H x W, uint8, RGB.
@@ -48,13 +50,17 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
     Raises:
         UserError: the file is missing, truncated, or not an image.
     """
-    with _open(path) as image:
-        if upright:
-            ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
-            upper = (np.asarray(image) >> 8).astype(np.uint8)
-            return F.to_image(Image.fromarray(upper).convert("RGB"))
-        return F.to_image(image.convert("RGB"))
+    with _open(path, content) as image:
+        return F.to_image(to_rgb(image, upright=upright))
+
+
+def to_rgb(image: Image.Image, *, upright: bool = False) -> Image.Image:
+    """Return a picture of Pillow of any mode as RGB; see ``read_image``."""
+    if upright:
+        image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    return image.convert("RGB")
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
