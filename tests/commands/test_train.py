@@ -38,6 +38,8 @@ def test_a_folder_alone_becomes_a_detector_its_ap_and_its_pictures(photos: Path,
     assert len(list(run.predictions.glob("*.jpg"))) == 3
     for file in (run.weights_file, run.results_file, run.predictions / "predictions.json"):
         assert file.is_file()
+    (photos / "proposals" / "test-fast" / "proposals.json").unlink()
+    assert main(["train", "photos", *SMALL, "--pretraining.iterations=2"]) == 0  # a search that was interrupted goes on
     for split in ("trainval", "test"):
         assert (photos / "proposals" / f"{split}-fast" / "proposals.json").is_file()
 

@@ -179,14 +179,14 @@ def _make(planned: _PlannedRun) -> None:
     """Train and evaluate a run, its proposals first; what is done already is skipped."""
     if planned.done:
         return
-    from afrcnn.proposals.store import default_folder
+    from afrcnn.proposals.store import default_folder, is_complete
 
     data = planned.recipe.data
     for split in (data.train_split, data.test_split):
         if data.proposal_method not in ("fast", "quality"):
             break
         folder = default_folder(data.root, split, data.proposal_method, data.proposals)
-        if not folder.is_dir():
+        if not is_complete(folder):
             _run("proposals", data.root, "--split", split, "--mode", data.proposal_method, "--out", folder.parent)
     if not planned.folder.weights_file.is_file():
         _run("train", planned.file, "--run", planned.folder.folder, *planned.words)

@@ -120,7 +120,7 @@ def _propose(recipe: Recipe) -> None:
     from afrcnn.commands.proposals import proposals
     from afrcnn.data.layouts import list_splits
     from afrcnn.proposals.selective_search import Mode
-    from afrcnn.proposals.store import default_folder
+    from afrcnn.proposals.store import default_folder, is_complete
 
     data = recipe.data
     if data.proposal_method not in get_args(Mode):
@@ -128,7 +128,7 @@ def _propose(recipe: Recipe) -> None:
     mode = cast(Mode, data.proposal_method)
     for root, split in [*training_splits(recipe), (Path(data.root), data.test_split)]:
         folder = default_folder(root, split, mode, data.proposals)
-        if not folder.is_dir() and split in list_splits(root, data.layout):
+        if not is_complete(folder) and split in list_splits(root, data.layout):
             proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode)
 
 

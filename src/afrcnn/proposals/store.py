@@ -53,6 +53,11 @@ def fingerprint(file: Path) -> bytes:
         raise UserError(f"cannot be read ({error.strerror})", file=file, fix="restore the image") from error
 
 
+def is_complete(folder: Path) -> bool:
+    """Tell whether a folder holds the proposals of all images of a split, and not the beginning of a search alone."""
+    return (folder / "proposals.json").is_file()
+
+
 def default_folder(root: Path | str, split: str, method: str, stores: Path | str | None = None) -> Path:
     """Return where the proposals of a dataset lie: in a folder of stores, by default beside its images."""
     return (Path(root) / "proposals" if stores is None else Path(stores)) / f"{split}-{method}"
