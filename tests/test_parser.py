@@ -69,7 +69,7 @@ DEFAULTS: dict[str, Any] = {
 
 @pytest.fixture
 def parser() -> FunctionParser:
-    return FunctionParser(bake, FLAGS)
+    return FunctionParser(bake, FLAGS, "bake")
 
 
 def test_parameters_without_a_default_are_positional_and_the_others_keep_their_defaults(parser: FunctionParser) -> None:
@@ -140,7 +140,7 @@ def test_a_function_without_overrides_takes_no_fields() -> None:
     def stir(bowl: Path, *, speed: int = 1) -> None:
         """Stir."""
 
-    parser = FunctionParser(stir, {})
+    parser = FunctionParser(stir, {}, "stir")
     assert parser.parse_words(["a", "--speed", "3"]) == {"bowl": Path("a"), "speed": 3}
     assert "FIELD" not in parser.format_help()
     with pytest.raises(UserError, match="--seed: unknown option; did you mean --speed"):
@@ -151,7 +151,7 @@ def test_a_first_parameter_with_a_default_is_an_optional_positional() -> None:
     def serve(cake: Path | str | None = None, *, slices: int = 8) -> None:
         """Serve."""
 
-    parser = FunctionParser(serve, {})
+    parser = FunctionParser(serve, {}, "serve")
     assert parser.parse_words(["--slices", "4"]) == {"cake": None, "slices": 4}
     assert parser.parse_words(["tart"]) == {"cake": Path("tart"), "slices": 8}
     assert "afrcnn serve [CAKE] [OPTIONS]" in parser.format_help()

@@ -2,10 +2,9 @@
 
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``split``,
 ``minival``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``, ``submit``,
-``predict``, ``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the
-package itself imports no PyTorch.
-``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the package itself
-imports no PyTorch.
+``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``. All names are imported when they are
+first used: importing the package itself imports no PyTorch. ``masks``, ``stress`` and ``report``. All names are
+imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -47,6 +46,7 @@ _MODULES = {
     "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
+    "found": "commands.found",
     "load": "commands.load",
     "load_adversary": "build",
     "load_detector": "build",

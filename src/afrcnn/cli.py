@@ -17,10 +17,11 @@ import multiprocessing
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from inspect import signature
-from types import TracebackType
+from types import ModuleType, TracebackType
+from typing import Any
 
 from afrcnn import __version__
 from afrcnn.core.errors import UserError, suggest
@@ -40,6 +41,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "submit": {"evaluated": "--evaluated FOLDER"},
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
+    "show": {},
     "stress": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
@@ -85,16 +87,21 @@ def _run(words: Sequence[str]) -> None:
     """Run the command that the first word names, or show which commands there are."""
     command = words[0] if words else "-"
     if command in _COMMANDS:
-        name = command.replace("-", "_")
-        module = import_module(f"afrcnn.commands.{name}")
-        function = getattr(module, name)
-        arguments = FunctionParser(function, _COMMANDS[command]).parse_words(words[1:])
+        module, function = _function(command)
+        arguments = FunctionParser(function, _COMMANDS[command], command).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
         module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments})
     elif command.startswith("-"):
         _show_commands(words)
     else:
         raise UserError("unknown command", field=command, fix=suggest(command, list(_COMMANDS), "see `afrcnn --help`"))
+
+
+def _function(command: str) -> tuple[ModuleType, Callable[..., Any]]:
+    """Return a command's module, and its function there."""
+    name = {"show": "found"}.get(command, command.replace("-", "_"))  # show is what prints, in all of them
+    module = import_module(f"afrcnn.commands.{name}")
+    return module, getattr(module, name)
 
 
 def _show_commands(words: Sequence[str]) -> None:
@@ -104,8 +111,7 @@ def _show_commands(words: Sequence[str]) -> None:
     parser.add_argument("--version", action="version", version=f"afrcnn {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND ...")
     for command in _COMMANDS:
-        name = command.replace("-", "_")
-        docstring = getattr(import_module(f"afrcnn.commands.{name}"), name).__doc__ or ""
+        docstring = _function(command)[1].__doc__ or ""
         commands.add_parser(command, help=docstring.partition("\n")[0].rstrip("."))
     parser.parse_args(words)
     parser.print_help()

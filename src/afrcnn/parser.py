@@ -41,14 +41,15 @@ class FunctionParser(Parser):
     Args:
         function: the function.
         flags: options whose names or values are not those of their parameters, as ``{"svd": "--svd FC6 FC7"}``.
+        command: what the command line calls it.
     """
 
-    def __init__(self, function: Callable[..., Any], flags: Mapping[str, str]) -> None:
+    def __init__(self, function: Callable[..., Any], flags: Mapping[str, str], command: str) -> None:
         docstring = parse(inspect.cleandoc(function.__doc__ or ""), DocstringStyle.GOOGLE)
         paragraphs = (docstring.description or "").split("\n\n")
         examples = "\n".join(example.description or "" for example in docstring.examples)
         super().__init__(
-            prog=f"afrcnn {function.__name__.replace('_', '-')}",
+            prog=f"afrcnn {command}",
             description="\n\n".join(textwrap.fill(_plain(text), 79) for text in paragraphs),
             epilog=f"examples:\n{textwrap.indent(examples, '  ')}" if examples else None,
         )

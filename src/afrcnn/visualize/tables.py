@@ -105,6 +105,20 @@ def recall_table(recall: Recall) -> Table:
     return _table(title, ("proposals", *map(str, recall.counts)), rows, caption=caption)
 
 
+def found_table(counts: Mapping[str, Sequence[int]], levels: Sequence[float], objects: int, images: int) -> Table:
+    """Return a table of runs: how many of the objects each finds at each level of occlusion.
+
+    Args:
+        counts: by run, the objects found at each level.
+        levels: fractions of every box that are hidden.
+        objects: how many objects there are.
+        images: how many images they are in.
+    """
+    heading = ("run", *(f"{level:.0%} hidden" if level else "as they are" for level in levels))
+    rows: list[_Row] = [(name, *map(str, row)) for name, row in counts.items()]
+    return _table(f"objects found, of {objects} in {images} images", heading, rows)
+
+
 def split_table(splits: Sequence[OcclusionSplit]) -> Table:
     """Return a table of the objects of each class in each split, and of how many of them others overlap.
 
