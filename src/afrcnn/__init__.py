@@ -3,8 +3,7 @@
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``split``,
 ``minival``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``, ``submit``,
 ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``. All names are imported when they are
-first used: importing the package itself imports no PyTorch. ``masks``, ``stress`` and ``report``. All names are
-imported when they are first used: importing the package itself imports no PyTorch.
+first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
