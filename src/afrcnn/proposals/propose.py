@@ -17,8 +17,8 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
-from afrcnn.proposals.selective_search import SelectiveSearch
-from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+from afrcnn.proposals.proposer import Proposer
+from afrcnn.proposals.store import Proposals, ProposalStore, _check, fingerprint
 
 _Backend = Literal["loky", "dask", "ray"]
 
@@ -26,7 +26,7 @@ _Backend = Literal["loky", "dask", "ray"]
 def propose(
     dataset: DetectionDataset,
     folder: Path | str,
-    proposer: SelectiveSearch,
+    proposer: Proposer,
     *,
     jobs: int = -1,
     backend: _Backend = "loky",
@@ -41,8 +41,7 @@ def propose(
     Args:
         dataset: the images.
         folder: where to store the proposals (see ``default_folder``).
-        proposer: what proposes boxes, or anything with its method, parameters and call; it is pickled for worker
-            processes. The same image must give the same boxes.
+        proposer: what proposes boxes.
         jobs: how many images to search at a time; -1 is one for every core, or all of the cluster.
         backend: ``"loky"``, processes on this machine; or the cluster that joblib reaches as ``"dask"`` (the
             current ``distributed.Client``, else that of ``DASK_SCHEDULER_ADDRESS``) or ``"ray"``
@@ -97,7 +96,7 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 
 def _propose_all(
-    proposer: SelectiveSearch, paths: list[Path], jobs: int, backend: _Backend
+    proposer: Proposer, paths: list[Path], jobs: int, backend: _Backend
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
@@ -131,7 +130,7 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _propose_file(proposer: SelectiveSearch, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
     return key, proposer(read_image(path).permute(1, 2, 0).numpy())

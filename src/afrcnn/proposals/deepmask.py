@@ -1,0 +1,258 @@
+"""DeepMask: a network that proposes masks, and boxes by them (Pinheiro et al., NIPS 2015, arXiv:1506.06204).
+
+Whatever patch of 224 x 224 pixels it sees, it answers with a mask of the one object in the middle, about 128 pixels
+long, and with a score of there being one. Slid over an image in several scales, it finds objects of all sizes. Sections
+are those of that paper.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import nms
+
+from afrcnn.core.errors import UserError
+from afrcnn.core.evaluation_mode import evaluating
+from afrcnn.detectors.backbones import BACKBONES, Backbone
+from afrcnn.detectors.weights import load_strict, read_state_dict
+from afrcnn.proposals.proposer import check_image
+
+PATCH = 224
+"""Side of a patch in pixels (section 3.3)."""
+STRIDE = 16
+"""Pixels from one patch to the next, and of a cell of the features."""
+MASK = 56
+"""Side of a patch's mask in cells, of 4 pixels each."""
+CONTEXT = 32
+"""Pixels that the backbone sees around a patch on each side: patches of an image share its features, in training as in
+inference, instead of each beginning with the padding of the backbone's convolutions."""
+
+_CELLS, _CHANNELS = PATCH // STRIDE, 128
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class DeepMaskNetwork(nn.Module):
+    """A backbone with a head for masks and a head for scores (sections 3.1 and 3.2).
+
+    Both heads see 128 channels of the backbone's features, as in the authors' released code; in the paper the masks'
+    have 512, and the scores' are the backbone's. On a CPU that is a fourth of the time.
+
+    Args:
+        backbone: of stride 8 or 16; its box head is not used.
+        name: the backbone's name in ``BACKBONES``, for the file of weights.
+        dropout: after the score head's two layers, as in the paper.
+    """
+
+    def __init__(self, backbone: Backbone, name: str, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.name, self.body = name, backbone.body
+        self.reduce = nn.Sequential(
+            nn.MaxPool2d(STRIDE // backbone.stride), nn.Conv2d(backbone.channels, _CHANNELS, 1), nn.ReLU()
+        )
+        # A classifier for each cell of the mask that sees the whole patch, of low rank (section 3.1).
+        self.mask_head = nn.Sequential(nn.Linear(_CHANNELS * _CELLS**2, 512), nn.Linear(512, MASK**2))
+        # Of one patch: 2 x 2 max pooling, then three fully connected layers. With stride 1 and dilation 2, the same
+        # for all patches of an image at once.
+        self.score_head = nn.Sequential(
+            nn.MaxPool2d(2, stride=1),
+            nn.Conv2d(_CHANNELS, 512, _CELLS // 2, dilation=2),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(512, 1024, 1),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Conv2d(1024, 1, 1),
+        )
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return what the heads see of images, without their context.
+
+        Args:
+            images: N x 3 x H x W, float32, as of :func:`normalise`; H and W are multiples of 16, and 288 or more.
+
+        Returns:
+            N x 128 x (H / 16 - 4) x (W / 16 - 4). The patch in row r, column c of all patches, from pixel
+            32 + 16 r, 32 + 16 c on, has the cells r to r + 13, c to c + 13.
+        """
+        margin = CONTEXT // STRIDE
+        return self.reduce(self.body(images))[:, :, margin:-margin, margin:-margin]  # type: ignore[no-any-return]
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Return the logits of all patches, N x R x C, of features N x 128 x (R + 13) x (C + 13)."""
+        return self.score_head(features)[:, 0]  # type: ignore[no-any-return]
+
+    def masks(self, features: Tensor, patches: Tensor) -> Tensor:
+        """Return the logits of masks.
+
+        Args:
+            features: N x 128 x h x w, as of :meth:`features`.
+            patches: K x 3, int64: image, row and column of each patch.
+
+        Returns:
+            K x 56 x 56.
+        """
+        windows = [features[n, :, r : r + _CELLS, c : c + _CELLS] for n, r, c in patches.tolist()]  # K of 128 x 14 x 14
+        if not windows:
+            return features.new_zeros(0, MASK, MASK)
+        return self.mask_head(torch.stack(windows).flatten(1)).view(-1, MASK, MASK)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class DeepMask:
+    """DeepMask's proposals: boxes of the masks with the highest scores in all scales (section 3.3).
+
+    Attributes:
+        network: the trained network, on the CPU.
+        scales: factors of the image's size; by default 1/4 to 2 in half octaves. Objects are found whose longer side is
+            about 128 pixels at one of them: 64 to 512 pixels of the image.
+        candidates: how many patches, of the highest scores, have their mask computed.
+        mask_threshold: probability from which on a cell belongs to the mask; 0.2 for COCO in the paper.
+        nms_iou: of two boxes that overlap by more, the one with the lower score is left out. The paper has no such
+            suppression, with which 100 boxes reach more objects.
+        top: how many boxes an image is given at most.
+    """
+
+    network: DeepMaskNetwork
+    scales: tuple[float, ...] = tuple(2 ** (half_octaves / 2) for half_octaves in range(-4, 3))
+    candidates: int = 2000
+    mask_threshold: float = 0.2
+    nms_iou: float = 0.7
+    top: int = 1000
+
+    @property
+    def method(self) -> str:
+        """What stores call its proposals."""
+        return "deepmask"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What its boxes depend on, the weights by their fingerprint."""
+        digest = hashlib.blake2b(digest_size=16)
+        for tensor in self.network.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        settings = {name: getattr(self, name) for name in ("candidates", "mask_threshold", "nms_iou", "top")}
+        return {"backbone": self.network.name, "weights": digest.hexdigest(), "scales": list(self.scales), **settings}
+
+    @torch.inference_mode()
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Propose boxes that may hold an object.
+
+        Args:
+            image: H x W x 3, uint8, RGB.
+
+        Returns:
+            P x 4, float32, XYXY in pixels, half-open, best first. P may be 0.
+
+        Raises:
+            ValueError: the image is not as said above.
+        """
+        check_image(image)
+        height, width = image.shape[:2]
+        with evaluating(self.network):
+            features = [self.network.features(pad_patches(resize(image, scale))) for scale in self.scales]
+            scores = [self.network.scores(level)[0] for level in features]  # R x C a scale
+            lowest = torch.cat([level.flatten() for level in scores]).sort(descending=True).values[: self.candidates][-1]
+            boxes, best = [], []
+            for scale, level, level_scores in zip(self.scales, features, scores, strict=True):
+                rows, columns = torch.where(level_scores >= lowest)
+                masks = self.network.masks(level, torch.stack([torch.zeros_like(rows), rows, columns], dim=1))
+                corners = torch.stack([columns, rows, columns, rows], dim=1) * STRIDE - PATCH / 2  # K x 4
+                boxes.append((corners + mask_boxes(masks, self.mask_threshold)) / _factors(image, scale))
+                best.append(level_scores[rows, columns])
+        found, logits = torch.cat(boxes), torch.cat(best)  # P x 4, P
+        found = found.clamp(torch.zeros(4), torch.tensor([width, height, width, height]))
+        area = (found[:, 2:] - found[:, :2] >= 1).all(dim=1)
+        found, logits = found[area], logits[area]
+        return found[nms(found, logits, self.nms_iou)[: self.top]].numpy()
+
+
+def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Return an image, H x W x 3, scaled by a factor, its sides rounded to pixels."""
+    height, width = image.shape[:2]
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    return scaled.astype(np.uint8, copy=False)
+
+
+def _factors(image: NDArray[np.uint8], scale: float) -> Tensor:
+    """Return by what :func:`resize` multiplies x and y of boxes, 4."""
+    height, width = image.shape[:2]
+    return torch.tensor([max(round(width * scale), 1) / width, max(round(height * scale), 1) / height] * 2)
+
+
+def normalise(image: NDArray[np.uint8]) -> Tensor:
+    """Return an image H x W x 3, uint8, as 3 x H x W, float32, normalised with ImageNet's mean and deviation."""
+    values = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+    return (values - torch.tensor(_IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(_IMAGENET_STD).view(3, 1, 1)
+
+
+def pad_patches(image: NDArray[np.uint8]) -> Tensor:
+    """Normalise an image, and pad it with the mean colour so that patches centre on every sixteenth pixel of it.
+
+    Returns:
+        1 x 3 x H' x W', float32; the first patch is centred on the image's corner, the last on its end or beyond.
+    """
+    height, width = image.shape[:2]
+    margin = PATCH // 2 + CONTEXT
+    return F.pad(normalise(image), (margin, margin + -width % STRIDE, margin, margin + -height % STRIDE))[None]
+
+
+def mask_boxes(logits: Tensor, threshold: float) -> Tensor:
+    """Return the boxes of masks.
+
+    Args:
+        logits: K x 56 x 56.
+        threshold: probability from which on a pixel belongs to the mask, after bilinear interpolation of the logits.
+
+    Returns:
+        K x 4, float32, XYXY in pixels of the patch, half-open; zeros for an empty mask.
+    """
+    boxes = logits.new_zeros(len(logits), 4)
+    for start in range(0, len(logits), 64):  # 200 kB a mask
+        size = (PATCH, PATCH)
+        inside = F.interpolate(logits[start : start + 64, None], size, mode="bilinear", align_corners=False)[:, 0]
+        inside = inside > math.log(threshold / (1 - threshold))  # k x 224 x 224
+        for axis in (0, 1):
+            line = inside.any(dim=axis + 1).int()  # k x 224: whether any pixel of the column, or row, is inside
+            boxes[start : start + 64, axis] = line.argmax(dim=1).float()
+            boxes[start : start + 64, axis + 2] = (PATCH - line.flip(1).argmax(dim=1)) * line.amax(dim=1)
+    return boxes
+
+
+def load_deepmask(file: Path | str) -> DeepMaskNetwork:
+    """Read the weights that ``afrcnn deepmask`` wrote; no code is run that the file may hold.
+
+    Args:
+        file: safetensors, whose metadata name the backbone.
+
+    Raises:
+        UserError: the file is missing, damaged, or not of a DeepMask.
+    """
+    fix = "give the file that `afrcnn deepmask` wrote"
+    tensors = read_state_dict(file) if Path(file).suffix == ".safetensors" else {}
+    try:
+        with safe_open(file, "pt") as opened:
+            description = json.loads((opened.metadata() or {}).get("afrcnn", "{}"))
+        name = description["deepmask"]
+        backbone = BACKBONES[name]
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        raise UserError("does not hold a DeepMask", file=file, fix=fix) from error
+    if wrong := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise UserError("holds values that are not finite", file=file, field=wrong[0], fix=fix)
+    with torch.device("meta"):  # the file has all numbers, and VGG16's box head takes half a gigabyte
+        network = DeepMaskNetwork(backbone(), name)
+    network.to_empty(device="cpu")
+    load_strict(network, tensors, file)
+    return network.eval()
