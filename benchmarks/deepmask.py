@@ -1,6 +1,6 @@
 """Recall of DeepMask on images that it was not trained on, beside that of selective search's first proposals.
 
-    python benchmarks/deepmask.py ../shared/data/tiny_coco --weights ../shared/weights/squeezenet1_0-imagenet.safetensors
+    python benchmarks/deepmask.py ../shared/data/tiny_coco --weights SQUEEZENET.safetensors
 
 trains on the training images and measures on the test images. With ``--held 3``, it does so with three of ten training
 images held out, on which settings are chosen: it prints what each of several settings gives there.
@@ -10,22 +10,25 @@ from __future__ import annotations
 
 import argparse
 import time
-from itertools import product
+from collections import defaultdict
 from pathlib import Path
 
 import torch
+from torchvision.ops import nms
 
 from afrcnn.commands.deepmask import deepmask
 from afrcnn.core.atomic import atomic_write
 from afrcnn.data.coco import COCOLayout
 from afrcnn.data.layouts import open_dataset
-from afrcnn.proposals.deepmask import DeepMask, load_deepmask
+from afrcnn.proposals.deepmask import DeepMask, DeepMaskNetwork, load_deepmask
 from afrcnn.proposals.propose import propose
 from afrcnn.proposals.recall import recall
 from afrcnn.proposals.selective_search import SelectiveSearch
+from afrcnn.proposals.store import Proposals, ProposalStore
 
 IOUS = tuple(0.5 + 0.05 * step for step in range(10))
 COUNTS = (10, 100, 1000)
+THRESHOLDS, SUPPRESSION = (0.2, 0.35, 0.5), (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 def hold_out(root: Path, out: Path, tenths: int) -> None:
@@ -38,6 +41,22 @@ def hold_out(root: Path, out: Path, tenths: int) -> None:
             file.write(COCOLayout().split_content(images, indices))
     if not (out / "train2017").exists():
         (out / "train2017").symlink_to((root / "train2017").resolve())
+
+
+def compare_settings(network: DeepMaskNetwork, images, out: Path) -> None:
+    """Print the recall with each threshold of masks and each of suppression."""
+    for threshold in THRESHOLDS:
+        searches = [DeepMask(network, mask_threshold=threshold, nms_iou=iou) for iou in SUPPRESSION]
+        boxes = defaultdict(list)
+        for index in range(len(images)):
+            candidates, scores = searches[0].candidates(images[index][0].permute(1, 2, 0).numpy())
+            for search in searches:
+                boxes[search.nms_iou].append(candidates[nms(candidates, scores, search.nms_iou)[: search.top]].numpy())
+        for search in searches:
+            found = map(Proposals, boxes[search.nms_iou])
+            records = ((image_id, bytes(16), proposals) for image_id, proposals in zip(images.ids, found, strict=True))
+            store = ProposalStore.write(out / "compared", records, method="", parameters={})
+            show(f"DeepMask, masks from {threshold}, suppression at {search.nms_iou}", images, store)
 
 
 def show(name: str, images, store, seconds: float | None = None) -> None:
@@ -58,6 +77,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("deepmask"))
     parser.add_argument("--held", type=int, default=0, help="tenths of the training images to hold out")
     parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--crops", type=int, default=500)
     parser.add_argument("--frozen-stages", type=int)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -66,11 +86,19 @@ def main() -> None:
         root, train, test = args.out / "held", "fit", "held"
         hold_out(args.root, root, args.held)
     options = {} if args.frozen_stages is None else {"frozen_stages": args.frozen_stages}
-    file = args.out / f"{train}-{args.iterations}.safetensors"
+    file = args.out / f"{train}-{args.iterations}-{args.crops}.safetensors"
     if not file.is_file():
         start = time.monotonic()
-        deepmask(root, split=train, out=file, backbone=args.backbone, weights=args.weights,
-                 iterations=args.iterations, **options)
+        deepmask(
+            root,
+            split=train,
+            out=file,
+            backbone=args.backbone,
+            weights=args.weights,
+            iterations=args.iterations,
+            crops=args.crops,
+            **options,
+        )
         print(f"trained in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
     images = open_dataset(root, test)
     print("recall of the first 10, 100 and 1000 proposals, each at IoU 0.5 and as a mean over 0.5 to 0.95")
@@ -78,13 +106,12 @@ def main() -> None:
     store = propose(images, args.out / f"{test}-fast", SelectiveSearch(), jobs=1)
     show("selective search, fast", images, store, time.monotonic() - start)
     network = load_deepmask(file)
-    grid = product((0.2, 0.5), (0.4, 0.5, 0.6, 0.7)) if args.held else [(None, None)]
-    for threshold, iou in grid:
-        settings = {} if threshold is None else {"mask_threshold": threshold, "nms_iou": iou}
-        folder = args.out / "-".join(map(str, [test, args.iterations, *settings.values()]))
-        start = time.monotonic()
-        store = propose(images, folder, DeepMask(network, **settings), jobs=1)
-        show(f"DeepMask {settings or ''}", images, store, time.monotonic() - start)
+    if args.held:
+        compare_settings(network, images, args.out)
+        return
+    start = time.monotonic()
+    store = propose(images, args.out / f"{test}-{file.stem}", DeepMask(network), jobs=1)
+    show("DeepMask", images, store, time.monotonic() - start)
 
 
 if __name__ == "__main__":

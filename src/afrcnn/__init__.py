@@ -1,8 +1,8 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``propose`` (``afrcnn
-proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All names are
-imported when they are first used: importing the package itself imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``shapes``, ``split``, ``deepmask``, ``propose``
+(``afrcnn proposals``), ``train``, ``evaluate``, ``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All
+names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -21,6 +21,7 @@ _MODULES = {
     "Chain": "adversaries.chain",
     "Context": "adversaries.base",
     "ConvolutionalASDN": "adversaries.asdn",
+    "DeepMask": "proposals.deepmask",
     "DropBlock": "adversaries.dropout",
     "Ensemble": "detectors.ensemble",
     "FastRCNN": "detectors.rcnn",
@@ -30,19 +31,23 @@ _MODULES = {
     "LocalisationNetwork": "adversaries.astn",
     "MaskSampling": "adversaries.mask_sampling",
     "Occlusion": "robustness.stresses",
+    "Proposer": "proposals.proposer",
     "RandomDropout": "adversaries.dropout",
     "Recipe": "recipe",
     "Run": "run",
+    "SelectiveSearch": "proposals.selective_search",
     "UserError": "core.errors",
     "WindowSampling": "adversaries.mask_sampling",
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
     "coco_ap": "evaluation.coco_ap",
+    "deepmask": "commands.deepmask",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
     "load_adversary": "build",
+    "load_deepmask": "proposals.deepmask",
     "load_detector": "build",
     "load_recipe": "recipe",
     "masks": "commands.masks",

@@ -30,6 +30,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "shapes": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
+    "deepmask": {},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},

@@ -17,7 +17,8 @@ def deepmask(
     weights: Path | str | None = None,
     frozen_stages: int | None = None,
     iterations: int = 1000,
-    batch: int = 4,
+    batch: int = 8,
+    crops: int = 0,
     learning_rate: float = 5e-4,
     seed: int = 0,
     accelerator: str = "auto",
@@ -37,6 +38,8 @@ def deepmask(
         frozen_stages: stages of the backbone that remain as they are (default: all with ImageNet weights, else none)
         iterations: updates
         batch: crops of an update, of 121 patches each
+        crops: different crops that are drawn, or 0 for new ones in each update; with a frozen backbone, some hundreds
+            make training on a CPU ten times faster, since its features of them are computed once
         learning_rate: of the first update; it falls to 0 along half a cosine
         seed: another seed, another training
         accelerator: kind of device: auto, cpu, gpu, ...
@@ -53,7 +56,9 @@ def deepmask(
     """
     require_dataset(dataset)
     if Path(out).suffix != ".safetensors":
-        raise UserError("is not the name of a .safetensors file", file=out, fix=f"write it to {Path(out).stem}.safetensors")
+        raise UserError(
+            "is not the name of a .safetensors file", file=out, fix=f"write it to {Path(out).stem}.safetensors"
+        )
 
     import inspect
 
@@ -88,6 +93,7 @@ def deepmask(
             frozen_stages=frozen_stages,
             iterations=iterations,
             batch=batch,
+            crops=crops,
             learning_rate=learning_rate,
             seed=seed,
             progress=report,

@@ -78,8 +78,8 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
         raise ValueError("is neither polygons nor run lengths")
     if segmentation.get("size") != [height, width]:
         raise ValueError(f"is of the size {segmentation.get('size')!r:.40}, and the image of {[height, width]}")
-    counts = segmentation.get("counts")
-    counts = _read_counts(counts) if isinstance(counts, str) else counts
+    given = segmentation.get("counts")
+    counts: Any = _read_counts(given) if isinstance(given, str) else given
     whole = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
     if not whole or sum(counts) != height * width:
         raise ValueError("has run lengths that do not make up the image")
@@ -101,7 +101,7 @@ def _polygon(points: Any, size: tuple[int, int]) -> list[float]:
 def _read_counts(text: str) -> list[int]:
     """Read run lengths from COCO's string: digits of 5 bits from 48 on, lowest first, with a bit for "more follow".
 
-    From the fourth number on, each is the difference to the last but one; the highest bit of the last digit is the sign.
+    From the fourth number on, each is the difference to the last but one; the highest bit of a last digit is the sign.
     """
     counts, value, shift = list[int](), 0, 0
     for letter in text:

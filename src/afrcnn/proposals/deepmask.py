@@ -77,17 +77,24 @@ class DeepMaskNetwork(nn.Module):
         )
 
     def features(self, images: Tensor) -> Tensor:
-        """Return what the heads see of images, without their context.
+        """Return what the heads see of images N x 3 x H x W, as of :func:`normalise`.
+
+        H and W are multiples of 16, and 288 or more.
+        """
+        return self.reduced(self.body(images))
+
+    def reduced(self, features: Tensor) -> Tensor:
+        """Return what the heads see of the body's features of images H x W, without their context.
 
         Args:
-            images: N x 3 x H x W, float32, as of :func:`normalise`; H and W are multiples of 16, and 288 or more.
+            features: N x C x H / stride x W / stride.
 
         Returns:
             N x 128 x (H / 16 - 4) x (W / 16 - 4). The patch in row r, column c of all patches, from pixel
             32 + 16 r, 32 + 16 c on, has the cells r to r + 13, c to c + 13.
         """
         margin = CONTEXT // STRIDE
-        return self.reduce(self.body(images))[:, :, margin:-margin, margin:-margin]  # type: ignore[no-any-return]
+        return self.reduce(features)[:, :, margin:-margin, margin:-margin]  # type: ignore[no-any-return]
 
     def scores(self, features: Tensor) -> Tensor:
         """Return the logits of all patches, N x R x C, of features N x 128 x (R + 13) x (C + 13)."""
@@ -117,7 +124,7 @@ class DeepMask:
         network: the trained network, on the CPU.
         scales: factors of the image's size; by default 1/4 to 2 in half octaves. Objects are found whose longer side is
             about 128 pixels at one of them: 64 to 512 pixels of the image.
-        candidates: how many patches, of the highest scores, have their mask computed.
+        patches: how many patches, of the highest scores, have their mask computed.
         mask_threshold: probability from which on a cell belongs to the mask; 0.2 for COCO in the paper.
         nms_iou: of two boxes that overlap by more, the one with the lower score is left out. The paper has no such
             suppression, with which 100 boxes reach more objects.
@@ -126,7 +133,7 @@ class DeepMask:
 
     network: DeepMaskNetwork
     scales: tuple[float, ...] = tuple(2 ** (half_octaves / 2) for half_octaves in range(-4, 3))
-    candidates: int = 2000
+    patches: int = 2000
     mask_threshold: float = 0.2
     nms_iou: float = 0.7
     top: int = 1000
@@ -142,10 +149,9 @@ class DeepMask:
         digest = hashlib.blake2b(digest_size=16)
         for tensor in self.network.state_dict().values():
             digest.update(tensor.numpy().tobytes())
-        settings = {name: getattr(self, name) for name in ("candidates", "mask_threshold", "nms_iou", "top")}
+        settings = {name: getattr(self, name) for name in ("patches", "mask_threshold", "nms_iou", "top")}
         return {"backbone": self.network.name, "weights": digest.hexdigest(), "scales": list(self.scales), **settings}
 
-    @torch.inference_mode()
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Propose boxes that may hold an object.
 
@@ -158,38 +164,48 @@ class DeepMask:
         Raises:
             ValueError: the image is not as said above.
         """
+        boxes, scores = self.candidates(image)
+        kept: NDArray[np.float32] = boxes[nms(boxes, scores, self.nms_iou)[: self.top]].numpy()
+        return kept
+
+    @torch.inference_mode()
+    def candidates(self, image: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Return the boxes of the masks with the highest scores, before suppression.
+
+        Args:
+            image: H x W x 3, uint8, RGB.
+
+        Returns:
+            Boxes, P x 4, float32, XYXY in pixels, of a pixel or more along each side; and their scores, P, logits.
+
+        Raises:
+            ValueError: the image is not as said above.
+        """
         check_image(image)
         height, width = image.shape[:2]
+        sizes = [(max(round(height * scale), 1), max(round(width * scale), 1)) for scale in self.scales]
+        boxes, best = [], []
         with evaluating(self.network):
-            features = [self.network.features(pad_patches(resize(image, scale))) for scale in self.scales]
+            features = [self.network.features(pad_patches(resize(image, size))) for size in sizes]
             scores = [self.network.scores(level)[0] for level in features]  # R x C a scale
-            lowest = torch.cat([level.flatten() for level in scores]).sort(descending=True).values[: self.candidates][-1]
-            boxes, best = [], []
-            for scale, level, level_scores in zip(self.scales, features, scores, strict=True):
+            ranked = torch.cat([level.flatten() for level in scores]).sort(descending=True).values
+            lowest = ranked[: self.patches][-1]
+            for (level_height, level_width), level, level_scores in zip(sizes, features, scores, strict=True):
                 rows, columns = torch.where(level_scores >= lowest)
                 masks = self.network.masks(level, torch.stack([torch.zeros_like(rows), rows, columns], dim=1))
+                factors = torch.tensor([level_width / width, level_height / height] * 2)
                 corners = torch.stack([columns, rows, columns, rows], dim=1) * STRIDE - PATCH / 2  # K x 4
-                boxes.append((corners + mask_boxes(masks, self.mask_threshold)) / _factors(image, scale))
+                boxes.append((corners + mask_boxes(masks, self.mask_threshold)) / factors)
                 best.append(level_scores[rows, columns])
-        found, logits = torch.cat(boxes), torch.cat(best)  # P x 4, P
-        found = found.clamp(torch.zeros(4), torch.tensor([width, height, width, height]))
-        area = (found[:, 2:] - found[:, :2] >= 1).all(dim=1)
-        found, logits = found[area], logits[area]
-        return found[nms(found, logits, self.nms_iou)[: self.top]].numpy()
+        inside = torch.cat(boxes).clamp(torch.zeros(4), torch.tensor([width, height, width, height]))  # P x 4
+        has_area = (inside[:, 2:] - inside[:, :2] >= 1).all(dim=1)
+        return inside[has_area], torch.cat(best)[has_area]
 
 
-def resize(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-    """Return an image, H x W x 3, scaled by a factor, its sides rounded to pixels."""
-    height, width = image.shape[:2]
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    scaled = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return scaled.astype(np.uint8, copy=False)
-
-
-def _factors(image: NDArray[np.uint8], scale: float) -> Tensor:
-    """Return by what :func:`resize` multiplies x and y of boxes, 4."""
-    height, width = image.shape[:2]
-    return torch.tensor([max(round(width * scale), 1) / width, max(round(height * scale), 1) / height] * 2)
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return an image H x W x 3 in another height and width, smoothed where that is smaller."""
+    method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.uint8)
 
 
 def normalise(image: NDArray[np.uint8]) -> Tensor:

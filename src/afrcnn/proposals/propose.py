@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
 from afrcnn.proposals.proposer import Proposer
-from afrcnn.proposals.store import Proposals, ProposalStore, _check, fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore, check_boxes, fingerprint
 
 _Backend = Literal["loky", "dask", "ray"]
 
@@ -54,11 +55,13 @@ def propose(
     Raises:
         UserError: the dataset has no images, an image is missing or truncated, the folder holds proposals of
             another method or cannot be written, or the cluster's package is not installed.
+        ValueError: the proposer's boxes are not what ``Proposer`` says.
     """
     folder = Path(folder)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root)
-    method, parameters = proposer.method, proposer.parameters
+    # As they will be read back: JSON knows no tuples.
+    method, parameters = proposer.method, json.loads(json.dumps(proposer.parameters))
     earlier = _earlier_store(folder, method, parameters)
     # Absolute, for worker processes that may be an earlier call's, in another working directory.
     paths = [dataset.image_path(index).absolute() for index in range(len(dataset))]
@@ -133,4 +136,10 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
 def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
-    return key, proposer(read_image(path).permute(1, 2, 0).numpy())
+    image = read_image(path).permute(1, 2, 0).numpy()
+    boxes = proposer(image)
+    check_boxes(str(path), boxes)
+    height, width = image.shape[:2]
+    if (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any():
+        raise ValueError(f"{path}: a box of {proposer.method} lies outside the image of {width} x {height} pixels")
+    return key, boxes

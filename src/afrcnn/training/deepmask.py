@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import box_convert
 
@@ -37,9 +37,9 @@ NEGATIVE, NEITHER = -1, -2
 def label_patches(centres: Tensor, boxes: Tensor) -> Tensor:
     """Say of patches whether they show an object as they should (section 3.2).
 
-    An object's canonical patch has it in the middle, its longer side 128 pixels. A patch is positive if it is at most 16
-    pixels off, and the object at most 2^(1/4) larger or smaller. It is negative if it is 32 pixels off or more from
-    every object, or that is twice as large or more, or half or less. Distances are along each axis.
+    An object's canonical patch has it in the middle, its longer side 128 pixels. A patch is positive if it is at most
+    16 pixels off, and the object at most 2^(1/4) larger or smaller. It is negative if, of every object, it is 32 pixels
+    off or more, or the object is twice as large or more, or half as large or less. Distances are along each axis.
 
     Args:
         centres: P x 2, float32: x, y of the patches, in pixels of the scaled image.
@@ -64,7 +64,7 @@ class PatchBatch(NamedTuple):
     """Crops of images with all their patches.
 
     Attributes:
-        images: N x 3 x 448 x 448, float32, normalised.
+        images: N x 3 x 448 x 448, float32, normalised; or the body's features of them.
         scores: N x 11 x 11, int64: 1 for a positive patch, 0 for a negative, -1 for neither.
         positives: K x 3, int64: crop, row and column of each positive patch.
         masks: K x 56 x 56, float32: 1 inside the object, 0 outside.
@@ -74,6 +74,17 @@ class PatchBatch(NamedTuple):
     scores: Tensor
     positives: Tensor
     masks: Tensor
+
+    @classmethod
+    def of(cls, images: Tensor, scores: Tensor, masks: Tensor) -> PatchBatch:
+        """Return the batch of these fields."""
+        return cls(images, scores, (scores == 1).nonzero(), masks)
+
+    @classmethod
+    def join(cls, batches: Sequence[PatchBatch]) -> PatchBatch:
+        """Return the batch of all crops of some."""
+        images, scores, _, masks = map(torch.cat, zip(*batches, strict=True))
+        return cls.of(images, scores, masks)
 
 
 class PatchSampler:
@@ -93,81 +104,103 @@ class PatchSampler:
     def __init__(self, dataset: DetectionDataset, seed: int = 0) -> None:
         self.dataset, self.seed = require_annotations(dataset), seed
         self.masks = ObjectMasks(dataset)
-        low, high = (_OBJECT / 2 ** (octave + margin) for octave, margin in zip(_SCALES[::-1], (0.25, -0.25), strict=True))
-        self.objects = []
+        low, high = (
+            _OBJECT / 2 ** (octave + margin) for octave, margin in zip(_SCALES[::-1], (0.25, -0.25), strict=True)
+        )
+        objects = []
         for index in range(len(dataset)):
             target = dataset.target(index)
             sides = (target["boxes"][:, 2:] - target["boxes"][:, :2]).amax(dim=1)
             suitable = not_crowds(target) & (sides >= low) & (sides <= high)
-            self.objects += [(index, row) for row in suitable.nonzero()[:, 0].tolist()]
-        if not self.objects:
+            objects += [(index, row) for row in suitable.nonzero()[:, 0].tolist()]
+        if not objects:
             problem = f"has no object of {low:.0f} to {high:.0f} pixels, the sizes that DeepMask finds"
             raise UserError(problem, file=dataset.annotation_file, fix="give larger images")
+        order = np.random.default_rng(seed).permutation(len(objects))
+        self.objects = [objects[i] for i in order]
 
-    def batch(self, start: int, size: int) -> PatchBatch:
-        """Return the samples ``start`` to ``start + size - 1``."""
-        crops = [self._crop(n) for n in range(start, start + size)]
-        images, labels, masks = zip(*crops, strict=True)
-        scores = torch.stack(labels)  # N x 11 x 11
-        return PatchBatch(torch.stack(images), scores, (scores == 1).nonzero(), torch.cat(masks))
-
-    def _crop(self, n: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return sample n: crop, scores (11 x 11) and masks (K x 56 x 56)."""
+    def __getitem__(self, n: int) -> PatchBatch:
+        """Return sample n, a batch of one crop."""
         rng = np.random.default_rng((self.seed, n))
         around = n % 2 == 0
-        index, row = self.objects[rng.integers(len(self.objects))] if around else (rng.integers(len(self.dataset)), 0)
+        index, row = self.objects[n // 2 % len(self.objects)] if around else (rng.integers(len(self.dataset)), 0)
         image, target = self.dataset[int(index)]
-        pixels = image.permute(1, 2, 0).numpy()
-        height, width = pixels.shape[:2]
+        height, width = image.shape[1:]
         boxes = torch.as_tensor(target["boxes"])
         if around:
-            x1, y1, x2, y2 = boxes[row].tolist()
-            scale = _OBJECT / max(x2 - x1, y2 - y1) * 2 ** rng.uniform(-0.25, 0.25)
-            centre = (x1 + x2) / 2, (y1 + y2) / 2
+            x, y, object_width, object_height = box_convert(boxes[row], "xyxy", "cxcywh").tolist()
+            scale = _OBJECT / max(object_width, object_height) * 2 ** rng.uniform(-0.25, 0.25)
         else:
-            scale = 2 ** rng.uniform(*_SCALES)
-            centre = rng.uniform(0, width), rng.uniform(0, height)
-        # Sides of multiples of 4 pixels, and a corner at one: then cells of masks are pixels of a mask scaled by 1/4.
-        scaled = resize(pixels, scale)
-        h4, w4 = max(round(scaled.shape[0] / 4), 1), max(round(scaled.shape[1] / 4), 1)
-        scaled = cv2.resize(scaled, (4 * w4, 4 * h4), interpolation=cv2.INTER_LINEAR)
-        boxes = boxes * torch.tensor([4 * w4 / width, 4 * h4 / height] * 2)
-        reach = (_SIDE - 1) * STRIDE / 2  # the centre lies between those of the first and of the last patch
-        factors = 4 * w4 / width, 4 * h4 / height
-        left, top = (
-            4 * round((at * factor - _CROP / 2 + rng.uniform(-reach, reach)) / 4)
-            for at, factor in zip(centre, factors, strict=True)
+            x, y, scale = rng.uniform(0, width), rng.uniform(0, height), 2 ** rng.uniform(*_SCALES)
+        # The sides and the crop's corner are multiples of 4: cells of masks are pixels of a mask scaled by 1/4.
+        size = max(round(height * scale / 4), 1), max(round(width * scale / 4), 1)
+        scaled = resize(image.permute(1, 2, 0).numpy(), (4 * size[0], 4 * size[1]))
+        factors = 4 * size[1] / width, 4 * size[0] / height
+        reach = (_SIDE - 1) * STRIDE / 2  # the object is somewhere between the centres of the first and the last patch
+        corners = (
+            at * factor - _CROP / 2 + rng.uniform(-reach, reach) for at, factor in zip((x, y), factors, strict=True)
         )
-        crop = _cut(normalise(np.asarray(scaled)), left, top, _CROP)
-        steps = torch.arange(_SIDE) * STRIDE + CONTEXT + PATCH / 2
-        centres = torch.cartesian_prod(steps + top, steps + left).flip(1)  # 121 x 2: x, y
-        counted = not_crowds(target)
-        labels = label_patches(centres, boxes[counted])
-        for x1, y1, x2, y2 in boxes[~counted].tolist():
-            x, y = centres.T
-            labels[(x >= x1) & (x < x2) & (y >= y1) & (y < y2) & (labels == NEGATIVE)] = NEITHER
-        labels = labels.view(_SIDE, _SIDE)
+        left, top = (4 * round(corner / 4) for corner in corners)
 
-        rows = counted.nonzero()[:, 0].tolist()
-        cells = {label: self._cells(int(index), rows[label], (h4, w4)) for label in labels.unique().tolist() if label >= 0}
-        flip = rng.random() < 0.5
-        scores, masks = torch.where(labels >= 0, 1, labels + 1), []
-        if flip:
-            crop, scores, labels = crop.flip(2), scores.flip(1), labels.flip(1)
-        for r, c in (labels >= 0).nonzero().tolist():
-            column = _SIDE - 1 - c if flip else c
-            x, y = (corner + CONTEXT + step * STRIDE for corner, step in ((left, column), (top, r)))
-            mask = _cut(cells[int(labels[r, c])][None], x // 4, y // 4, MASK)[0]
-            masks.append(mask.flip(1) if flip else mask)
-        contrast, brightness = rng.uniform(0.7, 1.4), rng.uniform(-0.4, 0.4)  # in deviations of ImageNet's pixels
-        crop = (crop * contrast + brightness).float()
-        return crop, scores, torch.stack(masks) if masks else torch.zeros(0, MASK, MASK)
+        labels = self._label(left, top, boxes * torch.tensor(factors * 2), not_crowds(target))  # 11 x 11
+        positives = [(r, c, int(labels[r, c])) for r, c in (labels >= 0).nonzero().tolist()]
+        cells = {row: self._cells(int(index), row, size) for row in {row for _, _, row in positives}}
+        origin = CONTEXT // 4, STRIDE // 4  # in cells
+        masks = [
+            _cut(cells[row][None], left // 4 + origin[0] + c * origin[1], top // 4 + origin[0] + r * origin[1], MASK)
+            for r, c, row in positives
+        ]
+        crop = _cut(normalise(scaled), left, top, _CROP) * rng.uniform(0.7, 1.4) + rng.uniform(-0.4, 0.4)
+        sample = crop.float(), torch.where(labels >= 0, 1, labels + 1), torch.cat([torch.zeros(0, MASK, MASK), *masks])
+        crop, scores, of_objects = _mirror(*sample) if rng.random() < 0.5 else sample
+        return PatchBatch.of(crop[None], scores[None], of_objects)
+
+    def _label(self, left: int, top: int, boxes: Tensor, counted: Tensor) -> Tensor:
+        """Return the labels of a crop's patches, 11 x 11, by rows of the image's boxes, which are scaled."""
+        steps = torch.arange(_SIDE) * STRIDE + CONTEXT + PATCH / 2
+        centres = torch.cartesian_prod(top + steps, left + steps).flip(1)  # 121 x 2: x, y
+        labels = label_patches(centres, boxes[counted])
+        rows = counted.nonzero()[:, 0]
+        labels = torch.where(labels >= 0, rows[labels.clamp(min=0)] if len(rows) else labels, labels)
+        corners = boxes[~counted]  # C x 4
+        in_crowd = ((centres[:, None] >= corners[:, :2]) & (centres[:, None] < corners[:, 2:])).all(dim=2).any(dim=1)
+        return labels.masked_fill(in_crowd & (labels == NEGATIVE), NEITHER).view(_SIDE, _SIDE)
 
     def _cells(self, index: int, row: int, size: tuple[int, int]) -> Tensor:
         """Return an object's mask in cells, h x w, float32, 0 or 1."""
         mask: NDArray[np.float32] = self.masks.mask(index, row).astype(np.float32)
         scaled = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA)
         return torch.from_numpy(np.asarray(scaled >= 0.5, dtype=np.float32))
+
+
+class _BodyFeatures:
+    """Samples with a frozen body's features, as float16, in place of their images; each is computed once.
+
+    Args:
+        sampler: the samples.
+        body: the frozen body.
+    """
+
+    def __init__(self, sampler: PatchSampler, body: nn.Module) -> None:
+        self.sampler, self.body = sampler, body
+        self._known: dict[int, PatchBatch] = {}
+
+    def __getitem__(self, n: int) -> PatchBatch:
+        """Return sample n."""
+        if n not in self._known:
+            sample = self.sampler[n]
+            device = next(self.body.parameters()).device
+            with torch.no_grad():
+                features = self.body(sample.images.to(device)).half().cpu()
+            self._known[n] = sample._replace(images=features)
+        return self._known[n]
+
+
+def _mirror(crop: Tensor, scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a sample mirrored, its masks in the order of the positive patches as they are then."""
+    rows, columns = (scores == 1).nonzero().T
+    order = np.lexsort((-columns.numpy(), rows.numpy()))
+    return crop.flip(2), scores.flip(1), masks.flip(2)[torch.from_numpy(order)]
 
 
 def _cut(planes: Tensor, left: int, top: int, side: int) -> Tensor:
@@ -179,7 +212,7 @@ def _cut(planes: Tensor, left: int, top: int, side: int) -> Tensor:
     return padded[:, top : top + side, left : left + side]
 
 
-def deepmask_losses(network: DeepMaskNetwork, batch: PatchBatch) -> dict[str, Tensor]:
+def deepmask_losses(network: DeepMaskNetwork, features: Tensor, batch: PatchBatch) -> dict[str, Tensor]:
     """Return the logistic losses of scores and masks (section 3.2).
 
     The paper draws as many positive as negative patches for the score. Here all patches of a crop share its features,
@@ -187,15 +220,17 @@ def deepmask_losses(network: DeepMaskNetwork, batch: PatchBatch) -> dict[str, Te
 
     Args:
         network: the network.
-        batch: crops with their patches, on the network's device.
+        features: N x 128 x 24 x 24, of the crops.
+        batch: the crops' patches, on the network's device.
 
     Returns:
         ``mask``, a mean over cells of positive patches, and ``score``, weighted with 1/32.
     """
-    features = network.features(batch.images)
     logits = network.scores(features)  # N x 11 x 11
     kinds = [F.softplus(-logits[batch.scores == 1]), F.softplus(logits[batch.scores == 0])]
-    score = torch.stack([kind.mean() for kind in kinds if len(kind)]).mean() if any(map(len, kinds)) else logits.sum() * 0
+    score = (
+        torch.stack([kind.mean() for kind in kinds if len(kind)]).mean() if any(map(len, kinds)) else logits.sum() * 0
+    )
     masks = network.masks(features, batch.positives)  # K x 56 x 56
     mask = F.binary_cross_entropy_with_logits(masks, batch.masks) if len(masks) else masks.sum()
     return {"mask": mask, "score": _SCORE_WEIGHT * score}
@@ -208,7 +243,8 @@ def train_deepmask(
     *,
     frozen_stages: int,
     iterations: int = 2000,
-    batch: int = 4,
+    batch: int = 8,
+    crops: int = 0,
     learning_rate: float = 5e-4,
     seed: int = 0,
     checkpoint_every: int = 200,
@@ -227,10 +263,13 @@ def train_deepmask(
         frozen_stages: how many of the backbone's first stages remain as they are.
         iterations: updates.
         batch: crops of an update, each of 121 patches.
+        crops: how many different crops are drawn, or 0 for new ones in each update. If the whole backbone is frozen,
+            its features of each are computed once and kept in memory, 0.8 MB a crop of SqueezeNet's: on a CPU, nearly
+            all of the time is the backbone's.
         learning_rate: the first.
         seed: of the samples and of dropout; new layers are the caller's.
         checkpoint_every: updates from one checkpoint to the next.
-        progress: called with the number of updates done and the mean losses since the last time.
+        progress: called with the number of updates done, and the losses as running averages.
 
     Raises:
         UserError: of the dataset; a loss is not finite; or the checkpoint is damaged, or of another training.
@@ -240,30 +279,30 @@ def train_deepmask(
     network.body.requires_grad_(True)
     for stage in list(network.body.children())[:frozen_stages]:
         stage.requires_grad_(False)
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=learning_rate, weight_decay=5e-4)
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     settings = {"backbone": network.name, "frozen_stages": frozen_stages, "iterations": iterations, "batch": batch}
-    settings |= {"learning_rate": learning_rate, "seed": seed, "images": dataset.ids}
-    checkpoint, done = file.with_name(f"{file.name}.checkpoint"), 0
-    remove_parts(checkpoint)
-    if checkpoint.is_file():
-        state = load_checkpoint(checkpoint, "settings", "iteration", "network", "optimizer", "schedule")
-        if state["settings"] != settings:
-            fix = "choose another file to write, or delete this one to train from the beginning"
-            raise UserError("is the checkpoint of another training", file=checkpoint, fix=fix)
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        done = state["iteration"]
+    settings |= {"crops": crops, "learning_rate": learning_rate, "seed": seed, "images": dataset.ids}
+    checkpoint = file.with_name(f"{file.name}.checkpoint")
+    trained = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    done = _resume(checkpoint, trained, settings)
     device = next(network.parameters()).device
     network.train()
     network.body.eval()  # statistics of normalisation are ImageNet's
+    frozen = frozen_stages >= len(network.body)
+    source: PatchSampler | _BodyFeatures = _BodyFeatures(sampler, network.body) if crops and frozen else sampler
+    averages: dict[str, float] = {}
     with torch.random.fork_rng():
         for iteration in range(done, iterations):
             torch.manual_seed((seed << 32) + iteration)  # dropout
-            samples = PatchBatch(*(tensor.to(device) for tensor in sampler.batch(iteration * batch, batch)))
-            losses = deepmask_losses(network, samples)
+            if crops:
+                numbers = np.random.default_rng((seed, iteration)).integers(crops, size=batch).tolist()
+            else:
+                numbers = list(range(iteration * batch, (iteration + 1) * batch))
+            samples = PatchBatch(*(tensor.to(device) for tensor in PatchBatch.join([source[n] for n in numbers])))
+            body_features = samples.images.float() if source is not sampler else network.body(samples.images)
+            losses = deepmask_losses(network, network.reduced(body_features), samples)
             loss = torch.stack(list(losses.values())).sum()
             if not loss.isfinite():
                 fix = "lower the learning rate"
@@ -272,11 +311,30 @@ def train_deepmask(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
+            for name, value in losses.items():
+                averages[name] = 0.95 * averages.get(name, value.item()) + 0.05 * value.item()
             if progress:
-                progress(iteration + 1, "  ".join(f"{name} {value.item():.3f}" for name, value in losses.items()))
+                progress(iteration + 1, "  ".join(f"{name} {value:.4f}" for name, value in averages.items()))
             if (iteration + 1) % checkpoint_every == 0 and iteration + 1 < iterations:
-                modules = {"network": network, "optimizer": optimizer, "schedule": schedule}
-                states = {name: module.state_dict() for name, module in modules.items()}  # type: ignore[attr-defined]
+                states = {name: stateful.state_dict() for name, stateful in trained.items()}
                 save_checkpoint(checkpoint, {"settings": settings, "iteration": iteration + 1, **states})
     save_weights(file, network, {"deepmask": network.name})
     checkpoint.unlink(missing_ok=True)
+
+
+def _resume(checkpoint: Path, trained: dict[str, Any], settings: dict[str, Any]) -> int:
+    """Load what a checkpoint, if there is one, has for modules by name; return how many updates are done.
+
+    Raises:
+        UserError: it is damaged, or of a training with other settings.
+    """
+    remove_parts(checkpoint)
+    if not checkpoint.is_file():
+        return 0
+    state = load_checkpoint(checkpoint, "settings", "iteration", *trained)
+    if state["settings"] != settings:
+        fix = "choose another file to write, or delete this one to train from the beginning"
+        raise UserError("is the checkpoint of another training", file=checkpoint, fix=fix)
+    for name, stateful in trained.items():
+        stateful.load_state_dict(state[name])
+    return int(state["iteration"])
