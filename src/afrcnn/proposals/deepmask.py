@@ -63,17 +63,14 @@ class DeepMaskNetwork(nn.Module):
         )
         # A classifier for each cell of the mask that sees the whole patch, of low rank (section 3.1).
         self.mask_head = nn.Sequential(nn.Linear(_CHANNELS * _CELLS**2, 512), nn.Linear(512, MASK**2))
-        # Of one patch: 2 x 2 max pooling, then three fully connected layers. With stride 1 and dilation 2, the same
-        # for all patches of an image at once.
         self.score_head = nn.Sequential(
-            nn.MaxPool2d(2, stride=1),
-            nn.Conv2d(_CHANNELS, 512, _CELLS // 2, dilation=2),
+            nn.Linear(_CHANNELS * (_CELLS // 2) ** 2, 512),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(512, 1024, 1),
+            nn.Linear(512, 1024),
             nn.ReLU(),
             nn.Dropout(dropout),
-            nn.Conv2d(1024, 1, 1),
+            nn.Linear(1024, 1),
         )
 
     def features(self, images: Tensor) -> Tensor:
@@ -96,24 +93,38 @@ class DeepMaskNetwork(nn.Module):
         margin = CONTEXT // STRIDE
         return self.reduce(features)[:, :, margin:-margin, margin:-margin]  # type: ignore[no-any-return]
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Return the logits of all patches, N x R x C, of features N x 128 x (R + 13) x (C + 13)."""
-        return self.score_head(features)[:, 0]  # type: ignore[no-any-return]
+    def scores(self, windows: Tensor) -> Tensor:
+        """Return the logits of patches, K, of their windows, K x 128 x 14 x 14."""
+        return self.score_head(F.max_pool2d(windows, 2).flatten(1))[:, 0]  # type: ignore[no-any-return]
 
-    def masks(self, features: Tensor, patches: Tensor) -> Tensor:
-        """Return the logits of masks.
+    def score_map(self, features: Tensor) -> Tensor:
+        """Return the logits of all patches, N x R x C, of features N x 128 x (R + 13) x (C + 13).
 
-        Args:
-            features: N x 128 x h x w, as of :meth:`features`.
-            patches: K x 3, int64: image, row and column of each patch.
-
-        Returns:
-            K x 56 x 56.
+        The pooled cells of a patch are every other one of those pooled with stride 1, so that the first layer, as a
+        convolution with dilation 2, is that of all patches at once.
         """
-        windows = [features[n, :, r : r + _CELLS, c : c + _CELLS] for n, r, c in patches.tolist()]  # K of 128 x 14 x 14
-        if not windows:
-            return features.new_zeros(0, MASK, MASK)
-        return self.mask_head(torch.stack(windows).flatten(1)).view(-1, MASK, MASK)  # type: ignore[no-any-return]
+        first, *rest = self.score_head
+        weight = first.weight.view(-1, _CHANNELS, _CELLS // 2, _CELLS // 2)
+        x = F.conv2d(F.max_pool2d(features, 2, stride=1), weight, first.bias, dilation=2)  # N x 512 x R x C
+        return nn.Sequential(*rest)(x.movedim(1, -1))[..., 0]  # type: ignore[no-any-return]
+
+    def masks(self, windows: Tensor) -> Tensor:
+        """Return the logits of masks, K x 56 x 56, of the windows of patches, K x 128 x 14 x 14."""
+        return self.mask_head(windows.flatten(1)).view(-1, MASK, MASK)  # type: ignore[no-any-return]
+
+
+def cut_windows(features: Tensor, patches: Tensor) -> Tensor:
+    """Return the features of single patches.
+
+    Args:
+        features: N x 128 x h x w, as of :meth:`DeepMaskNetwork.features`.
+        patches: K x 3, int64: image, row and column of each patch.
+
+    Returns:
+        K x 128 x 14 x 14.
+    """
+    windows = [features[n, :, r : r + _CELLS, c : c + _CELLS] for n, r, c in patches.tolist()]
+    return torch.stack(windows) if windows else features.new_zeros(0, _CHANNELS, _CELLS, _CELLS)
 
 
 @dataclass(frozen=True)
@@ -187,12 +198,13 @@ class DeepMask:
         boxes, best = [], []
         with evaluating(self.network):
             features = [self.network.features(pad_patches(resize(image, size))) for size in sizes]
-            scores = [self.network.scores(level)[0] for level in features]  # R x C a scale
+            scores = [self.network.score_map(level)[0] for level in features]  # R x C a scale
             ranked = torch.cat([level.flatten() for level in scores]).sort(descending=True).values
             lowest = ranked[: self.patches][-1]
             for (level_height, level_width), level, level_scores in zip(sizes, features, scores, strict=True):
                 rows, columns = torch.where(level_scores >= lowest)
-                masks = self.network.masks(level, torch.stack([torch.zeros_like(rows), rows, columns], dim=1))
+                patches = torch.stack([torch.zeros_like(rows), rows, columns], dim=1)
+                masks = self.network.masks(cut_windows(level, patches))
                 factors = torch.tensor([level_width / width, level_height / height] * 2)
                 corners = torch.stack([columns, rows, columns, rows], dim=1) * STRIDE - PATCH / 2  # K x 4
                 boxes.append((corners + mask_boxes(masks, self.mask_threshold)) / factors)

@@ -19,7 +19,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.overlap import not_crowds
 from afrcnn.data.segmentation import ObjectMasks
 from afrcnn.data.target import DetectionDataset, require_annotations
-from afrcnn.proposals.deepmask import CONTEXT, MASK, PATCH, STRIDE, DeepMaskNetwork, normalise, resize
+from afrcnn.proposals.deepmask import CONTEXT, MASK, PATCH, STRIDE, DeepMaskNetwork, cut_windows, normalise, resize
 from afrcnn.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 
 _OBJECT = 128
@@ -215,8 +215,8 @@ def _cut(planes: Tensor, left: int, top: int, side: int) -> Tensor:
 def deepmask_losses(network: DeepMaskNetwork, features: Tensor, batch: PatchBatch) -> dict[str, Tensor]:
     """Return the logistic losses of scores and masks (section 3.2).
 
-    The paper draws as many positive as negative patches for the score. Here all patches of a crop share its features,
-    and all count: the means over positive and over negative ones weigh the same.
+    The score learns from as many negative as positive patches in the paper. Here four times as many are drawn at
+    random, and the means over positive and over negative ones weigh the same.
 
     Args:
         network: the network.
@@ -224,14 +224,14 @@ def deepmask_losses(network: DeepMaskNetwork, features: Tensor, batch: PatchBatc
         batch: the crops' patches, on the network's device.
 
     Returns:
-        ``mask``, a mean over cells of positive patches, and ``score``, weighted with 1/32.
+        ``mask``, a mean over cells of positive patches, and ``score``, weighted with 1/32; 0 where there are none.
     """
-    logits = network.scores(features)  # N x 11 x 11
-    kinds = [F.softplus(-logits[batch.scores == 1]), F.softplus(logits[batch.scores == 0])]
-    score = (
-        torch.stack([kind.mean() for kind in kinds if len(kind)]).mean() if any(map(len, kinds)) else logits.sum() * 0
-    )
-    masks = network.masks(features, batch.positives)  # K x 56 x 56
+    negatives = (batch.scores == 0).nonzero()  # all x 3
+    drawn = torch.randperm(len(negatives))[: 4 * max(len(batch.positives), len(features))]
+    kinds = cut_windows(features, batch.positives), cut_windows(features, negatives[drawn.to(negatives.device)])
+    losses = [F.softplus(sign * network.scores(windows)) for sign, windows in zip((-1, 1), kinds, strict=True)]
+    score = torch.stack([loss.mean() if len(loss) else loss.sum() for loss in losses]).mean()
+    masks = network.masks(kinds[0])  # K x 56 x 56
     mask = F.binary_cross_entropy_with_logits(masks, batch.masks) if len(masks) else masks.sum()
     return {"mask": mask, "score": _SCORE_WEIGHT * score}
 
@@ -242,7 +242,7 @@ def train_deepmask(
     file: Path | str,
     *,
     frozen_stages: int,
-    iterations: int = 2000,
+    iterations: int = 1000,
     batch: int = 8,
     crops: int = 0,
     learning_rate: float = 5e-4,
@@ -253,7 +253,7 @@ def train_deepmask(
     """Train a DeepMask, and write its weights.
 
     Interrupted, the same call goes on from the last checkpoint, beside the weights, and ends with the same bits. With
-    Adam and a learning rate that falls along half a cosine, two thousand updates do for some tens of images; the paper
+    Adam and a learning rate that falls along half a cosine, a thousand updates do for some tens of images; the paper
     trains for days, with SGD, on 80,000.
 
     Args:
@@ -272,20 +272,30 @@ def train_deepmask(
         progress: called with the number of updates done, and the losses as running averages.
 
     Raises:
-        UserError: of the dataset; a loss is not finite; or the checkpoint is damaged, or of another training.
+        UserError: of the dataset; an argument is out of its range; a loss is not finite; or the checkpoint is damaged,
+            or of another training.
     """
     file = Path(file)
+    limits = {
+        "iterations": (iterations, 1),
+        "batch": (batch, 1),
+        "crops": (crops, 0),
+        "frozen_stages": (frozen_stages, 0),
+    }
+    for field, (value, least) in limits.items():
+        if value < least:
+            raise UserError(f"is {value}", field=field, fix=f"choose {least} or more")
     sampler = PatchSampler(dataset, seed)
     network.body.requires_grad_(True)
     for stage in list(network.body.children())[:frozen_stages]:
         stage.requires_grad_(False)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=5e-4)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=5e-4, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     settings = {"backbone": network.name, "frozen_stages": frozen_stages, "iterations": iterations, "batch": batch}
     settings |= {"crops": crops, "learning_rate": learning_rate, "seed": seed, "images": dataset.ids}
     checkpoint = file.with_name(f"{file.name}.checkpoint")
-    trained = {"network": network, "optimizer": optimizer, "schedule": schedule}
+    trained: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
     done = _resume(checkpoint, trained, settings)
     device = next(network.parameters()).device
     network.train()
@@ -311,10 +321,10 @@ def train_deepmask(
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
-            for name, value in losses.items():
-                averages[name] = 0.95 * averages.get(name, value.item()) + 0.05 * value.item()
+            now = {name: value.item() for name, value in losses.items()}
+            averages = {name: 0.95 * averages.get(name, value) + 0.05 * value for name, value in now.items()}
             if progress:
-                progress(iteration + 1, "  ".join(f"{name} {value:.4f}" for name, value in averages.items()))
+                progress(iteration + 1, "  ".join(f"{name} {average:.4f}" for name, average in averages.items()))
             if (iteration + 1) % checkpoint_every == 0 and iteration + 1 < iterations:
                 states = {name: stateful.state_dict() for name, stateful in trained.items()}
                 save_checkpoint(checkpoint, {"settings": settings, "iteration": iteration + 1, **states})
