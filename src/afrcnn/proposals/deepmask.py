@@ -103,10 +103,11 @@ class DeepMaskNetwork(nn.Module):
         The pooled cells of a patch are every other one of those pooled with stride 1, so that the first layer, as a
         convolution with dilation 2, is that of all patches at once.
         """
-        first, *rest = self.score_head
+        first = self.score_head[0]
+        assert isinstance(first, nn.Linear)
         weight = first.weight.view(-1, _CHANNELS, _CELLS // 2, _CELLS // 2)
         x = F.conv2d(F.max_pool2d(features, 2, stride=1), weight, first.bias, dilation=2)  # N x 512 x R x C
-        return nn.Sequential(*rest)(x.movedim(1, -1))[..., 0]  # type: ignore[no-any-return]
+        return self.score_head[1:](x.movedim(1, -1))[..., 0]  # type: ignore[no-any-return]
 
     def masks(self, windows: Tensor) -> Tensor:
         """Return the logits of masks, K x 56 x 56, of the windows of patches, K x 128 x 14 x 14."""
