@@ -28,7 +28,7 @@ from afrcnn.proposals.store import Proposals, ProposalStore
 
 IOUS = tuple(0.5 + 0.05 * step for step in range(10))
 COUNTS = (10, 100, 1000)
-THRESHOLDS, SUPPRESSION = (0.2, 0.35, 0.5), (0.3, 0.4, 0.5, 0.6, 0.7)
+THRESHOLDS, SUPPRESSION = (0.2, 0.5), (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 def hold_out(root: Path, out: Path, tenths: int) -> None:
@@ -61,12 +61,10 @@ def compare_settings(network: DeepMaskNetwork, images, out: Path) -> None:
 
 def show(name: str, images, store, seconds: float | None = None) -> None:
     found = recall(images, store, IOUS, COUNTS)
-    large = "".join(
-        f"  {count}: {at:.3f} {mean:.3f}"
-        for count, at, mean in zip(COUNTS, found.overall[0], found.overall.mean(0), strict=True)
-    )
-    took = "" if seconds is None else f"  {seconds / len(images):.1f} s an image"
-    print(f"{name:<60}{large}  ({found.proposals:.0f} proposals){took}", flush=True)
+    columns = zip(COUNTS, found.overall[0], found.overall.mean(axis=0), strict=True)
+    numbers = "".join(f"  {count}: {at_half:.3f} {mean:.3f}" for count, at_half, mean in columns)
+    took = "" if seconds is None else f", {seconds / len(images):.1f} s an image"
+    print(f"{name:<50}{numbers}  ({found.proposals:.0f} proposals{took})", flush=True)
 
 
 def main() -> None:
@@ -76,16 +74,14 @@ def main() -> None:
     parser.add_argument("--backbone", default="squeezenet1_0")
     parser.add_argument("--out", type=Path, default=Path("deepmask"))
     parser.add_argument("--held", type=int, default=0, help="tenths of the training images to hold out")
-    parser.add_argument("--iterations", type=int, default=1000)
-    parser.add_argument("--crops", type=int, default=500)
-    parser.add_argument("--frozen-stages", type=int)
+    parser.add_argument("--iterations", type=int, default=500)
+    parser.add_argument("--crops", type=int, default=400)
     args = parser.parse_args()
     torch.set_num_threads(1)
     root, train, test = args.root, "train2017", "val2017"
     if args.held:
         root, train, test = args.out / "held", "fit", "held"
         hold_out(args.root, root, args.held)
-    options = {} if args.frozen_stages is None else {"frozen_stages": args.frozen_stages}
     file = args.out / f"{train}-{args.iterations}-{args.crops}.safetensors"
     if not file.is_file():
         start = time.monotonic()
@@ -97,7 +93,6 @@ def main() -> None:
             weights=args.weights,
             iterations=args.iterations,
             crops=args.crops,
-            **options,
         )
         print(f"trained in {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
     images = open_dataset(root, test)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Literal
 
 from afrcnn.core.errors import UserError, require_dataset, suggest
 
@@ -21,7 +22,7 @@ def deepmask(
     crops: int = 0,
     learning_rate: float = 5e-4,
     seed: int = 0,
-    accelerator: str = "auto",
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto",
 ) -> Path:
     """Train DeepMask, a network that proposes boxes.
 
@@ -39,10 +40,10 @@ def deepmask(
         iterations: updates
         batch: crops of an update, of 121 patches each
         crops: different crops that are drawn, or 0 for new ones in each update; with a frozen backbone, some hundreds
-            make training on a CPU ten times faster, since its features of them are computed once
+            make training on a CPU several times faster, since its features of them are computed once
         learning_rate: of the first update; it falls to 0 along half a cosine
         seed: another seed, another training
-        accelerator: kind of device: auto, cpu, gpu, ...
+        accelerator: what to train on; auto takes a GPU if there is one
 
     Examples:
         afrcnn deepmask coco --split train2017 --backbone resnet50 --weights DEFAULT --iterations 200000
@@ -74,7 +75,7 @@ def deepmask(
     if backbone not in BACKBONES:
         fix = suggest(backbone, list(BACKBONES), f"choose {', '.join(BACKBONES)}")
         raise UserError("is not a backbone", field=backbone, fix=fix)
-    options = {} if weights is None else {"weights": weights}
+    options = {} if weights is None else {"weights": str(weights)}
     if weights is not None and "weights" not in inspect.signature(BACKBONES[backbone]).parameters:
         raise UserError(f"{backbone} has none", field="weights", fix="leave the option out")
     split = split or next((name for name in list_splits(dataset) if name.startswith("train")), "train")
