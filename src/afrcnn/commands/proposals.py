@@ -128,7 +128,7 @@ def _build_proposer(method: str, mode: Literal["fast", "quality"] | None, weight
     except TypeError as error:
         fix = "let it be built from nothing, or from the file given by --weights"
         raise UserError(f"{method} cannot be built ({error})", field="--method", fix=fix) from error
-    if not isinstance(proposer, Proposer) or proposer.method != Path(proposer.method).name:
+    if not isinstance(proposer, Proposer) or proposer.method != Path(str(proposer.method)).name:
         problem = f"{method} is not a Proposer: method (the name of a folder), parameters and a call with an image"
         raise UserError(problem, field="--method", fix="see docs/data.md")
     return proposer
