@@ -147,7 +147,7 @@ class DeepMask:
     scales: tuple[float, ...] = tuple(2 ** (half_octaves / 2) for half_octaves in range(-4, 3))
     patches: int = 2000
     mask_threshold: float = 0.2
-    nms_iou: float = 0.7
+    nms_iou: float = 0.6
     top: int = 1000
 
     @property
