@@ -84,3 +84,17 @@ def test_the_guide_s_own_adversary_takes_its_arguments_from_a_recipe(recipe, tmp
 def test_links_between_documents_lead_somewhere(document):
     for link in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
         assert (document.parent / link).exists(), link
+
+
+def test_the_guide_s_own_proposer_proposes(tmp_path, monkeypatch):
+    guide = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    (tmp_path / "grids.py").write_text(next(text for text in snippets(guide) if "class Grid" in text))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    afrcnn.shapes("DATASET", trainval=2, test=1, size=64)
+    made = afrcnn.propose("DATASET", split=["test"], method="grids:Grid", jobs=1)
+    store, recall = made["test"]
+    assert store.folder.name == "test-grid"
+    assert store.parameters == {"side": 64}
+    assert recall.proposals == 1
+    sys.modules.pop("grids", None)

@@ -1,9 +1,9 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``split``,
-``minival``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``, ``submit``,
-``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``. All names are imported when they are
-first used: importing the package itself imports no PyTorch.
+``minival``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``,
+``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``. All names are imported when
+they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -22,6 +22,7 @@ _MODULES = {
     "Chain": "adversaries.chain",
     "Context": "adversaries.base",
     "ConvolutionalASDN": "adversaries.asdn",
+    "DeepMask": "proposals.deepmask",
     "DropBlock": "adversaries.dropout",
     "Ensemble": "detectors.ensemble",
     "FastRCNN": "detectors.rcnn",
@@ -31,15 +32,18 @@ _MODULES = {
     "LocalisationNetwork": "adversaries.astn",
     "MaskSampling": "adversaries.mask_sampling",
     "Occlusion": "robustness.stresses",
+    "Proposer": "proposals.proposer",
     "RandomDropout": "adversaries.dropout",
     "Recipe": "recipe",
     "Run": "run",
+    "SelectiveSearch": "proposals.selective_search",
     "UserError": "core.errors",
     "WindowSampling": "adversaries.mask_sampling",
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
     "coco_ap": "evaluation.coco_ap",
     "convert_weights": "commands.convert_weights",
+    "deepmask": "commands.deepmask",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",
     "diagnose": "commands.diagnose",
@@ -48,6 +52,7 @@ _MODULES = {
     "found": "commands.found",
     "load": "commands.load",
     "load_adversary": "build",
+    "load_deepmask": "proposals.deepmask",
     "load_detector": "build",
     "load_recipe": "recipe",
     "masks": "commands.masks",

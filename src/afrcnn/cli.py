@@ -33,6 +33,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "shapes": {},
     "minival": {},
     "split": {"names": "--names UNOCCLUDED OCCLUDED"},
+    "deepmask": {},
     "proposals": {"published": "--import FILE"},
     "recipes": {},
     "train": {"run": "--run FOLDER"},

@@ -9,6 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     "call",
     [
+        "deepmask('nowhere')",
         "evaluate('nowhere')",
         "evaluate(detections='nowhere')",
         "evaluate('nowhere', ensemble=['a'], out='b')",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -17,8 +18,8 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
-from afrcnn.proposals.selective_search import SelectiveSearch
-from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+from afrcnn.proposals.proposer import Proposer
+from afrcnn.proposals.store import Proposals, ProposalStore, check_boxes, fingerprint
 
 _Backend = Literal["loky", "dask", "ray"]
 
@@ -26,7 +27,7 @@ _Backend = Literal["loky", "dask", "ray"]
 def propose(
     dataset: DetectionDataset,
     folder: Path | str,
-    proposer: SelectiveSearch,
+    proposer: Proposer,
     *,
     jobs: int = -1,
     backend: _Backend = "loky",
@@ -41,8 +42,7 @@ def propose(
     Args:
         dataset: the images.
         folder: where to store the proposals (see ``default_folder``).
-        proposer: what proposes boxes, or anything with its method, parameters and call; it is pickled for worker
-            processes. The same image must give the same boxes.
+        proposer: what proposes boxes.
         jobs: how many images to search at a time; -1 is one for every core, or all of the cluster.
         backend: ``"loky"``, processes on this machine; or the cluster that joblib reaches as ``"dask"`` (the
             current ``distributed.Client``, else that of ``DASK_SCHEDULER_ADDRESS``) or ``"ray"``
@@ -55,11 +55,13 @@ def propose(
     Raises:
         UserError: the dataset has no images, an image is missing or truncated, the folder holds proposals of
             another method or cannot be written, or the cluster's package is not installed.
+        ValueError: the proposer's boxes are not what ``Proposer`` says.
     """
     folder = Path(folder)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root)
-    method, parameters = proposer.method, proposer.parameters
+    # As they will be read back: JSON knows no tuples.
+    method, parameters = proposer.method, json.loads(json.dumps(proposer.parameters))
     earlier = _earlier_store(folder, method, parameters)
     # Absolute, for worker processes that may be an earlier call's, in another working directory.
     paths = [dataset.image_path(index).absolute() for index in range(len(dataset))]
@@ -97,7 +99,7 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 
 def _propose_all(
-    proposer: SelectiveSearch, paths: list[Path], jobs: int, backend: _Backend
+    proposer: Proposer, paths: list[Path], jobs: int, backend: _Backend
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
@@ -131,7 +133,13 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _propose_file(proposer: SelectiveSearch, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
-    return key, proposer(read_image(path).permute(1, 2, 0).numpy())
+    image = read_image(path).permute(1, 2, 0).numpy()
+    boxes = proposer(image)
+    check_boxes(str(path), boxes)
+    height, width = image.shape[:2]
+    if (boxes[:, :2] < 0).any() or (boxes[:, 2:] > (width, height)).any():
+        raise ValueError(f"{path}: a box of {proposer.method} lies outside the image of {width} x {height} pixels")
+    return key, boxes

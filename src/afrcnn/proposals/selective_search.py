@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from afrcnn.proposals.proposer import check_image
+
 Mode = Literal["fast", "quality"]
 
 _SCALES = {"fast": [50, 100], "quality": [50, 100, 150, 300]}
@@ -60,8 +62,7 @@ class SelectiveSearch:
         Raises:
             ValueError: the image is not as said above.
         """
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-            raise ValueError(f"an image is H x W x 3, uint8, and not empty; this is {image.dtype}, {image.shape}")
+        check_image(image)
         segmentation = cv2.ximgproc.segmentation
         search = segmentation.createSelectiveSearchSegmentation()
         search.setBaseImage(np.ascontiguousarray(image[:, :, ::-1]))  # its colours start from BGR

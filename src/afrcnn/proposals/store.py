@@ -201,7 +201,7 @@ class ProposalStore:
         boxes_file, scores_file = (folder / f"{name}.npy" for name in ("boxes", "scores"))
         with _growing(scores_file, ()) as append_scores, _growing(boxes_file, (4,)) as append_boxes:
             for image_id, digest, (boxes, scores) in images:
-                _check(image_id, boxes, scores)
+                check_boxes(image_id, boxes, scores)
                 append_boxes(boxes)
                 if scores is not None:
                     append_scores(scores)
@@ -229,7 +229,12 @@ class ProposalStore:
         return cls(folder)
 
 
-def _check(image_id: str, boxes: NDArray[Any], scores: NDArray[Any] | None) -> None:
+def check_boxes(image_id: str, boxes: NDArray[Any], scores: NDArray[Any] | None = None) -> None:
+    """Refuse proposals that are not P x 4, float32, finite and with an area, or whose scores are not P, float32.
+
+    Raises:
+        ValueError: they are not; it names the image.
+    """
     if boxes.dtype != np.float32 or boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"{image_id}: boxes are {boxes.dtype}, {boxes.shape}, not float32, P x 4")
     if not np.isfinite(boxes).all() or not (boxes[:, 2:] > boxes[:, :2]).all():
