@@ -228,7 +228,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "minival": "",
         "split": "names overlap layout out",
         "deepmask": "out split backbone weights frozen-stages iterations batch crops learning-rate seed accelerator",
-        "proposals": "split layout out mode jobs backend import method allow-missing",
+        "proposals": "split layout out mode jobs backend import method weights allow-missing",
         "recipes": "",
         "train": "run",
         "evaluate": "ensemble split svd subsets lists out detections iou trust",

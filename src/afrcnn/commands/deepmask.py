@@ -46,8 +46,8 @@ def deepmask(
         accelerator: what to train on; auto takes a GPU if there is one
 
     Examples:
-        afrcnn deepmask coco --split train2017 --backbone resnet50 --weights DEFAULT
-        afrcnn proposals coco --split val2017 --method deepmask --weights deepmask.safetensors
+        afrcnn deepmask coco --backbone resnet50 --weights DEFAULT --batch 32
+        afrcnn proposals coco --method deepmask --weights deepmask.safetensors
 
     Returns:
         The file of weights.
