@@ -11,7 +11,7 @@ from PIL import Image
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import find_layout, list_splits, open_dataset
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 
 
 @pytest.fixture
@@ -87,8 +87,10 @@ def test_a_missing_split_lists_those_that_are_there(request: pytest.FixtureReque
 
 
 def test_an_unknown_layout_is_refused(voc: Path) -> None:
-    with pytest.raises(UserError, match="layout: unknown layout 'yolo'; choose auto, voc or coco"):
-        open_dataset(voc, "train", "yolo")
+    with pytest.raises(
+        UserError, match="layout: unknown layout 'kitti'; choose auto, voc, pairs, coco, export or yolo"
+    ):
+        open_dataset(voc, "train", "kitti")
 
 
 def test_each_layout_is_found_by_its_name(voc: Path) -> None:

@@ -16,7 +16,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.voc import VOCLayout, VOCObject, _read_annotation, write_annotation
+from afrcnn.data.voc import VOCLayout
+from afrcnn.data.voc_xml import VOCObject, read_annotation, write_annotation
 
 open_voc = VOCLayout().open
 
@@ -161,7 +162,7 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
         for i, name in enumerate(["cat", "<dog & co>", "été", "a b", "1", "x"] * 3)
     )
     write_annotation(tmp_path / "new" / "a.xml", filename="a.jpg", height=480, width=640, objects=objects)
-    size, read = _read_annotation(tmp_path / "new" / "a.xml")
+    size, read = read_annotation(tmp_path / "new" / "a.xml")
     assert size == (480, 640)
     assert [(o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in read] == [
         (o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in objects

@@ -248,9 +248,9 @@ def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[
     Raises:
         UserError: an image is missing, a folder holds none, or ``out`` is the folder of an image.
     """
-    from PIL import Image
+    from afrcnn.data.image import image_suffixes
 
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
+    suffixes = image_suffixes()
     pictures: dict[Path, Path] = {}
     taken: set[str] = set()
     for source in map(Path, images):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from afrcnn.core.errors import require_dataset
+from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
     from afrcnn.proposals.recall import Recall
@@ -17,7 +18,7 @@ def proposals(
     dataset: Path | str,
     *,
     split: Sequence[str] = (),
-    layout: Literal["auto", "voc", "coco"] = "auto",
+    layout: LayoutName = "auto",
     out: Path | str | None = None,
     mode: Literal["fast", "quality"] = "fast",
     jobs: int = -1,
@@ -33,7 +34,7 @@ def proposals(
     and data.proposal_method: the mode, or the name of what was imported.
 
     Args:
-        dataset: folder in PASCAL VOC or COCO layout
+        dataset: folder of images and boxes, in any layout of docs/data.md
         split: splits to work on (default: all, but no image twice)
         layout: layout of DATASET (default: what is found)
         out: folder that gets a store for each split (default: DATASET/proposals)
@@ -72,8 +73,9 @@ def proposals(
         method = mode
     made = {}
     # Without any split, opening one says what is missing.
-    for name in split or list_splits(dataset, layout) or ["trainval"]:
-        images = open_dataset(dataset, name, layout)
+    for split_or_stand_in in split or list_splits(dataset, layout) or ["trainval"]:
+        images = open_dataset(dataset, split_or_stand_in, layout)
+        name = images.split
         folder = default_folder(dataset, name, method, out)
         if published:
             store = import_published(images, folder, boxes, method=method, source=source, allow_missing=allow_missing)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import require_dataset
+from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
     from afrcnn.data.splits import OcclusionSplit
@@ -19,7 +20,7 @@ def split(
     *,
     names: tuple[str, str] | None = None,
     overlap: float = 0.05,
-    layout: Literal["auto", "voc", "coco"] = "auto",
+    layout: LayoutName = "auto",
     out: Path | str | None = None,
 ) -> tuple[OcclusionSplit, OcclusionSplit]:
     r"""Divide a split into images with occluded objects and those without.
@@ -29,7 +30,7 @@ def split(
     its own than --overlap.
 
     Args:
-        dataset: folder in PASCAL VOC or COCO layout
+        dataset: folder of images and boxes, in any layout of docs/data.md
         split: split to divide
         names: names of the two new splits (default: unoccluded_SPLIT occluded_SPLIT)
         overlap: fraction of an object's box, from 0 to 1

@@ -6,12 +6,15 @@ Reference: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014, and
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import re
+from collections.abc import Collection, Container, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
+from afrcnn.data.faults import Faults, collected
 
 _Record = dict[str, Any]
 
@@ -47,14 +50,22 @@ class COCOLayout:
         files = {prefix: root.glob(f"annotations/{prefix}*.json") for prefix in _PREFIXES}
         return sorted({file.stem.removeprefix(prefix) for prefix, of_prefix in files.items() for file in of_prefix})
 
-    def open(self, root: Path, split: str, classes: Sequence[str] | None = None) -> AnnotatedImages:
+    def image_folders(self, root: Path, split: str) -> list[Path]:
+        """Return the folders that the images of a split may lie in; those of CVAT and others are the last."""
+        names = (split, split.replace("test-dev", "test"), f"images/{split}", "images")
+        return [root / name for name in names]
+
+    def open(
+        self, root: Path, split: str, classes: Sequence[str] | None = None, faults: Faults | None = None
+    ) -> AnnotatedImages:
         """Read a split.
 
         Args:
             root: the folder.
             split: the split, e.g. ``train2017``.
             classes: the names of the classes 1..K, among them all that are annotated; by default all categories
-                of the file, in the order of their ids.
+                of the file, in the order of their ids, but for a heading that stands above all others.
+            faults: where mistakes are noted, in place of raising the first.
 
         Raises:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
@@ -68,30 +79,22 @@ class COCOLayout:
         names = {file.get(categories[id_], "name", str, f"categories[id={id_}]"): id_ for id_ in sorted(categories)}
         if len(names) < len(categories):
             raise file.error("two categories have the same name", "categories", "rename one")
-        classes = tuple(names) if classes is None else tuple(classes)
+        headings = _headings(categories.values()) if classes is None else set()
+        classes = tuple(name for name in names if name not in headings) if classes is None else tuple(classes)
         if unknown := [name for name in classes if name not in names]:
             raise file.error(f"no category is named {unknown[0]!r}", "categories", f"choose of {', '.join(names)}")
 
+        image_files = _find_images(root, self.image_folders(root, split), images, file, faults)
+        known, images = set(images), {id_: images[id_] for id_ in image_files}
         sizes = [file.size(image, f"images[id={id_}]") for id_, image in images.items()]
         image_rows = {id_: row for row, id_ in enumerate(images)}
         rows = []
         for id_, annotation in annotations.items():
-            at = f"annotations[id={id_}]"
-            image, category = (file.get(annotation, key, int, at) for key in ("image_id", "category_id"))
-            x, y, width, height = file.box(annotation, at)
-            if (id_, image) in _ERRATA and width * height == 0:
-                continue
-            if image not in images:
-                raise file.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
-            if category not in categories:
-                raise file.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
-            if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
-                raise file.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
-            area = file.get(annotation, "area", (int, float), at, default=width * height)
-            name, box = categories[category]["name"], (x, y, x + width, y + height)
-            rows.append((image_rows[image], name, box, id_, crowd, area))
+            with collected(faults, "malformed annotations"):
+                if (row := file.object(id_, annotation, known, categories)) and row[0] in image_rows:
+                    rows.append((image_rows[row[0]], *row[1:]))
 
-        ids, files = [str(id_) for id_ in images], _find_images(root, split, images, file)
+        ids, files = [str(id_) for id_ in images], list(image_files.values())
         annotation_files = [str(file.path.relative_to(root))] * len(images)
         columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
 
@@ -99,7 +102,7 @@ class COCOLayout:
             at = f"annotations[id={rows[i][3]}]"
             return file.path, f"{at}.category_id", f"{at}.bbox"
 
-        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate, faults)
         dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
         dataset.annotated = annotated
         return dataset
@@ -174,6 +177,26 @@ class _AnnotationFile:
             raise self.error(f"{box!r:.60} is not a list of four numbers", f"{at}.bbox", "write x, y, w, h")
         return box
 
+    def object(
+        self, id_: int, annotation: _Record, images: Container[int], categories: Mapping[int, _Record]
+    ) -> tuple[Any, ...] | None:
+        """Return the id of an annotation's image, its class, box, id, crowd flag and area; None of known errata."""
+        at = f"annotations[id={id_}]"
+        image, category = (self.get(annotation, key, int, at) for key in ("image_id", "category_id"))
+        x, y, width, height = self.box(annotation, at)
+        if (id_, image) in _ERRATA and width * height == 0:
+            return None
+        if image not in images:
+            raise self.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
+        if category not in categories:
+            raise self.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
+        if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            raise self.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
+        area = self.get(annotation, "area", (int, float), at, default=width * height)
+        # Tools write 0, -1 or NaN where they do not know it.
+        area = area if math.isfinite(area) and area > 0 else width * height
+        return image, categories[category]["name"], (x, y, x + width, y + height), id_, crowd, area
+
     def size(self, image: _Record, at: str) -> tuple[int, int]:
         """Return the height and width of an image in pixels."""
         height, width = (self.get(image, key, int, at) for key in ("height", "width"))
@@ -182,21 +205,37 @@ class _AnnotationFile:
         return height, width
 
 
-def _find_images(root: Path, split: str, images: dict[int, _Record], file: _AnnotationFile) -> list[str]:
-    """Return each image's file, relative to the root."""
-    folder = root / split
-    if not folder.is_dir():
-        folder = root / split.replace("test-dev", "test")
-    present = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
-    files = []
+def _headings(categories: Collection[_Record]) -> set[str]:
+    """Return the name of a category that is none, but stands above all others, as Roboflow writes the project's."""
+    above = {category.get("supercategory") for category in categories}
+    names = {category["name"] for category in categories if category.get("supercategory") == "none"}
+    return names if len(names) == 1 and len(categories) > 1 and above == names | {"none"} else set()
+
+
+def _find_images(
+    root: Path, folders: Sequence[Path], images: dict[int, _Record], file: _AnnotationFile, faults: Faults | None
+) -> dict[int, str]:
+    """Return the file of each image by its id, relative to the root."""
+    folders = [folder for folder in folders if folder.is_dir()]
+    # Listing the folders once spares asking the disk for each of 100,000 files.
+    present = {path.name: folder for folder in reversed(folders) for path in folder.iterdir()}
+    files = {}
     for id_, image in images.items():
-        name = file.get(image, "file_name", str, f"images[id={id_}]")
-        # Listing the folder once spares asking the disk for each of 100,000 files.
-        if name in present or (folder / name).is_file():
-            files.append(f"{folder.name}/{name}")
-        elif (root / name).is_file():
-            files.append(name)
-        else:
-            field, fix = f"images[id={id_}].file_name in {file.path}", "restore it, or remove it from the split"
-            raise UserError("the image is missing", file=folder / name, field=field, fix=fix)
+        with collected(faults, "missing images"):
+            field, name = f"images[id={id_}].file_name", file.get(image, "file_name", str, f"images[id={id_}]")
+            name = name if name in present else name.replace("\\", "/")  # as tools on Windows write it
+            path = PurePosixPath(name)
+            leads_out = path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", name)
+            if leads_out and path.name not in present:
+                raise file.error(f"{name!r} leads out of the dataset", field, "name images inside, by relative paths")
+            name = path.name if leads_out else name
+            folder = present.get(name) or next((folder for folder in folders if (folder / name).is_file()), None)
+            if folder is not None:
+                files[id_] = f"{folder.relative_to(root).as_posix()}/{name}"
+            elif (root / name).is_file():
+                files[id_] = name
+            else:
+                field, fix = f"{field} in {file.path}", "restore it, or remove it from the split"
+                missing = (folders or [root])[0] / name
+                raise UserError("the image is missing", file=missing, field=field, fix=fix)
     return files

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -30,7 +31,13 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
-def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the formats that can be read, in lower case, as ``.webp``."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
+def read_image(path: Path, *, upright: bool = False, size: tuple[int, int] | None = None) -> tv_tensors.Image:
     """Decode an image.
 
     Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
@@ -39,8 +46,10 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
 
     Args:
         path: the image's file.
-        upright: turn the image as its EXIF says, for images straight from a camera. Those of a dataset stay
-            as they are stored, as VOC's and COCO's tools take them.
+        upright: turn the image as its EXIF says, for images straight from a camera.
+        size: height and width that an image's annotation has. It tells whether the tool that wrote the boxes turned
+            the image: only where the pixels as they are stored have this size, and turned have not, they stay as
+            they are. Most tools show images upright, and so they are taken where the size does not tell.
 
     Returns:
         The image, 3 x H x W, uint8, RGB.
@@ -49,7 +58,8 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
         UserError: the file is missing, truncated, or not an image.
     """
     with _open(path) as image:
-        if upright:
+        stored = (image.height, image.width)
+        if upright or (size is not None and not (stored == size != _upright_size(image))):
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
             upper = (np.asarray(image) >> 8).astype(np.uint8)
@@ -57,11 +67,21 @@ def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
         return F.to_image(image.convert("RGB"))
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
     """Return the height and width of an image in pixels, from the file's header alone.
+
+    Args:
+        path: the image's file.
+        upright: the size of the image turned as its EXIF says.
 
     Raises:
         UserError: the file is missing or not an image.
     """
     with _open(path) as image:
-        return image.height, image.width
+        return _upright_size(image) if upright else (image.height, image.width)
+
+
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the height and width that an opened image has once it is turned as its EXIF says."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    return (image.width, image.height) if turned else (image.height, image.width)

@@ -101,10 +101,11 @@ def split_by_occlusion(
 
 
 def _link(dataset: AnnotatedImages, linked: Sequence[str], root: Path) -> None:
-    """Link the folders of a dataset's images, and of what else serves all its splits, from another folder."""
+    """Link what holds a dataset's images and their annotations, and what else serves all its splits, from elsewhere."""
+    files = dataset.files if dataset.annotation_file else [*dataset.files, *dataset.annotation_files]
     with writing(root):
         root.mkdir(parents=True, exist_ok=True)
-        for name in sorted({Path(file).parts[0] for file in dataset.files} | set(linked)):
+        for name in sorted({Path(file).parts[0] for file in files} | set(linked)):
             link, source = root / name, (dataset.root / name).resolve()
-            if link.resolve() != source:
+            if link.resolve() != source and source.exists():
                 link.symlink_to(source)
