@@ -30,7 +30,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
     "shapes": {},
-    "split": {"names": "--names UNOCCLUDED OCCLUDED"},
+    "split": {"split": "[SPLIT]", "random": "--random FRACTION", "names": "--names FIRST SECOND"},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},
     "evaluate": {"ensemble": "--ensemble RUN", "svd": "--svd FC6 FC7", "lists": "--lists FILE"},
