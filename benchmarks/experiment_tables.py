@@ -54,7 +54,7 @@ NAMES = {
     "dropblock": "DropBlock",
     "ohem": "OHEM",
     "with_cutout": "full and cut-out together",
-    "all_foreground": "full, every foreground RoI made harder",
+    "all_foreground": "full, every foreground RoI perturbed",
     "short_clean_end": "the same, clean end of 45 updates",
     "short_clean_end_all_background": "the same, background of any IoU below 0.5",
     "baseline_all_background": "baseline, background of any IoU below 0.5",

@@ -27,9 +27,10 @@ def test_no_name_is_that_of_a_module() -> None:
 
 def test_the_function_of_each_command_is_public() -> None:
     for command in _COMMANDS:
-        function = getattr(afrcnn, {"proposals": "propose"}.get(command, command))
+        name = command.replace("-", "_")
+        function = getattr(afrcnn, {"proposals": "propose"}.get(name, name))
         assert isfunction(function), command
-        assert function.__name__ == command
+        assert function.__name__ == name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -225,6 +225,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "download": "parts mirror",
         "convert-weights": "",
         "shapes": "trainval test size occlusion deformation seed jobs",
+        "minival": "",
         "split": "names overlap layout out",
         "proposals": "split layout out mode jobs backend import method allow-missing",
         "train": "run",

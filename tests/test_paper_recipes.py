@@ -70,10 +70,31 @@ SPLITS = {  # what is trained on and what is tested on
     "voc07": {"data.train_split": "trainval", "data.test_split": "test", "data.also": []},
     "voc12": {"data.train_split": "trainval", "data.test_split": "test", "data.also": []},  # section 5.3, Table 3
 }
-ON_COCO = {  # section 5.1: 320K iterations
+MINIVAL = {  # section 5.1
+    "data.root": "coco",
+    "data.layout": "coco",
+    "data.train_split": "trainval35k",
+    "data.test_split": "minival",
+    "data.proposal_method": "deepmask",
+    "data.test_proposals": None,
+    "detector.integral_loss": [],
+}
+ON_COCO = {  # section 5.1: 320K iterations, of which 280K at the first rate
     "frcn": ALONE | {"schedule.iterations": 320_000, "schedule.decay_at": [280_000]},
     "full": THREE_STAGES
     | {"adversaries": {"asdn": {}, "astn": {}}, "joint.iterations": 310_000, "joint.decay_at": [270_000]},
+}
+TORCH_ON_COCO = {  # MultiPathNet's scripts/train_coco.sh, and where it is silent train.lua
+    "data.proposal_method": "sharpmask",
+    "data.proposals_per_image": 1000,
+    "data.test_proposals": 400,
+    "detector.short_side": [800],
+    "detector.rois_per_image": 64,
+    "detector.integral_loss": [0.5, 0.55, 0.6, 0.65, 0.7, 0.75],
+    "schedule.images_per_iteration": 4,
+    "schedule.weight_decay": 0.0,
+    "schedule.iterations": 320_000,  # 3200 epochs of 100
+    "schedule.decay_at": [280_000],
 }
 RELEASE = {
     "detector.pooling": "roi_pool",
@@ -137,8 +158,19 @@ def test_each_row_of_the_tables_has_the_values_of_the_paper_and_of_its_baseline(
 
 @pytest.mark.parametrize("row", ON_COCO)
 def test_the_rows_on_coco_have_the_paper_s_values(row):
-    expected = PAPER | ON_COCO[row] | {"detector.backbone": "vgg16"}
-    assert values_of(f"coco/vgg16_{row}", expected) == expected
+    expected = PAPER | MINIVAL | ON_COCO[row] | {"detector.backbone": "vgg16"}
+    values = values_of(f"coco/vgg16_{row}", expected)
+    assert values == expected
+    assert values["detector.rois_per_image"] * values["schedule.images_per_iteration"] == 256
+    iterations = values["schedule.iterations"] + values["joint.iterations"]
+    decay = values.get("joint.decay_at") or values["schedule.decay_at"]
+    before = values["schedule.iterations"] if values["joint.iterations"] else 0
+    assert (iterations, before + decay[0]) == (320_000, 280_000)
+
+
+def test_the_torch_implementation_s_own_run_on_coco_has_the_values_of_its_script():
+    expected = PAPER | MINIVAL | ALONE | TORCH_ON_COCO | {"detector.backbone": "vgg16"}
+    assert values_of("coco/vgg16_torch", expected) == expected
 
 
 @pytest.mark.parametrize("file", sorted(str(file) for name in SPLITS for file in CONFIGS.glob(f"{name}/*.yaml")))

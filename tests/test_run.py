@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from afrcnn.build import load_detector, open_split
+from afrcnn.build import load_detector, open_split, open_training_images
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import DataRecipe, Recipe, load_recipe
 from afrcnn.run import Run, initial_weights, resolve
@@ -78,6 +78,14 @@ def test_proposals_lie_beside_the_dataset_or_where_the_recipe_says(rectangles):
         dataset = open_split(Recipe(data=data), "test")
         assert dataset.classes == ("blue", "red") and len(dataset) == 3
         assert dataset.target(0)["proposals"].shape == (5, 4)
+
+
+@pytest.mark.parametrize(("in_training", "in_test"), [(5, 3), (3, 5), (5, None)])
+def test_evaluation_takes_the_best_proposals_as_many_as_its_own_field_says(in_training, in_test, rectangles):
+    recipe = Recipe(data=DataRecipe(root=str(rectangles), proposals_per_image=in_training, test_proposals=in_test))
+    every = open_split(Recipe(data=DataRecipe(root=str(rectangles))), "trainval").target(1)["proposals"]
+    for count, images in ((in_training, open_training_images(recipe)), (in_test or 5, open_split(recipe, "trainval"))):
+        assert images.target(1)["proposals"].tolist() == every[:count].tolist()
 
 
 def test_a_relative_root_works_from_any_folder_and_stays_the_same_run(tmp_path, monkeypatch):

@@ -129,8 +129,7 @@ def build_adversary(recipe: Recipe, spec: BoxHeadSpec, trust: _Trust) -> Chain:
 def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field: str) -> dict[str, Any]:
     """Return an adversary's arguments, all of them, after checking names and types against its constructor."""
     parser = ArgumentParser(exit_on_error=False)
-    spec = next(iter(inspect.signature(build).parameters))
-    parser.add_class_arguments(build, skip={spec}, fail_untyped=False)
+    parser.add_class_arguments(build, skip={next(iter(inspect.signature(build).parameters))}, fail_untyped=False)
     for name, (kind, default) in _FOR_ALL.items():
         parser.add_argument(f"--{name}", type=kind, default=default)
     known = parser.get_defaults().as_dict()
@@ -147,8 +146,8 @@ def _checked_arguments(build: type[Adversary], arguments: dict[str, Any], field:
 def _build_backbone(recipe: DetectorRecipe, *, pretrained: bool = True) -> Backbone:
     """Build the backbone that a recipe describes; see :func:`build_detector`."""
     build = BACKBONES[recipe.backbone]
-    given = {"dropout": recipe.dropout, "weights": recipe.weights}
-    for name in (options := {name: value for name, value in given.items() if value is not None}):
+    options = {name: value for name in ("dropout", "weights") if (value := getattr(recipe, name)) is not None}
+    for name in options:
         if name not in inspect.signature(build).parameters:
             raise UserError(f"{recipe.backbone} has none", field=f"detector.{name}", fix="set it to null")
     if not pretrained:
@@ -187,6 +186,7 @@ def build_detector(
         short_side=recipe.short_side,
         long_side=recipe.long_side,
         normalisation=recipe.normalisation,
+        integral_loss=recipe.integral_loss,
         sampler=RoISampler(
             recipe.rois_per_image,
             recipe.foreground_fraction,
@@ -325,14 +325,14 @@ def open_images(recipe: Recipe, split: str) -> AnnotatedImages:
 
 def open_split(recipe: Recipe, split: str) -> DetectionDataset:
     """Open a split as :func:`open_images` does, together with its proposals where the recipe names some."""
-    return _with_proposals(open_images(recipe, split), recipe.data, recipe.data.proposals)
+    return _with_proposals(open_images(recipe, split), recipe.data.for_evaluation(), recipe.data.proposals)
 
 
 def open_training_images(recipe: Recipe) -> DetectionDataset:
-    """Open what a recipe trains on, its ``data.train_split`` and ``data.also``, as :func:`open_split` does.
+    """Open what a recipe trains on, its ``data.train_split`` and ``data.also``, with proposals to train on.
 
     Raises:
-        UserError: as there; or a split is not annotated, or of other classes than the first.
+        UserError: as of :func:`open_split`; or a split is not annotated, or of other classes than the first.
     """
     data, datasets = recipe.data, list[DetectionDataset]()
     for root, split in training_splits(recipe):

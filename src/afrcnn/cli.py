@@ -30,6 +30,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
     "shapes": {},
+    "minival": {},
     "split": {"split": "[SPLIT]", "random": "--random FRACTION", "names": "--names FIRST SECOND"},
     "proposals": {"published": "--import FILE"},
     "train": {"run": "--run FOLDER"},

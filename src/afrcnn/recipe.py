@@ -80,7 +80,9 @@ class DataRecipe:
     proposal_method: str | None = "fast"
     """Kind of the proposals, the second half of a store's name <split>-<method>; null for a detector without."""
     proposals_per_image: PositiveInt = 2000
-    """How many proposals of an image are used at most, best first, in training and in evaluation."""
+    """How many proposals of an image are used at most, best first."""
+    test_proposals: PositiveInt | None = None
+    """The same in evaluation, where it is another number (400 on COCO in the paper's Torch baseline)."""
     use_difficult: bool = False
     """Whether objects that VOC marks difficult are trained on."""
     flip: ClosedUnitInterval = 0.5
@@ -92,6 +94,10 @@ class DataRecipe:
     """What hides objects in training images."""
     workers: NonNegativeInt = 2
     """Processes that read images; 0 reads them in the training process."""
+
+    def for_evaluation(self) -> DataRecipe:
+        """Return the fields with the number of proposals that evaluation takes."""
+        return replace(self, proposals_per_image=self.test_proposals or self.proposals_per_image)
 
 
 @dataclass
@@ -136,6 +142,10 @@ class DetectorRecipe:
     """Whether a RoI can be drawn several times, as in the paper's Torch baseline."""
     fill_up: bool = True
     """Whether background takes the places that foreground leaves empty, as in Fast R-CNN's Caffe code."""
+    integral_loss: list[ClosedUnitInterval] = field(default_factory=list)
+    """Integral loss (MultiPath network, section 3.3): IoUs, each with a classifier to which a proposal is background
+    below it, as 0.5, 0.55, ..., 0.75 on COCO in the paper's Torch baseline; the first is foreground_iou. One classifier
+    when empty."""
     ohem: list[Literal["detector", "joint"]] = field(default_factory=list)
     """Stages whose updates are made of the RoIs with the highest losses among all, rois_per_image on average, and no
     fixed fraction of foreground: online hard example mining."""
@@ -457,6 +467,11 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
             field="detector.background_iou",
             fix="choose low < high <= foreground_iou",
         )
+    thresholds, first = recipe.detector.integral_loss, recipe.detector.foreground_iou
+    if thresholds and (thresholds[0] != first or thresholds != sorted(set(thresholds))):
+        problem = f"{', '.join(f'{iou:g}' for iou in thresholds)} do not rise from foreground_iou, {first:g}"
+        fix = f"write [{first:g}, ...], each larger than the one before, or [] for one classifier"
+        raise UserError(problem, file=file, field="detector.integral_loss", fix=fix)
     if not recipe.detector.short_side:
         raise UserError("is empty", file=file, field="detector.short_side", fix="write [600], say")
     if recipe.data.classes == []:

@@ -1,6 +1,8 @@
 """Every row of the paper's tables, end to end on a generated dataset, and the plan of it."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,11 +12,12 @@ from afrcnn import cli
 from afrcnn.commands import reproduce as module
 from afrcnn.commands.reproduce import reproduce, show
 from afrcnn.core.errors import UserError
+from afrcnn.data.minival import make_minival
 from afrcnn.data.voc_xml import VOCObject, write_annotation
 from afrcnn.evaluation.results import Results
 from afrcnn.reporting.comparison import METRICS
 from afrcnn.reporting.paper import paper_rows
-from afrcnn.reporting.reproduction import TABLES, RowRun, TableRow, markdown, shown_row
+from afrcnn.reporting.reproduction import TABLES, RowRun, TableRow, coco_lines, markdown, shown_row
 from afrcnn.run import Run
 
 VOC = list(next(row for row in paper_rows() if row.ap).ap)
@@ -54,13 +57,13 @@ def write_voc(root, splits, rng):
 
 
 def write_coco(root, splits, rng):
-    for split in splits:
+    for first, split in zip((10, 20), splits, strict=True):
         content = {"images": [], "annotations": [], "categories": [{"id": i, "name": n} for i, n in enumerate(VOC, 1)]}
         for number in range(5):
-            names, name = VOC[4 * number : 4 * number + 4], f"{number:012}.jpg"
-            content["images"].append({"id": number, "file_name": name, "height": 64, "width": 64})
+            names, name = VOC[4 * number : 4 * number + 4], f"COCO_{split}_{first + number:012}.jpg"
+            content["images"].append({"id": first + number, "file_name": name, "height": 64, "width": 64})
             for label, (x1, y1, x2, y2) in zip(names, draw(rng, root / split / name, names), strict=True):
-                common = {"id": len(content["annotations"]) + 1, "image_id": number, "iscrowd": 0}
+                common = {"id": 100 * first + len(content["annotations"]), "image_id": first + number, "iscrowd": 0}
                 box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
                 content["annotations"].append(common | box | {"category_id": VOC.index(label) + 1})
         file = root / "annotations" / f"instances_{split}.json"
@@ -74,7 +77,8 @@ def data(tmp_path_factory):
     folder, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
     for year in ("2007", "2012"):
         write_voc(folder / "VOCdevkit" / f"VOC{year}", ("train", "val", "trainval", "test"), rng)
-    write_coco(folder / "coco", ("trainval35k", "minival"), rng)
+    write_coco(folder / "coco", ("train2014", "val2014"), rng)
+    make_minival(folder / "coco", folder / "coco" / "annotations" / "instances_val2014.json")
     return folder
 
 
@@ -191,6 +195,32 @@ def test_differences_are_to_the_paper_s_row_in_points():
     heads = next(line for line in lines if line.startswith("| method")).split(" | ")
     bottle = heads.index("bottle")
     assert (ours[bottle], paper[bottle]) == ("70.0", "44.7")
+
+
+@pytest.mark.parametrize("method", ["FRCN*", "Ours (full)"])
+def test_on_coco_ap_and_ap50_stand_beside_section_5_3_s(method):
+    row = next(row for row in TABLES["coco"] if row.method == method)
+    paper = {"FRCN*": "25.7 and 42.7", "Ours (full)": "27.1 and 46.2"}[method]
+    results = replace(results_of(0.5), coco={"AP": 0.25, "AP50": 0.5, "AP75": 0.2})
+    assert list(coco_lines([(row, results)])) == [f"{method}: AP 25.0 and AP50 50.0; the paper {paper}"]
+    assert list(coco_lines([(row, None)])) == [f"{method}: AP - and AP50 -; the paper {paper}"]
+    assert f"- {method}: AP 25.0 and AP50 50.0; the paper {paper}" in markdown("coco", [(row, results)], "")
+    assert not list(coco_lines([(TABLES["table1"][0], results)]))
+
+
+def test_devices_and_nodes_are_those_of_training_and_of_evaluation(data, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(module, "_run", lambda *words: given.append([str(word) for word in words]))
+    for fields, devices in (([], "2"), (["--engine.devices", "4"], "4")):
+        given.clear()
+        overrides = [*SMALL, *fields]
+        reproduce("ensembles", tmp_path, data=data, fraction=1e-5, devices=2, nodes=3, overrides=overrides)
+        assert {words[0] for words in given} >= {"train", "evaluate"}
+        for words in given:
+            if words[0] in ("train", "evaluate"):
+                *_, named = (value for word, value in pairwise(words) if word == "--engine.devices")
+                assert (named, words[words.index("--engine.nodes") + 1]) == (devices, "3")
+        assert sum("--ensemble" in words for words in given) == len(TABLES["ensembles"])
 
 
 def results_of(ap):

@@ -39,7 +39,7 @@ def test_a_division_is_the_same_on_every_machine(tmp_path: Path) -> None:
     assert [dataset.ids[index] for index in divide(dataset, 0.2, 0)[1]] == GOLDEN
 
 
-GOLDEN = "003 012 014 017 021 025 028 035 037".split()
+GOLDEN = ["003", "012", "014", "017", "021", "025", "028", "035", "037"]
 
 
 def test_every_class_stays_in_both_where_there_are_two_images_of_it(tmp_path: Path) -> None:

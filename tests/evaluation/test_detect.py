@@ -81,9 +81,9 @@ def test_the_detector_is_left_in_its_mode(rectangles):
 class OtherDevice:
     """As much of Fabric as moves a module, here from the one other device that every machine has."""
 
-    device = torch.device("cpu")
+    device, strategy, is_global_zero, global_rank, world_size = CPU.device, CPU.strategy, True, 0, 1
 
-    def setup(self, module):
+    def to_device(self, module):
         return module.to_empty(device=self.device)
 
 

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 from rich.console import Console
 
 from afrcnn.data.splits import OcclusionSplit
@@ -12,7 +13,7 @@ from afrcnn.evaluation.results import Results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.proposals.recall import Recall
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction
-from afrcnn.visualize.tables import ap_table, recall_table, split_table, stress_table, subset_table
+from afrcnn.visualize.tables import ap_table, plan_table, recall_table, split_table, stress_table, subset_table
 
 
 def lines_of(table):
@@ -129,3 +130,11 @@ def test_each_class_has_one_row_with_its_objects_in_both_splits():
     assert ["[dog]", "4", "(0)", "6", "(1)"] in words
     assert ["all", "7", "(0)", "11", "(3)"] in words
     assert ["class", "2", "images", "1", "images"] in words
+
+
+@pytest.mark.parametrize(
+    ("hours", "total"), [((1.5, 2.0), "3.5"), ((1.5, float("nan")), ">1.5"), ((float("nan"), float("nan")), "-")]
+)
+def test_a_plan_sums_hours_only_where_they_are_known(hours, total):
+    table = plan_table([("a", 1000, hours[0], 0.5), ("b", 500, hours[1], 1.5)])
+    assert [column.footer for column in table.columns] == ["", "1,500", total, "2.0"]

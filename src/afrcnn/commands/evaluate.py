@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError
-from afrcnn.recipe import load_recipe
+from afrcnn.recipe import EngineRecipe, load_recipe
 from afrcnn.run import Run, dataset_root
 
 if TYPE_CHECKING:
@@ -39,6 +40,9 @@ def evaluate(
     in a file, shows the same, and writes results.json where --out is given. Of a test split whose annotations are not
     published, writes the detections alone; `afrcnn submit` makes the archive for the server that has them.
 
+    Works on as many devices and nodes as the training did, or as --engine.devices and --engine.nodes say; the
+    detections are the same on any number.
+
     Args:
         run: folder that `afrcnn train` made.
         split: split to evaluate on (default: the recipe's data.test_split).
@@ -58,10 +62,11 @@ def evaluate(
         afrcnn evaluate runs/VOC2007/vgg16_frcn-seed0
         afrcnn evaluate run --split val --out val --data.root elsewhere/VOC2007
         afrcnn evaluate runs/full --ensemble runs/ohem --out both
+        afrcnn evaluate runs/coco/vgg16_full-seed0 --engine.devices 8
         afrcnn evaluate --detections results.json --data.root coco --split val2017
 
     Returns:
-        The results; None where the split is not annotated.
+        The results, in every process; None where the split is not annotated. The first process writes them.
 
     Raises:
         UserError: a run is not finished, knows other classes than the first, or ``out`` is missing for an ensemble; the
@@ -79,20 +84,24 @@ def evaluate(
             raise UserError(problem, field=str(at), fix=fix)
     runs = [Run(folder, overrides) for folder in (run, *ensemble) if folder]
     recipe = runs[0].recipe if runs else load_recipe(os.devnull, overrides)
-    for other in runs[1:]:
+    for other in runs:
         if other.classes != runs[0].classes:
             problem = f"knows other classes than {runs[0].folder}"
             raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
+        other.trained()
     dataset_root(recipe)  # refused before anything slow
 
     from afrcnn.build import open_images, open_split
-    from afrcnn.core.engine import build_fabric
+    from afrcnn.core.engine import build_fabric, in_first_process
     from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
     from afrcnn.evaluation.results import evaluate_detections, write_record
     from afrcnn.evaluation.subsets import all_subsets
 
+    # Detections of a file are read and measured by one process.
+    fabric = build_fabric(**asdict(recipe.engine if runs else EngineRecipe("cpu")))
+    fabric.launch()
     split = split or recipe.data.test_split
     images = open_split(recipe, split) if runs else open_images(recipe, split)
     if not len(images):
@@ -108,15 +117,15 @@ def evaluate(
         else:
             detected = read_coco_results(detections, images.ids, images.category_ids)
     else:
-        fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
         detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)
-        write_coco_results(target.detections_file(split), detected, images.ids, images.category_ids)
-        write_voc_results(target.detections / "voc", detected, images.ids, images.classes, split)
+        file, voc = target.detections_file(split), target.detections / "voc"
+        in_first_process(fabric, partial(write_coco_results, file, detected, images.ids, images.category_ids))
+        in_first_process(fabric, partial(write_voc_results, voc, detected, images.ids, images.classes, split))
     if not images.annotated:
         return None
     results = replace(evaluate_detections(detected, images, iou_threshold=iou, subsets=members), split=split)
     if run or out:
-        write_record(target.results_file, results)
+        in_first_process(fabric, partial(write_record, target.results_file, results))
     return results
 
 
@@ -124,8 +133,11 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
     """Print the AP by class and by subset, and where results and detections are."""
     from rich.console import Console
 
+    from afrcnn.core.distributed import rank_and_size
     from afrcnn.visualize.tables import ap_table, subset_table
 
+    if rank_and_size()[0]:  # of all processes, the first speaks
+        return
     if results is None:
         print("AP:         none, since the images are not annotated; `afrcnn submit` makes an archive for the server")
     else:

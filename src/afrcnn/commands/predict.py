@@ -194,7 +194,7 @@ def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, sc
     if mode not in get_args(Mode):
         problem = f"{mode!r} proposals cannot be made for new images"
         raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
-    images = _ProposedImages(paths, mode, recipe.data.proposals_per_image)
+    images = _ProposedImages(paths, mode, recipe.data.for_evaluation().proposals_per_image)
     fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
     workers = min(recipe.data.workers, len(paths))
     detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)

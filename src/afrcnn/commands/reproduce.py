@@ -49,6 +49,12 @@ class _PlannedRun:
         return {stage: getattr(self.recipe, stage).iterations for stage in _STAGES}
 
     @property
+    def processes(self) -> tuple[str, ...]:
+        """Where it is evaluated, on as many devices as this command has, whatever its training had."""
+        engine = self.recipe.engine
+        return "--engine.devices", str(engine.devices), "--engine.nodes", str(engine.nodes)
+
+    @property
     def done(self) -> bool:
         """Whether it has detected what its table is about."""
         return self.folder.detections_file(self.recipe.data.test_split).is_file()
@@ -87,7 +93,7 @@ def reproduce(
         data: folder that holds VOCdevkit/VOC2007, VOCdevkit/VOC2012 and coco, as their recipes name them.
         configs: folder of the recipes.
         fraction: shorten every schedule to this fraction, for a trial whose numbers mean nothing.
-        devices: processes on each machine, a device each.
+        devices: processes on each machine, a device each, in training and evaluation.
         nodes: machines.
         dry_run: list runs, their iterations, hours, by the rate that logs in OUT have, and disk, and stop.
         overrides: fields of every recipe to set differently, as ``["--engine.precision", "bf16-mixed"]``.
@@ -137,7 +143,7 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
     from rich.console import Console
 
     from afrcnn.reporting.comparison import METRICS
-    from afrcnn.reporting.reproduction import shown_row
+    from afrcnn.reporting.reproduction import coco_lines, shown_row
     from afrcnn.visualize.tables import plan_table, reproduction_table
 
     console = Console()
@@ -146,6 +152,8 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
         return
     for name, rows in made.tables.items():
         console.print(reproduction_table(name, list(METRICS), [shown_row(*row) for row in rows]))
+        for line in coco_lines(rows):
+            print(line)
         print(f"{Path(out) / name}.md")
     if made.fraction < 1:
         print(f"a trial with {made.fraction:g} of every schedule: these numbers mean nothing")
@@ -182,7 +190,7 @@ def _make(planned: _PlannedRun) -> None:
             _run("proposals", data.root, "--split", split, "--mode", data.proposal_method, "--out", folder.parent)
     if not planned.folder.weights_file.is_file():
         _run("train", planned.file, "--run", planned.folder.folder, *planned.words)
-    _run("evaluate", planned.folder.folder)
+    _run("evaluate", planned.folder.folder, *planned.processes)
 
 
 def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path) -> None:
@@ -191,7 +199,7 @@ def _join(row: TableRow, planned: dict[RowRun, _PlannedRun], out: Path) -> None:
     if not target.detections_file(split).is_file():
         first, *further = (planned[run].folder.folder for run in row.runs)
         ensemble = [word for other in further for word in ("--ensemble", other)]
-        _run("evaluate", first, *ensemble, "--out", target.folder)
+        _run("evaluate", first, *ensemble, "--out", target.folder, *planned[row.runs[0]].processes)
 
 
 def _results_folder(row: TableRow, out: Path) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,7 +33,8 @@ def stress(
 
     Measures AP and recall of a run on its test images while their objects are occluded, ever more of each box, and
     while their content is bent. Writes stress.json and the curves, stress.png. Proposals and boxes are those of the
-    images as they are. The same --stress-seed changes the images alike for every run.
+    images as they are. The same --stress-seed changes the images alike for every run, on any number of devices, which
+    is that of the training unless --engine.devices says otherwise.
 
     Args:
         run: folder that `afrcnn train` made.
@@ -63,11 +65,9 @@ def stress(
     dataset_root(recipe)  # as the next, refused before anything slow
     tested.trained()
 
-    from functools import partial
-
     from afrcnn.build import load_detector, open_split
     from afrcnn.core.atomic import atomic_write
-    from afrcnn.core.engine import build_fabric
+    from afrcnn.core.engine import build_fabric, in_first_process
     from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.robustness.benchmark import measure
@@ -79,15 +79,20 @@ def stress(
     strengths, kinds = {"rotation": degrees, "elastic": warps}, cast(Any, occluder or ([] if bend else ["photo"]))
     stresses: list[Stress] = [Occlusion(kind, **settings) for kind in kinds]
     stresses += [Bending(cast(Any, kind), tuple(strengths.get(kind, ()))) for kind in bend]
+    fabric = build_fabric(**asdict(recipe.engine))
+    fabric.launch()
     split = split or recipe.data.test_split
     images = require_annotations(open_split(recipe, split))
-    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
     find = partial(detect, load_detector(tested, trust), fabric=fabric, workers=recipe.data.workers)
     results = replace(measure(find, images, stresses, stress_seed), split=split)
     written = Run(run if out is None else out)
-    with atomic_write(written.stress_figure, "wb") as file:
-        draw_stress({tested.folder.resolve().name: results}).savefig(file, format="png")
-    write_stress(written.stress_file, results)
+
+    def write() -> None:
+        with atomic_write(written.stress_figure, "wb") as file:
+            draw_stress({tested.folder.resolve().name: results}).savefig(file, format="png")
+        write_stress(written.stress_file, results)
+
+    in_first_process(fabric, write)
     return results
 
 
@@ -95,8 +100,11 @@ def show(results: StressResults, *, run: Path, out: Path | None = None) -> None:
     """Print a table of each stress, and where results and curves are."""
     from rich.console import Console
 
+    from afrcnn.core.distributed import rank_and_size
     from afrcnn.visualize.tables import stress_table
 
+    if rank_and_size()[0]:  # of all processes, the first speaks
+        return
     for curve in results.curves:
         Console().print(stress_table(curve))
     print(f"results: {Run(out or run).stress_file}")

@@ -112,6 +112,7 @@ SOURCES = {
                 252_872_794,
             ),
         },
+        note="`afrcnn minival` makes trainval35k and minival; the annotations of coco2017 list their images",
     ),
     "coco2017": Source(
         "",

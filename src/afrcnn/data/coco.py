@@ -27,10 +27,15 @@ _PREFIXES = ("instances_", "image_info_")
 """Of files with annotations, and of those that name images alone."""
 
 
+_MADE = ("instances_trainval35k.json", "instances_minival.json")
+"""What is not published, but made from the annotations of 2014."""
+
+
 class COCOLayout:
     """Datasets in COCO layout, with ``annotations/instances_<split>.json``.
 
-    Images lie in ``<split>/`` or where their ``file_name`` says from the folder on. Masks are let go. Targets hold
+    Images lie in ``<split>/``, where their ``file_name`` says from the folder on, or, as those of ``trainval35k`` and
+    ``minival``, in ``train2014/`` or ``val2014/``. Masks are let go. Targets hold
     ``annotation_id``, and ``iscrowd`` and ``area``, where an annotation does not say, False and the area of its box.
 
     Of a test set there is only ``image_info_<split>.json``, without annotations: the split is not ``annotated``. The
@@ -70,7 +75,7 @@ class COCOLayout:
         Raises:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
         """
-        file = _AnnotationFile(self.split_file(root, split), self.splits(root))
+        file = AnnotationFile(self.split_file(root, split), self.splits(root))
         images = file.records("images")
         if not images:
             raise file.error("the split is empty", "images", "list the images of the split")
@@ -124,14 +129,27 @@ class COCOLayout:
         return json.dumps(content)
 
 
-class _AnnotationFile:
-    """COCO's JSON file, whose fields are checked as they are read; masks, which fill most of it, are let go."""
+class AnnotationFile:
+    """COCO's JSON file, whose fields are checked as they are read.
 
-    def __init__(self, path: Path, splits: Sequence[str]) -> None:
+    Args:
+        path: the file.
+        splits: the splits that there are, for the message where the file is not one of theirs.
+        masks: whether the masks, which fill most of it, are kept.
+
+    Attributes:
+        content: what it holds, by name.
+
+    Raises:
+        UserError: the file is missing or not a JSON object.
+    """
+
+    def __init__(self, path: Path, splits: Sequence[str], *, masks: bool = False) -> None:
         self.path = path
         if not path.is_file():
             choice = f"choose one of {', '.join(splits)}" if splits else ""
-            fix = choice or "give the folder with annotations/instances_*.json"
+            choice = choice or "give the folder with annotations/instances_*.json"
+            fix = "make it with `afrcnn minival`" if path.name in _MADE and splits else choice
             raise UserError("the split is missing", file=path, fix=fix)
 
         def maskless(record: _Record) -> _Record:
@@ -139,7 +157,8 @@ class _AnnotationFile:
             return record
 
         try:
-            self.content = json.loads(path.read_text(encoding="utf-8-sig"), object_hook=maskless)
+            text = path.read_text(encoding="utf-8-sig")
+            self.content: _Record = json.loads(text, object_hook=None if masks else maskless)
         except (OSError, ValueError, RecursionError) as error:
             raise self.error(f"cannot be read as JSON ({error})", None, "correct or replace the file") from error
         if not isinstance(self.content, dict):
@@ -213,12 +232,13 @@ def _headings(categories: Collection[_Record]) -> set[str]:
 
 
 def _find_images(
-    root: Path, folders: Sequence[Path], images: dict[int, _Record], file: _AnnotationFile, faults: Faults | None
+    root: Path, folders: Sequence[Path], images: dict[int, _Record], file: AnnotationFile, faults: Faults | None
 ) -> dict[int, str]:
     """Return the file of each image by its id, relative to the root."""
     folders = [folder for folder in folders if folder.is_dir()]
     # Listing the folders once spares asking the disk for each of 100,000 files.
     present = {path.name: folder for folder in reversed(folders) for path in folder.iterdir()}
+    of_2014: dict[str, str] | None = None
     files = {}
     for id_, image in images.items():
         with collected(faults, "missing images"):
@@ -234,8 +254,26 @@ def _find_images(
                 files[id_] = f"{folder.relative_to(root).as_posix()}/{name}"
             elif (root / name).is_file():
                 files[id_] = name
+            elif name in (of_2014 := _images_of_2014(root) if of_2014 is None else of_2014):
+                files[id_] = f"{of_2014[name]}/{name}"
             else:
                 field, fix = f"{field} in {file.path}", "restore it, or remove it from the split"
                 missing = (folders or [root])[0] / name
                 raise UserError("the image is missing", file=missing, field=field, fix=fix)
     return files
+
+
+def _images_of_2014(root: Path) -> dict[str, str]:
+    """Return the folder of each of COCO's images of 2014, by the name of its file.
+
+    Raises:
+        UserError: both folders have a file of one name, as the published ones do not.
+    """
+    folders: dict[str, str] = {}
+    for name in ("train2014", "val2014"):
+        present = {image.name: name for image in (root / name).iterdir()} if (root / name).is_dir() else {}
+        if both := folders.keys() & present.keys():
+            problem, fix = "train2014 has an image of this name, too", "name it in the split with its folder"
+            raise UserError(problem, file=root / name / min(both), fix=fix)
+        folders |= present
+    return folders

@@ -142,8 +142,8 @@ def list_splits(root: Path | str, layout: str = "auto") -> list[str]:
     """Return the splits that together hold each image of a dataset once, as far as names tell.
 
     Left out are VOC's lists of single classes (``dog_trainval``), ``train`` and ``val`` where there is ``trainval``,
-    COCO's ``test-dev2017`` where there is ``test2017``, and the whole where there are parts. Of a dataset without
-    splits they are the random ones.
+    COCO's ``test-dev2017`` where there is ``test2017``, its splits of years where there are ``trainval35k`` and
+    ``minival``, and the whole where there are parts. Of a dataset without splits they are the random ones.
 
     Raises:
         UserError: the folder has no layout or several.
@@ -153,6 +153,8 @@ def list_splits(root: Path | str, layout: str = "auto") -> list[str]:
         return list(_RANDOM)
     splits -= {WHOLE, *(("default",) if "trainval" in splits else ())}
     splits -= {name for name in splits if name.replace("test-dev", "test") in splits - {name}}
+    if {"trainval35k", "minival"} <= splits:
+        splits -= {"train2014", "val2014", "train2017", "val2017"}
     return sorted(splits - {"train", "val"} if "trainval" in splits else splits, reverse=True)  # trainval before test
 
 

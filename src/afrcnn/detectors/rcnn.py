@@ -16,6 +16,7 @@ from afrcnn.data.target import Target
 from afrcnn.detectors.backbones import Backbone
 from afrcnn.detectors.box_coding import offsets
 from afrcnn.detectors.frozen_head import FrozenHead
+from afrcnn.detectors.integral_loss import IntegralPredictor
 from afrcnn.detectors.roi_heads import RoIHeads
 from afrcnn.detectors.roi_pooling import Features, RoIPooling
 from afrcnn.detectors.sampling import RoIs
@@ -163,6 +164,7 @@ def fast_rcnn(
     short_side: int | Sequence[int] = 600,
     long_side: int = 1000,
     normalisation: Literal["imagenet", "caffe"] = "imagenet",
+    integral_loss: Sequence[float] = (),
     **roi_heads: Any,
 ) -> FastRCNN:
     """Build Fast R-CNN on a backbone, with a new predictor.
@@ -175,9 +177,14 @@ def fast_rcnn(
         short_side: as of ``FastRCNN``.
         long_side: as of ``FastRCNN``.
         normalisation: as of ``FastRCNN``.
+        integral_loss: the IoUs of the classifiers of an ``IntegralPredictor``; one classifier when empty.
         roi_heads: further arguments of ``RoIHeads``.
     """
-    predictor = FastRCNNPredictor(backbone.box_features, num_classes + 1)
+    predictor: FastRCNNPredictor | IntegralPredictor = (
+        IntegralPredictor(backbone.box_features, num_classes + 1, integral_loss)
+        if integral_loss
+        else FastRCNNPredictor(backbone.box_features, num_classes + 1)
+    )
     # Fast R-CNN, section 2.3: new layers begin with Gaussian weights and zero biases.
     nn.init.normal_(predictor.cls_score.weight, std=0.01)
     nn.init.zeros_(predictor.cls_score.bias)

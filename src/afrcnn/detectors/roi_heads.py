@@ -20,6 +20,7 @@ from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.data.target import Target
 from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.frozen_head import FrozenHead
+from afrcnn.detectors.integral_loss import IntegralPredictor
 from afrcnn.detectors.jitter import ProposalJitter
 from afrcnn.detectors.ohem import OHEM
 from afrcnn.detectors.roi_pooling import Features, RoIPooling
@@ -32,7 +33,7 @@ class RoIHeads(nn.Module):
     Args:
         roi_pool: features and RoIs to n x C x d x d.
         box_head: n x C x d x d to vectors n x D.
-        predictor: vectors to (class logits n x (K + 1), normalised offsets n x 4(K + 1)).
+        predictor: vectors to (class logits n x (K + 1), normalised offsets n x 4(K + 1)), or an ``IntegralPredictor``.
         sampler: draws the RoIs of an update.
         box_coder: offsets between RoIs and boxes.
         miner: chooses the RoIs of an update by their losses, as they are in the image, in place of drawing them.
@@ -84,7 +85,7 @@ class RoIHeads(nn.Module):
     @property
     def num_classes(self) -> int:
         """K, the number of classes without background."""
-        return int(self.predictor.cls_score.out_features) - 1  # type: ignore[union-attr, arg-type]
+        return int(self.predictor.bbox_pred.out_features) // 4 - 1  # type: ignore[union-attr, arg-type]
 
     def sample(self, proposals: Sequence[Tensor], targets: Sequence[Target]) -> RoIs:
         """Return the RoIs of an update, or all of which the miner chooses some; see ``RoISampler``."""
@@ -117,14 +118,15 @@ class RoIHeads(nn.Module):
         """Multi-task loss (section 3; Fast R-CNN, equations 1 to 3).
 
         Args:
-            logits: n x (K + 1), class scores of all RoIs of the batch.
+            logits: n x (K + 1), class scores of all RoIs of the batch; of the integral loss n x (K + 1) x T.
             deltas: n x 4(K + 1), normalised offsets for each class.
             rois: the RoIs, in the same order.
 
         Returns:
             ``classification``, the mean softmax loss, and ``box_regression``, smooth L1 (beta 1) of the true class's
-            offsets, summed over the four numbers and the foreground, divided by the number of all RoIs. Over
-            processes, both average to what one process would compute.
+            offsets, summed over the four numbers and the foreground, divided by the number of all RoIs. The integral
+            loss is the mean of such losses over the IoUs from which a RoI is foreground. Over processes, both average
+            to what one process would compute.
         """
         # An image can give no RoI at all (no objects, no proposals): its update is zero, not NaN.
         count = mean_count(len(logits), logits.device)
@@ -145,10 +147,14 @@ class RoIHeads(nn.Module):
         chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels]
         goals = self.box_coder.encode(rois.matched[foreground], rois.boxes[foreground], labels)
         box_losses = F.smooth_l1_loss(chosen, goals, reduction="none").sum(dim=1)
-        return {
-            "classification": F.cross_entropy(logits, rois.labels, reduction="none"),
-            "box_regression": torch.zeros_like(logits[:, 0]).index_copy(0, foreground, box_losses),
-        }
+        if isinstance(self.predictor, IntegralPredictor):
+            labels = self.predictor.labels(rois)  # n x T
+            classification = F.cross_entropy(logits, labels, reduction="none").mean(dim=1)
+            box_losses = box_losses * (labels[foreground] > 0).float().mean(dim=1)
+        else:
+            classification = F.cross_entropy(logits, rois.labels, reduction="none")
+        box_regression = torch.zeros_like(classification).index_copy(0, foreground, box_losses)
+        return {"classification": classification, "box_regression": box_regression}
 
     def renew_box_layer(self) -> None:
         """Begin the predictor's layer of boxes anew (Fast R-CNN, section 2.3)."""

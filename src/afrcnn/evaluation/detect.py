@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, cast
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.core.engine import build_fabric
+from afrcnn.core.engine import build_fabric, in_every_process
 from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.core.progress import progress
 from afrcnn.data.target import DetectionDataset, Target
@@ -35,21 +37,42 @@ def detect(
         detector: a detector. A module works on Fabric's device in evaluation mode, and is left as it was given; any
             other callable is called with what is on the CPU.
         dataset: images (3 x H x W, uint8, RGB) and their targets.
-        fabric: device and precision (``build_fabric``), with one process; this machine's when None.
-        workers: processes that read images.
+        fabric: device, precision and processes (``build_fabric``), launched; this machine's, and one process, when
+            None. Of several processes, which must all call this, each has a block of the images to itself.
+        workers: processes that read images, for each that detects.
 
     Returns:
-        For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU.
+        For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU: in every process
+        those of all images, with the bits of one process's.
+
+    Raises:
+        UserError: an image is at fault, in whichever process.
     """
-    images = cast(Any, dataset)
+    fabric = fabric or build_fabric()
+    rank, size, count = fabric.global_rank, fabric.world_size, len(cast(Any, dataset))
+    rows = range(rank * count // size, (rank + 1) * count // size)  # differ by one image at most, and may be none
+    return [
+        *chain.from_iterable(in_every_process(fabric, lambda: _detect_rows(detector, dataset, rows, fabric, workers)))
+    ]
+
+
+def _detect_rows(
+    detector: _Detector, dataset: DetectionDataset | Dataset[Any], rows: range, fabric: Fabric, workers: int
+) -> list[Detection]:
+    """Return the detections in some images of a dataset, by one process."""
     loader = DataLoader(
-        images, batch_size=None, num_workers=workers, collate_fn=cast(Any, _inputs), generator=torch.Generator()
+        cast(Any, dataset),
+        batch_size=None,
+        sampler=rows,
+        num_workers=min(workers, len(rows)),
+        collate_fn=cast(Any, _inputs),
+        generator=torch.Generator(),
     )
     detections: list[Detection] = []
     with (
         _on_device(detector, fabric) as (model, device),
         torch.inference_mode(),
-        progress("detecting", len(images), "image") as report,
+        progress("detecting", len(rows), "image", quiet=not fabric.is_global_zero) as report,
     ):
         for inputs in loader:
             (detection,) = model(*([item.to(device)] for item in inputs))
@@ -67,15 +90,15 @@ def _inputs(sample: tuple[Tensor, Target]) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def _on_device(detector: _Detector, fabric: Fabric | None) -> Iterator[tuple[_Detector, torch.device]]:
+def _on_device(detector: _Detector, fabric: Fabric) -> Iterator[tuple[_Detector, torch.device]]:
     """Put a module on Fabric's device and into evaluation mode for a block."""
     if not isinstance(detector, nn.Module):
         yield detector, torch.device("cpu")
         return
-    fabric = fabric or build_fabric()
     device = next((tensor.device for tensor in detector.state_dict().values()), fabric.device)
     with evaluating(detector):
         try:
-            yield fabric.setup(detector), fabric.device
+            # Of `fabric.setup`, the precision alone: what is not trained needs no process to wait for the others.
+            yield _FabricModule(fabric.to_device(detector), fabric.strategy), fabric.device
         finally:
             detector.to(device)

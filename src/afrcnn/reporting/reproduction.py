@@ -134,6 +134,14 @@ def markdown(name: str, rows: Sequence[tuple[TableRow, Results | None]], note: s
                 ("difference", ("-" if isnan(value) else signed(100 * value) for value in change)),
             ):
                 yield f"| {row.method} | {row.network} | {row.dataset} | {kind} | {' | '.join(cells)} |"
-    coco = [(row, results.coco["AP"]) for row, results in rows if row.dataset.startswith("COCO") and results]
-    for row, ap in coco:
-        yield f"\nCOCO's AP over IoUs, {row.method}: {percent(ap)}; the paper {percent(row.paper.coco_ap)}."
+    if lines := list(coco_lines(rows)):
+        yield from ("", "## COCO's AP over IoUs, and AP50 on the same detections", "", *(f"- {line}" for line in lines))
+
+
+def coco_lines(rows: Sequence[tuple[TableRow, Results | None]]) -> Iterator[str]:
+    """Yield for each row on COCO its AP over IoUs and AP at 0.5, and the paper's (section 5.3), in percent."""
+    for row, results in rows:
+        if row.dataset.startswith("COCO"):
+            ap, ap50 = (results.coco[name] if results else nan for name in ("AP", "AP50"))
+            paper = f"the paper {percent(row.paper.coco_ap)} and {percent(row.paper.mean_ap)}"
+            yield f"{row.method}: AP {percent(ap)} and AP50 {percent(ap50)}; {paper}"

@@ -55,13 +55,14 @@ def plan_table(costs: Sequence[tuple[str, int, float, float]]) -> Table:
     """Return a table of runs: their names, updates, hours that are left (NaN if unknown) and GB of disk."""
     caption = "hours by the rates in the logs there; without any, try --fraction 0.001 first"
     table = Table("run", title=f"{len(costs)} runs", caption=caption, show_footer=True)
-    known = [hours for _, _, hours, _ in costs if not isnan(hours)]
-    totals = (sum(cost[1] for cost in costs), sum(known), sum(cost[3] for cost in costs))
-    footers = {"iterations": f"{totals[0]:,}", "hours": f"{totals[1]:.1f}", "GB": f"{totals[2]:.1f}"}
-    for head, total in footers.items():
+    _, updates, hours, sizes = zip(*costs, strict=True)
+    known = [value for value in hours if not isnan(value)]
+    least = "" if len(known) == len(costs) else ">"  # where some are unknown, the sum is a bound
+    total_hours = f"{least}{sum(known):.1f}" if known else "-"
+    for head, total in {"iterations": f"{sum(updates):,}", "hours": total_hours, "GB": f"{sum(sizes):.1f}"}.items():
         table.add_column(head, total, justify="right")
-    for name, updates, hours, size in costs:
-        table.add_row(escape(name), f"{updates:,}", "-" if isnan(hours) else f"{hours:.2f}", f"{size:.1f}")
+    for name, iterations, time, size in costs:
+        table.add_row(escape(name), f"{iterations:,}", "-" if isnan(time) else f"{time:.2f}", f"{size:.1f}")
     return table
 
 
