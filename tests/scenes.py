@@ -10,6 +10,8 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from afrcnn.data.annotations import AnnotatedImages
+
 CLASSES = ("apple", "kiwi", "pear")
 
 HEIGHT, WIDTH = 32, 64  # of the image: powers of two, so that fractions of it are exact
@@ -202,3 +204,16 @@ WITHOUT_SPLITS = (
     label_studio_yolo,
     labelimg_yolo,
 )
+
+
+def shown(dataset: AnnotatedImages) -> dict[str, Scene]:
+    """What a dataset says of its images, by the stems of their files."""
+    images = {}
+    for index in range(len(dataset)):
+        image, target = dataset[index]
+        assert image.shape == (3, HEIGHT, WIDTH)
+        names = [dataset.classes[label - 1] for label in target["labels"].tolist()]
+        boxes = [tuple(map(int, box)) for box in target["boxes"].tolist()]
+        assert [list(map(float, box)) for box in boxes] == target["boxes"].tolist()
+        images[dataset.image_path(index).stem] = list(zip(names, boxes, strict=True))
+    return images

@@ -39,6 +39,7 @@ _MODULES = {
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
     "coco_ap": "evaluation.coco_ap",
+    "convert": "commands.convert",
     "convert_weights": "commands.convert_weights",
     "detach": "detectors.attach",
     "detect_image": "commands.predict",

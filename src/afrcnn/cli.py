@@ -30,6 +30,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
     "shapes": {},
+    "convert": {"to": "--to LAYOUT"},
     "minival": {},
     "split": {"split": "[SPLIT]", "random": "--random FRACTION", "names": "--names FIRST SECOND"},
     "proposals": {"published": "--import FILE"},

@@ -6,24 +6,9 @@ from pathlib import Path
 
 import pytest
 
-import scenes
 from afrcnn.core.errors import UserError
-from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import find_layout, list_splits, open_dataset
-from scenes import CLASSES, HEIGHT, SCENES, WHOLE, WIDTH, WITH_SPLITS, WITHOUT_SPLITS
-
-
-def shown(dataset: AnnotatedImages) -> dict[str, scenes.Scene]:
-    """What a dataset says of its images, by the stems of their files."""
-    images = {}
-    for index in range(len(dataset)):
-        image, target = dataset[index]
-        assert image.shape == (3, HEIGHT, WIDTH)
-        names = [dataset.classes[label - 1] for label in target["labels"].tolist()]
-        boxes = [tuple(map(int, box)) for box in target["boxes"].tolist()]
-        assert [list(map(float, box)) for box in boxes] == target["boxes"].tolist()
-        images[dataset.image_path(index).stem] = list(zip(names, boxes, strict=True))
-    return images
+from scenes import CLASSES, SCENES, WHOLE, WITH_SPLITS, WITHOUT_SPLITS, shown
 
 
 @pytest.mark.parametrize("write", WITH_SPLITS, ids=lambda write: write.__name__)

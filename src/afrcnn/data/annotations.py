@@ -212,3 +212,12 @@ class AnnotatedImages:
         chosen._columns = {name: column[rows] for name, column in self._columns.items()}
         chosen._ends = np.cumsum([self._ends[index] - starts[index] for index in indices], dtype=np.int64)
         return chosen
+
+    def describe(self) -> str:
+        """Return split, images, objects and classes in a few words."""
+        counts = self.object_counts()
+        names = ", ".join(self.classes[:6]) + (", ..." if self.classes[6:] else "")
+        objects = (
+            f"{sum(counts.values()):,} objects of {len(counts)} classes ({names})" if self.annotated else "unannotated"
+        )
+        return f"{self.split}: {len(self):,} images, {objects}"

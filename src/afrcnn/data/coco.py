@@ -12,9 +12,11 @@ from collections.abc import Collection, Container, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.faults import Faults, collected
+from afrcnn.data.voc_xml import VOC_FLAGS, VOC_NUMBERS
 
 _Record = dict[str, Any]
 
@@ -27,7 +29,7 @@ _PREFIXES = ("instances_", "image_info_")
 """Of files with annotations, and of those that name images alone."""
 
 
-_MADE = ("instances_trainval35k.json", "instances_minival.json")
+MADE_BY_MINIVAL = ("instances_trainval35k.json", "instances_minival.json")
 """What is not published, but made from the annotations of 2014."""
 
 
@@ -101,7 +103,9 @@ class COCOLayout:
 
         ids, files = [str(id_) for id_ in images], list(image_files.values())
         annotation_files = [str(file.path.relative_to(root))] * len(images)
-        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
+        flags = [flag for flag in VOC_FLAGS if any(flag in annotation for annotation in annotations.values())]
+        rows = [(*row, *(bool(annotations[row[3]].get(flag)) for flag in flags)) for row in rows]
+        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"} | dict.fromkeys(flags, "?")
 
         def locate(i: int) -> tuple[Path, str, str]:
             at = f"annotations[id={rows[i][3]}]"
@@ -128,6 +132,48 @@ class COCOLayout:
         content["annotations"] = [item for item in annotations if item["image_id"] in files]
         return json.dumps(content)
 
+    def image_file(self, split: str, name: str) -> str:
+        """Return the place of an image with some name, relative to the root."""
+        return f"{split}/{name}"
+
+    def write(
+        self, root: Path, split: str, dataset: AnnotatedImages, files: Sequence[str], classes: Sequence[str]
+    ) -> dict[str, int]:
+        """Write the annotations of a split; see ``afrcnn.data.convert``.
+
+        VOC's flags become further fields of annotations, which COCO's tools pass over and ``open`` reads.
+
+        Args:
+            root: the folder to write in.
+            split: the split.
+            dataset: the images.
+            files: the images' files, relative to ``root``.
+            classes: the names of all classes of the new dataset.
+
+        Returns:
+            What is lost, and how often.
+        """
+        ids = [int(id_) if id_.isdecimal() else 0 for id_ in dataset.ids]
+        ids = ids if len(set(ids)) == len(ids) and 0 not in ids else list(range(1, len(ids) + 1))
+        images, annotations, numbers = list[_Record](), list[_Record](), 0
+        for index, (id_, file) in enumerate(zip(ids, files, strict=True)):
+            target, (height, width) = dataset.target(index), dataset.image_size(index)
+            images.append({"id": id_, "file_name": Path(file).name, "width": width, "height": height})
+            flags = {key: target[key].tolist() for key in ("iscrowd", *VOC_FLAGS) if key in target}
+            areas = target["area"].tolist() if "area" in target else None
+            numbers += sum(key in target and int((~target[key].isnan()).sum()) for key in VOC_NUMBERS)
+            for row, (label, box) in enumerate(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)):
+                x1, y1, x2, y2 = box
+                category = classes.index(dataset.classes[label - 1]) + 1
+                record: _Record = {"id": len(annotations) + 1, "image_id": id_, "category_id": category, "iscrowd": 0}
+                record |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": areas[row] if areas else (x2 - x1) * (y2 - y1)}
+                annotations.append(record | {key: int(values[row]) for key, values in flags.items()})
+        categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+        with atomic_write(root / "annotations" / f"{_PREFIXES[0]}{split}.json") as stream:
+            json.dump({"images": images, "annotations": annotations, "categories": categories}, stream)
+        masks = len(annotations) if dataset.annotation_file else 0
+        return {"masks": masks, "recorded occlusion and bend": numbers}
+
 
 class AnnotationFile:
     """COCO's JSON file, whose fields are checked as they are read.
@@ -149,7 +195,7 @@ class AnnotationFile:
         if not path.is_file():
             choice = f"choose one of {', '.join(splits)}" if splits else ""
             choice = choice or "give the folder with annotations/instances_*.json"
-            fix = "make it with `afrcnn minival`" if path.name in _MADE and splits else choice
+            fix = "make it with `afrcnn minival`" if path.name in MADE_BY_MINIVAL and splits else choice
             raise UserError("the split is missing", file=path, fix=fix)
 
         def maskless(record: _Record) -> _Record:

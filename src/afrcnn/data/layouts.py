@@ -10,7 +10,7 @@ from pathlib import Path
 
 from afrcnn.core.errors import UserError, require_dataset
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.coco import COCOLayout
+from afrcnn.data.coco import MADE_BY_MINIVAL, COCOLayout
 from afrcnn.data.exports import ExportLayout
 from afrcnn.data.faults import Faults
 from afrcnn.data.folders import WHOLE
@@ -32,6 +32,7 @@ _Layout = VOCLayout | PairsLayout | COCOLayout | YOLOLayout
 faults)``                         mistakes are noted in faults, where given
 ``split_file(root, split)``       the file that makes a split
 ``split_content(dataset, rows)``  the content of that file for some images of a dataset
+``image_file``, ``write``         of the layouts that others are converted to: the place of an image, and the writer
 ================================  ==================================================================================
 """
 
@@ -133,6 +134,8 @@ def _choose_split(reader: _Layout, root: Path, split: str, splits: Sequence[str]
     if not splits:
         return split  # whose opening says what is missing
     fix = f"choose one of {', '.join(splits)}" + (f", as --{field} {splits[0]}" if field else "")
+    if reader.split_file(root, split).name in MADE_BY_MINIVAL:
+        fix = "make it with `afrcnn minival`"
     if split in _RANDOM:
         fix += f"; `afrcnn split {root} --random {TEST_FRACTION:g}` makes {' and '.join(_RANDOM)}"
     raise UserError("the split is missing", file=reader.split_file(root, split), field=field, fix=fix)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 from unicodedata import normalize
 
+import torch
+
+from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.faults import Faults, collected
 from afrcnn.data.image import image_suffixes
-from afrcnn.data.voc_xml import read_annotation, read_pairs
+from afrcnn.data.voc_xml import VOC_FLAGS, VOC_NUMBERS, VOCObject, read_annotation, read_pairs, write_annotation
 
 _LISTS = Path("ImageSets", "Main")
 
@@ -89,6 +94,47 @@ class VOCLayout:
     def split_content(self, dataset: AnnotatedImages, indices: Sequence[int]) -> str:
         """Return the file of a split of some images of a dataset: the list of their ids."""
         return "".join(f"{dataset.ids[index]}\n" for index in indices)
+
+    def image_file(self, split: str, name: str) -> str:
+        """Return the place of an image with some name, relative to the root."""
+        return f"JPEGImages/{name}"
+
+    def write(
+        self, root: Path, split: str, dataset: AnnotatedImages, files: Sequence[str], classes: Sequence[str]
+    ) -> dict[str, int]:
+        """Write the annotations and the list of a split; see ``afrcnn.data.convert``.
+
+        Crowd regions are written as difficult objects, which are ignored as they are.
+
+        Args:
+            root: the folder to write in.
+            split: the split.
+            dataset: the images.
+            files: the images' files, relative to ``root``.
+            classes: the names of all classes of the new dataset; VOC's annotations name them one by one.
+
+        Returns:
+            What is lost, and how often.
+        """
+        crowds = 0
+        for index, file in enumerate(files):
+            target, (height, width) = dataset.target(index), dataset.image_size(index)
+            crowd = target.get("iscrowd", torch.zeros(len(target["labels"]), dtype=torch.bool))
+            crowds += int(crowd.sum())
+            columns = {key: target[key].tolist() for key in (*VOC_FLAGS, *VOC_NUMBERS) if key in target}
+            columns["difficult"] = (target.get("difficult", crowd) | crowd).tolist()
+            objects = []
+            for row, (label, box) in enumerate(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)):
+                values: dict[str, Any] = {
+                    key: None if math.isnan(column[row]) else column[row] for key, column in columns.items()
+                }
+                objects.append(VOCObject(dataset.classes[label - 1], tuple(box), **values))
+            path = root / "Annotations" / Path(file).with_suffix(".xml").name
+            write_annotation(path, filename=Path(file).name, height=height, width=width, objects=objects)
+        with atomic_write(self.split_file(root, split)) as stream:
+            stream.write("".join(f"{Path(file).stem}\n" for file in files))
+        masks = sum(dataset.object_counts().values()) if dataset.annotation_file else 0
+        return {"crowd regions, written as difficult": crowds, "masks and their areas": masks}
 
     def _read_list(self, root: Path, split: str) -> list[str]:
         """Return the ids of a split, in the order of its list."""

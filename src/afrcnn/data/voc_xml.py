@@ -24,7 +24,10 @@ from afrcnn.data.faults import Faults, collected
 from afrcnn.data.image import read_image_size
 
 VOC_FLAGS = ("truncated", "occluded", "difficult")
-_EXTRA: dict[str, tuple[str, float, float]] = {"occlusion": ("hidden", 0.0, 1.0), "bend": ("bend", -math.inf, math.inf)}
+VOC_NUMBERS: dict[str, tuple[str, float, float]] = {
+    "occlusion": ("hidden", 0.0, 1.0),
+    "bend": ("bend", -math.inf, math.inf),
+}
 """What generated scenes record beyond VOC's fields: the element that holds it, and its range."""
 
 _NO, _YES = ("", "0", "no", "false", "unspecified"), ("yes", "true")
@@ -101,7 +104,7 @@ def read_annotation(path: Path) -> tuple[tuple[int, int] | None, list[VOCObject]
         x1, y1 = (number(element, f"{at}/bndbox/{tag}") - 1 for tag in ("xmin", "ymin"))
         x2, y2 = (number(element, f"{at}/bndbox/{tag}") for tag in ("xmax", "ymax"))
         fields: dict[str, Any] = {tag: flag(element, tag, at) for tag in VOC_FLAGS}
-        for key, (tag, low, high) in _EXTRA.items():
+        for key, (tag, low, high) in VOC_NUMBERS.items():
             if element.find(tag) is not None:
                 fields[key] = number(element, f"{at}/{tag}", low, high)
         objects.append(VOCObject(name, (x1, y1, x2, y2), **fields))
@@ -161,7 +164,7 @@ def write_annotation(path: Path, *, filename: str, height: int, width: int, obje
     for item in objects:
         element = ElementTree.SubElement(root, "object")
         add(element, name=item.name, **{flag: int(getattr(item, flag)) for flag in VOC_FLAGS})
-        extra = {tag: getattr(item, key) for key, (tag, *_) in _EXTRA.items()}
+        extra = {tag: getattr(item, key) for key, (tag, *_) in VOC_NUMBERS.items()}
         add(element, **{tag: value for tag, value in extra.items() if value is not None})
         x1, y1, x2, y2 = map(float, item.box)
         add(ElementTree.SubElement(element, "bndbox"), xmin=x1 + 1, ymin=y1 + 1, xmax=x2, ymax=y2)
@@ -213,7 +216,7 @@ def read_pairs(
         row, n, _ = objects[i]
         return root / annotation_files[row], f"object[{n}]/name", f"object[{n}]/bndbox"
 
-    recorded = [key for key in _EXTRA if {getattr(item, key) for *_, item in objects} - {None}]
+    recorded = [key for key in VOC_NUMBERS if {getattr(item, key) for *_, item in objects} - {None}]
     columns = dict.fromkeys(VOC_FLAGS, "?") | dict.fromkeys(recorded, "f4")  # None becomes NaN
     values = attrgetter("name", "box", *columns)
     rows = [(row, *values(item)) for row, _, item in objects]

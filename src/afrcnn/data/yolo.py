@@ -5,12 +5,14 @@ Reference: Ultralytics' documentation of datasets for detection, whose reader is
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
+from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.faults import Faults, collected
@@ -26,7 +28,8 @@ from afrcnn.data.folders import (
     walk_images,
 )
 from afrcnn.data.image import image_suffixes, read_image_size
-from afrcnn.data.yolo_labels import read_labels, read_lines
+from afrcnn.data.voc_xml import VOC_FLAGS
+from afrcnn.data.yolo_labels import label_line, read_labels, read_lines
 
 _NAMES = ("classes.txt", "obj.names", "labels/classes.txt")
 """Files of the classes' names, one a line, where there is no YAML file."""
@@ -117,6 +120,54 @@ class YOLOLayout:
     def split_content(self, dataset: AnnotatedImages, indices: Sequence[int]) -> str:
         """Return the file of a split of some images of a dataset."""
         return list_content(dataset, indices)
+
+    def image_file(self, split: str, name: str) -> str:
+        """Return the place of an image with some name, relative to the root."""
+        return f"images/{split}/{name}"
+
+    def write(
+        self, root: Path, split: str, dataset: AnnotatedImages, files: Sequence[str], classes: Sequence[str]
+    ) -> dict[str, int]:
+        """Write the boxes of a split, and its line of ``data.yaml``; see ``afrcnn.data.convert``.
+
+        Crowd regions, which are no objects, are left out.
+
+        Args:
+            root: the folder to write in.
+            split: the split.
+            dataset: the images.
+            files: the images' files, relative to ``root``.
+            classes: the names of all classes of the new dataset.
+
+        Returns:
+            What is lost, and how often.
+
+        Raises:
+            UserError: boxes are of an image as it is stored, though EXIF turns it; YOLO's readers do so.
+        """
+        numbers, lost = [classes.index(name) for name in dataset.classes], Counter[str]()
+        for index, file in enumerate(files):
+            target, size = dataset.target(index), dataset.image_size(index)
+            if read_image_size(dataset.image_path(index), upright=True) != size:
+                problem = "its boxes are of the pixels as they are stored, but EXIF turns them"
+                fix = "turn the pixels and drop that tag, or convert to voc or coco, which tell the size"
+                raise UserError(problem, file=dataset.image_path(index), fix=fix)
+            crowds = target["iscrowd"].tolist() if "iscrowd" in target else [False] * len(target["labels"])
+            lost["crowd regions, left out"] += sum(crowds)
+            for key in VOC_FLAGS:
+                lost[f"flags {key}"] += int(target[key].sum()) if key in target else 0
+            objects = zip(target["labels"].tolist(), target["boxes"].tolist(), crowds, strict=True)
+            lines = [label_line(numbers[label - 1], box, size) for label, box, crowd in objects if not crowd]
+            with atomic_write(root / _label_file(root, file)) as stream:
+                stream.write("".join(lines))
+        yaml_file = root / "data.yaml"
+        content = _read(yaml_file) if yaml_file.is_file() else {"path": ".", "names": dict(enumerate(classes))}
+        key = {"trainval": "train", "valid": "val", "validation": "val"}.get(split, split)
+        content[key if key in ("train", "val", "test") and key not in content else split] = f"images/{split}"
+        with atomic_write(yaml_file) as stream:
+            yaml.safe_dump(content, stream, sort_keys=False, allow_unicode=True)
+        lost["masks and their areas"] = sum(dataset.object_counts().values()) if dataset.annotation_file else 0
+        return lost
 
     def _images(self, root: Path, split: str, file: Path | None, content: Mapping[str, Any]) -> list[str]:
         """Return the images of a split, relative to the root, or absolute where the YAML file says so."""
