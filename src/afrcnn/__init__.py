@@ -38,6 +38,7 @@ _MODULES = {
     "WindowSampling": "adversaries.mask_sampling",
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
+    "check": "commands.check",
     "coco_ap": "evaluation.coco_ap",
     "convert": "commands.convert",
     "convert_weights": "commands.convert_weights",

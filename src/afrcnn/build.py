@@ -238,7 +238,7 @@ def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHe
     return spec if backbone.new_box_head else spec._replace(layers=_build_backbone(recipe.detector).box_head)
 
 
-def check(recipe: Recipe, num_classes: int, trust: _Trust) -> None:
+def verify(recipe: Recipe, num_classes: int, trust: _Trust) -> None:
     """Refuse a recipe whose detector or adversaries cannot be built; takes no memory for their weights.
 
     Raises:

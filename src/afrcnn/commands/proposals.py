@@ -59,6 +59,7 @@ def proposals(
     require_dataset(dataset)
 
     from afrcnn.core.progress import progress
+    from afrcnn.data.inspection import announce
     from afrcnn.data.layouts import list_splits, open_dataset
     from afrcnn.proposals.propose import propose
     from afrcnn.proposals.published import import_published, read_published
@@ -76,6 +77,7 @@ def proposals(
     for split_or_stand_in in split or list_splits(dataset, layout) or ["trainval"]:
         images = open_dataset(dataset, split_or_stand_in, layout)
         name = images.split
+        announce(images)
         folder = default_folder(dataset, name, method, out)
         if published:
             store = import_published(images, folder, boxes, method=method, source=source, allow_missing=allow_missing)

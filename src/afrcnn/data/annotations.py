@@ -86,6 +86,12 @@ def _is_empty(boxes: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.bool_]:
     return np.asarray((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
 
 
+def count_of(number: int, noun: str) -> str:
+    """Return a number with its noun, as ``1 image`` and ``2,000 images``."""
+    ending = "" if number == 1 else "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{ending}"
+
+
 class AnnotatedImages:
     """A ``DetectionDataset`` over arrays: what every layout is once it has been read.
 
@@ -215,9 +221,9 @@ class AnnotatedImages:
 
     def describe(self) -> str:
         """Return split, images, objects and classes in a few words."""
-        counts = self.object_counts()
+        counts, images = self.object_counts(), count_of(len(self), "image")
+        if not self.annotated:
+            return f"{self.split}: {images}, not annotated"
         names = ", ".join(self.classes[:6]) + (", ..." if self.classes[6:] else "")
-        objects = (
-            f"{sum(counts.values()):,} objects of {len(counts)} classes ({names})" if self.annotated else "unannotated"
-        )
-        return f"{self.split}: {len(self):,} images, {objects}"
+        objects, classes = count_of(sum(counts.values()), "object"), count_of(len(counts), "class")
+        return f"{self.split}: {images}, {objects} of {classes} ({names})"

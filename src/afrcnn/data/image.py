@@ -20,7 +20,12 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
+def open_image(path: Path) -> Iterator[Image.Image]:
+    """Open an image, of which only the header is read until more is asked for.
+
+    Raises:
+        UserError: the file is missing or not an image, or what the block reads of it is broken.
+    """
     try:
         with Image.open(path) as image:
             yield image
@@ -57,9 +62,9 @@ def read_image(path: Path, *, upright: bool = False, size: tuple[int, int] | Non
     Raises:
         UserError: the file is missing, truncated, or not an image.
     """
-    with _open(path) as image:
+    with open_image(path) as image:
         stored = (image.height, image.width)
-        if upright or (size is not None and not (stored == size != _upright_size(image))):
+        if upright or (size is not None and not (stored == size != upright_size(image))):
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
             upper = (np.asarray(image) >> 8).astype(np.uint8)
@@ -77,11 +82,11 @@ def read_image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
     Raises:
         UserError: the file is missing or not an image.
     """
-    with _open(path) as image:
-        return _upright_size(image) if upright else (image.height, image.width)
+    with open_image(path) as image:
+        return upright_size(image) if upright else (image.height, image.width)
 
 
-def _upright_size(image: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Return the height and width that an opened image has once it is turned as its EXIF says."""
     turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
     return (image.width, image.height) if turned else (image.height, image.width)

@@ -125,9 +125,8 @@ class VOCLayout:
             columns["difficult"] = (target.get("difficult", crowd) | crowd).tolist()
             objects = []
             for row, (label, box) in enumerate(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)):
-                values: dict[str, Any] = {
-                    key: None if math.isnan(column[row]) else column[row] for key, column in columns.items()
-                }
+                values: dict[str, Any] = {key: column[row] for key, column in columns.items()}
+                values = {key: None if math.isnan(value) else value for key, value in values.items()}
                 objects.append(VOCObject(dataset.classes[label - 1], tuple(box), **values))
             path = root / "Annotations" / Path(file).with_suffix(".xml").name
             write_annotation(path, filename=Path(file).name, height=height, width=width, objects=objects)
