@@ -64,7 +64,7 @@ def test_a_folder_of_both_layouts_needs_the_layout_said(voc: Path, coco: Path) -
 
 
 def test_a_folder_of_neither_layout_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"neither .*ImageSets/Main.*annotations/instances_\*\.json") as error:
+    with pytest.raises(UserError, match=r"looked for .*ImageSets/Main.*annotations/instances_\*\.json") as error:
         open_dataset(tmp_path, "train")
     assert error.value.file == tmp_path
 
@@ -114,5 +114,5 @@ def test_the_listed_splits_hold_each_image_once(voc: Path, coco: Path) -> None:
 
 
 def test_a_folder_without_a_layout_has_no_splits_to_list(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither of PASCAL VOC's layout"):
+    with pytest.raises(UserError, match="looked for PASCAL VOC's layout"):
         list_splits(tmp_path)

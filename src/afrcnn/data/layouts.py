@@ -64,13 +64,14 @@ def find_layout(root: Path | str, layout: str = "auto") -> _Layout:
     root = Path(root)
     if layout == "auto":
         candidates = [candidate for candidate in _LAYOUTS if candidate.recognises(root)]
-        signatures = " and ".join(candidate.signature for candidate in candidates or _LAYOUTS)
+        signatures = [candidate.signature for candidate in candidates or _LAYOUTS]
         if not candidates:
-            raise UserError(f"neither of {signatures} found", file=root, fix="give the folder that holds one of them")
+            problem = f"no layout of datasets is here; looked for {'; for '.join(signatures)}"
+            raise UserError(problem, file=root, fix="give the folder that holds one of them; see docs/data.md")
         if len(candidates) > 1:
             choice = " or ".join(candidate.name for candidate in candidates)
             fix = f"say which layout to read, {choice}: --layout, data.layout in a recipe"
-            raise UserError(f"both of {signatures} found", file=root, fix=fix)
+            raise UserError(f"both of {' and '.join(signatures)} found", file=root, fix=fix)
     else:
         candidates = [candidate for candidate in _LAYOUTS if candidate.name == layout]
         if not candidates:
