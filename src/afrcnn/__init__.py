@@ -1,9 +1,9 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``minival``,
-``split``, ``propose`` (``afrcnn proposals``), ``train``, ``evaluate``, ``diagnose``, ``submit``, ``predict``,
-``masks``, ``stress`` and ``report``. All names are imported when they are first used: importing the package itself
-imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``check``,
+``convert``, ``minival``, ``split``, ``propose`` (``afrcnn proposals``), ``train``, ``evaluate``, ``diagnose``,
+``submit``, ``predict``, ``masks``, ``stress`` and ``report``. All names are imported when they are first used:
+importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module

@@ -31,7 +31,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "convert-weights": {},
     "shapes": {},
     "check": {},
-    "convert": {"to": "--to LAYOUT"},
+    "convert": {},
     "minival": {},
     "split": {"split": "[SPLIT]", "random": "--random FRACTION", "names": "--names FIRST SECOND"},
     "proposals": {"published": "--import FILE"},

@@ -25,7 +25,7 @@ def test_a_training_needs_no_word_about_layout_splits_or_classes(tmp_path, words
     write(tmp_path / "data")
     assert main(["proposals", str(tmp_path / "data"), "--jobs", "1"]) == 0
     assert main(words) == 0
-    assert f"data:    {LAYOUTS[write]}: " in capsys.readouterr().out
+    assert f"data:    {LAYOUTS[write]} (" in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run")]) == 0
     assert main(["check", str(tmp_path / "data")]) == 0
     assert f"proposals {LAYOUTS[write]}-fast: cover " in capsys.readouterr().out

@@ -187,4 +187,4 @@ def test_the_coverage_of_proposals_is_told(rectangles: Path, capsys: pytest.Capt
     assert main(["check", str(rectangles)]) == 0
     shown = capsys.readouterr().out
     assert "proposals trainval-fast: cover " in shown
-    assert "trainval: 6 images, 6 objects of 2 classes (blue, red)" in shown
+    assert "trainval (voc): 6 images, 6 objects of 2 classes (blue, red)" in shown

@@ -122,8 +122,8 @@ def test_the_command_says_what_was_written(tmp_path: Path, capsys: pytest.Captur
     roboflow_coco(tmp_path / "old")
     assert main(["convert", str(tmp_path / "old"), "--to", "yolo", str(tmp_path / "new")]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "valid: 1 image, 3 objects of 3 classes (apple, kiwi, pear)",
-        "train: 3 images, 3 objects of 3 classes (apple, kiwi, pear)",
+        "valid (export): 1 image, 3 objects of 3 classes (apple, kiwi, pear)",
+        "train (export): 3 images, 3 objects of 3 classes (apple, kiwi, pear)",
         "lost: 6 masks and their areas",
         f"dataset: {tmp_path / 'new'}",
         f"next:    afrcnn proposals {tmp_path / 'new'}",

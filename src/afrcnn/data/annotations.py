@@ -115,7 +115,7 @@ class AnnotatedImages:
     Attributes:
         category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
         annotation_file: COCO's JSON file; None in other layouts.
-        split: the name of the split, set by who opens it.
+        split: the name of the split, set by who opens it, as is the name of its layout.
         annotated: True unless the layout says that nothing tells where the objects are.
 
     Raises:
@@ -141,7 +141,7 @@ class AnnotatedImages:
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.annotation_file: Path | None = None
         self.annotated = True
-        self.split = ""
+        self.split = self.layout = ""
         labels = {name: label for label, name in enumerate(classes, start=1)}
         if len(labels) < len(classes):
             raise UserError("a class is named twice", field="classes", fix="name each class once")
@@ -220,10 +220,10 @@ class AnnotatedImages:
         return chosen
 
     def describe(self) -> str:
-        """Return split, images, objects and classes in a few words."""
+        """Return split, layout, images, objects and classes in a few words."""
         counts, images = self.object_counts(), count_of(len(self), "image")
         if not self.annotated:
-            return f"{self.split}: {images}, not annotated"
+            return f"{self.split} ({self.layout}): {images}, not annotated"
         names = ", ".join(self.classes[:6]) + (", ..." if self.classes[6:] else "")
         objects, classes = count_of(sum(counts.values()), "object"), count_of(len(counts), "class")
-        return f"{self.split}: {images}, {objects} of {classes} ({names})"
+        return f"{self.split} ({self.layout}): {images}, {objects} of {classes} ({names})"

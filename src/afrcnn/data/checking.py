@@ -84,8 +84,9 @@ def check_dataset(
     _check_classes(datasets, notes)
     _check_objects(datasets, notes)
     used = {dataset.image_path(index).resolve() for dataset in datasets.values() for index in range(len(dataset))}
+    folders = {Path(file).parent for dataset in datasets.values() for file in dataset.files}
     for image in walk_images(Path(root)):
-        if (Path(root) / image).resolve() not in used:
+        if Path(image).parent in folders and (Path(root) / image).resolve() not in used:
             notes.add("images that no split has", Path(root) / image)
     findings = [
         Finding(kind, tuple(dict.fromkeys(messages)), stops)

@@ -119,7 +119,7 @@ def open_dataset(
         dataset = whole.subset(divide(whole, TEST_FRACTION, SEED)[_RANDOM.index(name)])
     else:
         dataset = reader.open(root, name, classes, faults)
-    dataset.split = name
+    dataset.split, dataset.layout = name, reader.name
     return dataset
 
 

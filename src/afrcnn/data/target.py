@@ -69,7 +69,7 @@ class DetectionDataset(Protocol):
         """Return the image's height and width in pixels, without decoding it."""
 
     def describe(self) -> str:
-        """Return splits, images, objects and classes in a few words."""
+        """Return split, layout, images, objects and classes in a few words."""
 
 
 _Dataset = TypeVar("_Dataset", bound=DetectionDataset)
