@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -91,14 +92,19 @@ def test_names_are_a_list_or_a_mapping(root: Path, names: str) -> None:
     assert open_dataset(root, "train").classes == ("cat", "dog")
 
 
+BOMB = "a: &a [x, x]\n" + "".join(f"{y}: &{y} [{', '.join([f'*{x}'] * 50)}]\n" for x, y in pairwise("abcdefghi"))
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("names: [cat\n", "is not valid YAML"),
         ("!!python/object/apply:os.system [touch hacked]\n", "is not valid YAML"),
         ("- cat\n", "is not a mapping"),
-        ("names: 3\ntrain: images\n", "names no classes"),
-        ("names: {cat: 0}\ntrain: images\n", "names no classes"),
+        ("names: 3\ntrain: images\n", "is not a list of names"),
+        ("names: {cat: 0}\ntrain: images\n", "is not a list of names"),
+        (BOMB + "names: *i\ntrain: images\n", "is not a list of names"),
+        (BOMB + "names: [cat, dog]\ntrain: *i\n", "is not a path or a list of paths"),
         ("names: [cat]\ntrain: elsewhere\n", "'elsewhere' is not there; correct it; it was looked for in"),
         ("names: [cat]\ntrain: ../../../../../../etc\n", "is not there"),
     ],

@@ -248,6 +248,8 @@ class AnnotationFile:
         """Return the id of an annotation's image, its class, box, id, crowd flag and area; None of known errata."""
         at = f"annotations[id={id_}]"
         image, category = (self.get(annotation, key, int, at) for key in ("image_id", "category_id"))
+        if abs(id_) >= 2**63:
+            raise self.error("is too large", f"{at}.id", "number annotations from 1")
         x, y, width, height = self.box(annotation, at)
         if (id_, image) in _ERRATA and width * height == 0:
             return None
@@ -272,7 +274,7 @@ class AnnotationFile:
 
 def _headings(categories: Collection[_Record]) -> set[str]:
     """Return the name of a category that is none, but stands above all others, as Roboflow writes the project's."""
-    above = {category.get("supercategory") for category in categories}
+    above = {str(category.get("supercategory")) for category in categories}
     names = {category["name"] for category in categories if category.get("supercategory") == "none"}
     return names if len(names) == 1 and len(categories) > 1 and above == names | {"none"} else set()
 

@@ -174,14 +174,18 @@ class YOLOLayout:
         if file is None or not content.get(split):
             return [image for image in _labelled_images(root) if split in (WHOLE, split_of(image))]
         entries = content[split] if isinstance(content[split], list) else [content[split]]
-        base = Path(root, str(content.get("path") or ""))
+        try:
+            entries, path = list(map(_scalar, entries)), _scalar(content.get("path") or "")
+        except TypeError as error:
+            raise UserError("is not a path or a list of paths", file=file, field=split, fix="correct it") from error
+        base = Path(root, path)
         bases = [folder for folder in dict.fromkeys((base, root)) if folder.is_dir()]
         images = []
         for entry in entries:
-            place = _inside(str(entry), bases)
+            place = _inside(entry, bases)
             if place is None:
                 fix = f"correct it; it was looked for in {' and '.join(map(str, bases))}"
-                raise UserError(f"{str(entry)!r} is not there", file=file, field=split, fix=fix)
+                raise UserError(f"{entry!r} is not there", file=file, field=split, fix=fix)
             if place.is_dir():
                 images += [(place / image).as_posix() for image in walk_images(place)]
             elif place.suffix.lower() in image_suffixes():
@@ -229,14 +233,21 @@ def _names(root: Path, file: Path | None, content: Mapping[str, Any], classes: S
             named.pop()
     try:
         pairs = named.items() if isinstance(named, dict) else enumerate(named)
-        names = {int(number): str(name).strip() for number, name in pairs}
-    except (TypeError, ValueError, AttributeError) as error:
+        names = {int(number): _scalar(name).strip() for number, name in pairs}
+    except (TypeError, ValueError, OverflowError) as error:
         fix = "write a list, or a mapping of numbers to names"
-        raise UserError(f"{named!r:.60} names no classes", file=source, field="names", fix=fix) from error
+        raise UserError("is not a list of names", file=source, field="names", fix=fix) from error
     if not names:
         fix = "name them in data.yaml, in classes.txt, or in data.classes of the recipe"
         raise UserError("the classes have no names", file=root, field="names", fix=fix)
     return dict(sorted(names.items()))
+
+
+def _scalar(value: object) -> str:
+    """Return a value of a YAML file as text; nested ones, whose text can be endless where they repeat, are refused."""
+    if not isinstance(value, str | int | float):
+        raise TypeError("a list or a mapping in place of a name")
+    return str(value)
 
 
 def _inside(entry: str, bases: Sequence[Path]) -> Path | None:
