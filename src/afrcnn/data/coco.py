@@ -104,7 +104,7 @@ class COCOLayout:
         ids, files = [str(id_) for id_ in images], list(image_files.values())
         annotation_files = [str(file.path.relative_to(root))] * len(images)
         flags = [flag for flag in VOC_FLAGS if any(flag in annotation for annotation in annotations.values())]
-        rows = [(*row, *(bool(annotations[row[3]].get(flag)) for flag in flags)) for row in rows]
+        rows = [(*row, *(annotations[row[3]].get(flag) in (1, "1") for flag in flags)) for row in rows]
         columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"} | dict.fromkeys(flags, "?")
 
         def locate(i: int) -> tuple[Path, str, str]:

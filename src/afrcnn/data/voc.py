@@ -71,6 +71,9 @@ class VOCLayout:
             else id_: image
             for id_, image in listed.items()
         }
+        if len(images) < len(listed):
+            problem = "an image is listed twice, with its suffix and without"
+            raise UserError(problem, file=self.split_file(root, split), fix="list each image once")
         annotations = _find_files(root, "Annotations", list(images), {".xml"})
         annotated = any(file is not None for file in annotations.values())
         pairs: dict[str, tuple[str, str]] = {}

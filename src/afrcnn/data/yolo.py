@@ -94,11 +94,12 @@ class YOLOLayout:
         files, labels, sizes = list[str](), list[str](), list[tuple[int, int]]()
         for image in images:
             with collected(faults, "unreadable images"):
-                size = read_image_size(root / image, upright=True)
-                label, row = root / _label_file(root, image), len(files)
+                sizes.append(read_image_size(root / image, upright=True))
                 files.append(image)
                 labels.append(_label_file(root, image))
-                sizes.append(size)
+        for row, (name, size) in enumerate(zip(labels, sizes, strict=True)):
+            with collected(faults, "malformed annotations"):
+                label = root / name
                 for number, box, line in read_labels(label, size, keypoints="kpt_shape" in content, faults=faults):
                     with collected(faults, "objects of an unknown class"):
                         if number not in names:

@@ -74,7 +74,7 @@ def _parse(words: list[str], size: tuple[int, int], keypoints: bool, file: Path,
         class_, *values = map(float, words)
     except ValueError as error:
         raise mistake(f"{' '.join(words)!r:.60} is not a line of numbers") from error
-    if not all(map(math.isfinite, (class_, *values))) or class_ != int(class_) or class_ < 0:
+    if not all(map(math.isfinite, (class_, *values))) or class_ != int(class_) or not 0 <= class_ < 2**31:
         raise mistake(f"{' '.join(words)!r:.60} is not a class and finite numbers")
     values = values[:4] if keypoints else values
     if len(values) != 4 and (len(values) < 6 or len(values) % 2):
