@@ -12,7 +12,7 @@ from PIL import Image
 
 from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 from afrcnn.evaluation.detect import detect
 from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe

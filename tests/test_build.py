@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from afrcnn.adversaries.asdn import ConvolutionalASDN, FullyConnectedASDN
-from afrcnn.build import OURS, arm, build_adversary, build_detector, check, load_adversary, load_class
+from afrcnn.build import OURS, arm, build_adversary, build_detector, load_adversary, load_class, verify
 from afrcnn.core.errors import UserError
 from afrcnn.detectors.backbones import BACKBONES
 from afrcnn.recipe import DetectorRecipe, JitterRecipe, JointRecipe, PretrainingRecipe, Recipe
@@ -182,9 +182,9 @@ def test_nothing_is_imported_that_is_not_trusted(here, tmp_path, monkeypatch):
         with pytest.raises(UserError):
             load_class(name, torch.nn.Module, (), "detector.model")
         with pytest.raises(UserError):
-            check(Recipe(adversaries={name: {}}), 2, ())
+            verify(Recipe(adversaries={name: {}}), 2, ())
         with pytest.raises(UserError):
-            check(Recipe(detector=DetectorRecipe(model=name, arguments={"x": 1})), 2, ("other",))
+            verify(Recipe(detector=DetectorRecipe(model=name, arguments={"x": 1})), 2, ("other",))
     assert not sentinel.exists()
     assert "evil" not in sys.modules
 

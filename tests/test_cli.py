@@ -225,8 +225,10 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "download": "parts mirror",
         "convert-weights": "",
         "shapes": "trainval test size occlusion deformation seed jobs",
+        "check": "layout",
+        "convert": "to split layout",
         "minival": "",
-        "split": "names overlap layout out",
+        "split": "random seed names overlap layout out",
         "deepmask": "out split backbone weights frozen-stages iterations batch crops learning-rate seed accelerator",
         "proposals": "split layout out mode jobs backend import method weights allow-missing",
         "recipes": "",
@@ -258,7 +260,7 @@ def test_help_of_train_lists_every_field_of_a_recipe(capsys: pytest.CaptureFixtu
     fields = [f"--{s}.{f}" for s, values in recipe.items() if isinstance(values, dict) for f in values]
     assert len(fields) > 30
     assert [field for field in ["--seed", *fields] if field not in shown] == []
-    assert "Folder of the dataset, in PASCAL VOC or COCO layout" in shown
+    assert "Folder of the dataset, in any layout of docs/data.md" in shown
 
 
 def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,9 @@
 """afrcnn: object detectors trained against adversaries (A-Fast-RCNN, arXiv:1704.03414).
 
-Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``split``,
-``minival``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``, ``evaluate``, ``diagnose``,
-``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``. All names are imported when
-they are first used: importing the package itself imports no PyTorch.
+Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``check``,
+``convert``, ``minival``, ``split``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``,
+``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``.
+All names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
 from importlib import import_module
@@ -41,7 +41,9 @@ _MODULES = {
     "WindowSampling": "adversaries.mask_sampling",
     "attach": "detectors.attach",
     "box_head_spec": "detectors.attach",
+    "check": "commands.check",
     "coco_ap": "evaluation.coco_ap",
+    "convert": "commands.convert",
     "convert_weights": "commands.convert_weights",
     "deepmask": "commands.deepmask",
     "detach": "detectors.attach",

@@ -22,6 +22,7 @@ from afrcnn.adversaries.base import Adversary, BoxHeadSpec
 from afrcnn.adversaries.chain import Chain
 from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.target import DetectionDataset, require_annotations
 from afrcnn.data.union import JoinedImages
@@ -237,7 +238,7 @@ def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHe
     return spec if backbone.new_box_head else spec._replace(layers=_build_backbone(recipe.detector).box_head)
 
 
-def check(recipe: Recipe, num_classes: int, trust: _Trust) -> None:
+def verify(recipe: Recipe, num_classes: int, trust: _Trust) -> None:
     """Refuse a recipe whose detector or adversaries cannot be built; takes no memory for their weights.
 
     Raises:
@@ -312,22 +313,19 @@ def load_adversary(run: Run, detector: nn.Module, trust: _Trust = ()) -> Chain:
     return chain
 
 
-def open_images(recipe: Recipe, split: str) -> DetectionDataset:
+def open_images(recipe: Recipe, split: str) -> AnnotatedImages:
     """Open a split of a recipe's dataset, without proposals.
 
     Raises:
         UserError: the dataset is missing or wrong.
     """
-    return open_dataset(dataset_root(recipe), split, recipe.data.layout, recipe.data.classes)
+    data, field = recipe.data, "data.test_split" if split == recipe.data.test_split else None
+    return open_dataset(dataset_root(recipe), split, data.layout, data.classes, field=field)
 
 
 def open_split(recipe: Recipe, split: str) -> DetectionDataset:
-    """Open a split of a recipe's dataset to detect in, together with its proposals where the recipe names some.
-
-    Raises:
-        UserError: the dataset or its proposals are missing or wrong.
-    """
-    return _with_proposals(open_images(recipe, split), split, recipe.data.for_evaluation(), recipe.data.proposals)
+    """Open a split as :func:`open_images` does, together with its proposals where the recipe names some."""
+    return _with_proposals(open_images(recipe, split), recipe.data.for_evaluation(), recipe.data.proposals)
 
 
 def open_training_images(recipe: Recipe) -> DetectionDataset:
@@ -338,13 +336,14 @@ def open_training_images(recipe: Recipe) -> DetectionDataset:
     """
     data, datasets = recipe.data, list[DetectionDataset]()
     for root, split in training_splits(recipe):
-        images = require_annotations(open_dataset(root, split, data.layout, data.classes))
-        datasets.append(_with_proposals(images, split, data, None if datasets else data.proposals))
+        field = "data.also" if datasets else "data.train_split"
+        images = require_annotations(open_dataset(root, split, data.layout, data.classes, field=field))
+        datasets.append(_with_proposals(images, data, None if datasets else data.proposals))
     return JoinedImages(datasets) if datasets[1:] else datasets[0]
 
 
-def _with_proposals(dataset: DetectionDataset, split: str, data: DataRecipe, stores: str | None) -> DetectionDataset:
+def _with_proposals(dataset: AnnotatedImages, data: DataRecipe, stores: str | None) -> DetectionDataset:
     if data.proposal_method is None:
         return dataset
-    folder = default_folder(dataset.root, split, data.proposal_method, stores)
+    folder = default_folder(dataset.root, dataset.split, data.proposal_method, stores)
     return WithProposals(dataset, ProposalStore(folder), data.proposals_per_image)

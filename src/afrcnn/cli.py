@@ -31,8 +31,10 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
     "shapes": {},
+    "check": {},
+    "convert": {},
     "minival": {},
-    "split": {"names": "--names UNOCCLUDED OCCLUDED"},
+    "split": {"split": "[SPLIT]", "random": "--random FRACTION", "names": "--names FIRST SECOND"},
     "deepmask": {},
     "proposals": {"published": "--import FILE"},
     "recipes": {},
@@ -59,8 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words, without the program's name; those of the process when None.
 
     Returns:
-        The exit status: 0; 2 after a mistake of the user, told in one line on standard error; 130 after Ctrl-C; 141
-        where the reader of the output has gone away.
+        The exit status: 0; 1 where a check finds what would stop a training; 2 after a mistake of the user, told in
+        one line on standard error; 130 after Ctrl-C; 141 where the reader of the output has gone away.
     """
     _quieten_libraries()
     # PyTorch asks the kernel for large pages: on CPUs a tenth of a training step goes into mapping small ones. It
@@ -68,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         try:
-            _run(sys.argv[1:] if argv is None else argv)
+            status = _run(sys.argv[1:] if argv is None else argv)
         finally:
             sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
     except UserError as error:
@@ -81,21 +83,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output once more at its end, where nobody would catch the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    return 0
+    return status
 
 
-def _run(words: Sequence[str]) -> None:
-    """Run the command that the first word names, or show which commands there are."""
+def _run(words: Sequence[str]) -> int:
+    """Run the command that the first word names, or show which commands there are; return the exit status."""
     command = words[0] if words else "-"
     if command in _COMMANDS:
         module, function = _function(command)
         arguments = FunctionParser(function, _COMMANDS[command], command).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
-        module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments})
-    elif command.startswith("-"):
+        return module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments}) or 0
+    if command.startswith("-"):
         _show_commands(words)
-    else:
-        raise UserError("unknown command", field=command, fix=suggest(command, list(_COMMANDS), "see `afrcnn --help`"))
+        return 0
+    raise UserError("unknown command", field=command, fix=suggest(command, list(_COMMANDS), "see `afrcnn --help`"))
 
 
 def _function(command: str) -> tuple[ModuleType, Callable[..., Any]]:

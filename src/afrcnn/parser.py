@@ -40,7 +40,8 @@ class FunctionParser(Parser):
 
     Args:
         function: the function.
-        flags: options whose names or values are not those of their parameters, as ``{"svd": "--svd FC6 FC7"}``.
+        flags: options whose names or values are not those of their parameters, as ``{"svd": "--svd FC6 FC7"}``, and
+            parameters with a default that are positional, as ``{"split": "[SPLIT]"}``.
         command: what the command line calls it.
     """
 
@@ -67,7 +68,7 @@ class FunctionParser(Parser):
                 metavar = name.removesuffix("s" if "nargs" in keywords else "").upper()
                 self.usage += f" {metavar}" + f" [{metavar} ...]" * ("nargs" in keywords)
                 self.add_argument(name, **keywords | {"metavar": metavar})
-            elif name == next(iter(parameters)):
+            elif name == next(iter(parameters)) or flags.get(name, "").startswith("["):
                 self.usage += f" [{name.upper()}]"
                 self.add_argument(name, nargs="?", default=parameter.default, **keywords | {"metavar": name.upper()})
             else:

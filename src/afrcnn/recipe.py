@@ -30,6 +30,9 @@ from afrcnn.shipped import recipe_file
 
 _T = TypeVar("_T")
 
+LayoutName = Literal["auto", "voc", "pairs", "coco", "export", "yolo"]
+"""A layout of datasets, or the one that is found."""
+
 _SEE_HELP = "see `afrcnn train --help` for the fields"
 
 _ADVERSARY_FIELD = re.compile(r"adversaries(?:\.([\w.]+:\w+|\w+)(?:\.(\w+))?)?")
@@ -59,18 +62,20 @@ class DataRecipe:
     """Images, boxes and proposals."""
 
     root: str = ""
-    """Folder of the dataset, in PASCAL VOC or COCO layout."""
-    layout: Literal["auto", "voc", "coco"] = "auto"
+    """Folder of the dataset, in any layout of docs/data.md."""
+    layout: LayoutName = "auto"
     """Layout of the folder; `auto` looks at what is there."""
     classes: list[str] | None = None
     """Names of the classes, in order; all that the annotations name when null."""
     train_split: str = "trainval"
-    """Split that is trained on."""
+    """Split that is trained on; of a dataset without trainval, train stands for it, and without any split, a random
+    four fifths."""
     also: list[str] = field(default_factory=list)
     """Further datasets of the same classes that are trained on together with it, as FOLDER, of the same split, or
     FOLDER:SPLIT; their proposals lie beside them."""
     test_split: str = "test"
-    """Split that is evaluated on."""
+    """Split that is evaluated on; of a dataset without test, val or valid stands for it, and without any split, the
+    random fifth that is not trained on."""
     proposals: str | None = None
     """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
     proposal_method: str | None = "fast"

@@ -13,7 +13,7 @@ from afrcnn.commands import reproduce as module
 from afrcnn.commands.reproduce import reproduce, show
 from afrcnn.core.errors import UserError
 from afrcnn.data.minival import make_minival
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 from afrcnn.evaluation.results import Results
 from afrcnn.reporting.comparison import METRICS
 from afrcnn.reporting.paper import paper_rows

@@ -343,3 +343,65 @@ def test_annotations_come_before_a_file_of_images_alone_and_must_be_in_it(folder
     write(folder, {key: value for key, value in content().items() if key != "annotations"})
     with pytest.raises(UserError, match=r"instances_val\.json: annotations: is missing"):
         open_coco(folder, "val")
+
+
+# What other tools write.
+
+
+@pytest.mark.parametrize("area", [0, -1, float("nan"), float("inf"), -float("inf")])
+def test_an_area_that_is_none_becomes_the_boxs(folder: Path, area: float) -> None:
+    what = content()
+    what["annotations"][1]["area"] = area
+    write(folder, what)
+    assert open_coco(folder, "val").target(0)["area"].tolist() == [200]
+
+
+@pytest.mark.parametrize("name", ["/etc/x.jpg", "../x.jpg", "part/../../x.jpg", "C:/data/x.jpg", "..\\x.jpg"])
+def test_an_image_outside_the_dataset_is_refused_when_it_is_opened(folder: Path, name: str) -> None:
+    Image.new("RGB", (40, 30)).save(folder.parent / "x.jpg")
+    what = content()
+    what["images"][1]["file_name"] = name
+    path = write(folder, what)
+    with pytest.raises(UserError, match="leads out of the dataset") as error:
+        open_coco(folder, "val")
+    assert (error.value.file, error.value.field) == (path, "images[id=3].file_name")
+
+
+@pytest.mark.parametrize("prefix", ["/home/someone/upload/", "C:\\Users\\me\\", "..\\..\\"])
+def test_a_path_of_another_machine_means_the_image_of_that_name(folder: Path, prefix: str) -> None:
+    what = content()
+    what["images"][1]["file_name"] = prefix + what["images"][1]["file_name"]
+    write(folder, what)
+    assert open_coco(folder, "val").image_path(1) == folder / "val/000000000003.jpg"
+
+
+@pytest.mark.parametrize("place", ["images/val", "images"])
+def test_images_may_lie_in_a_folder_called_images(folder: Path, place: str) -> None:
+    (folder / "images").mkdir()
+    (folder / "val").rename(folder / "images/val")
+    if place == "images":
+        for path in (folder / "images/val").iterdir():
+            path.rename(folder / "images" / path.name)
+        (folder / "images/val").rmdir()
+    assert open_coco(folder, "val").image_path(0) == folder / place / "000000000007.jpg"
+
+
+def test_flags_of_voc_in_further_fields_are_read(folder: Path) -> None:
+    what = content()
+    what["annotations"][1]["difficult"] = 1
+    write(folder, what)
+    dataset = open_coco(folder, "val")
+    assert dataset.target(0)["difficult"].tolist() == [True]
+    assert dataset.target(2)["difficult"].tolist() == [False, False]
+    assert "truncated" not in dataset.target(0)
+
+
+def test_a_category_above_all_others_is_no_class(folder: Path) -> None:
+    what = content()
+    what["categories"] = [category | {"supercategory": "pets"} for category in what["categories"]]
+    what["categories"].append({"id": 0, "name": "pets", "supercategory": "none"})
+    write(folder, what)
+    assert open_coco(folder, "val").classes == ("cat", "dog")
+    what["categories"][-1]["supercategory"] = "animals"
+    write(folder, what)
+    assert open_coco(folder, "val").classes == ("pets", "cat", "dog")

@@ -68,12 +68,30 @@ def test_16_bits_keep_their_upper_8(tmp_path: Path, channels: int) -> None:
     assert np.array_equal(image, (deep // 256).astype(np.uint8).repeat(3 // channels, axis=-1))
 
 
-def test_the_orientation_in_exif_is_not_applied(tmp_path: Path) -> None:
+def test_the_orientation_in_exif_is_applied_where_it_is_asked_for(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     Image.fromarray(smooth()).save(tmp_path / "a.jpg", exif=exif)
     assert read_image(tmp_path / "a.jpg").shape == (3, 48, 64)
     assert read_image_size(tmp_path / "a.jpg") == (48, 64)
+    assert read_image_size(tmp_path / "a.jpg", upright=True) == (64, 48)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("annotated", ["stored", "upright"])
+def test_the_size_in_an_annotation_tells_whether_its_tool_turned_the_image(
+    tmp_path: Path, orientation: int, annotated: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.png"
+    Image.fromarray(smooth()).save(path, exif=exif)
+    upright = read_image(path, upright=True)
+    size = (48, 64) if annotated == "stored" else tuple(upright.shape[1:])
+    # Where both have one size, as after half a turn, the image is upright: so most tools show it.
+    stays = size == (48, 64) != upright.shape[1:]
+    expected = read_image(path) if stays else upright
+    assert torch.equal(read_image(path, size=size), expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])

@@ -11,7 +11,7 @@ from PIL import Image
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import find_layout, list_splits, open_dataset
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_folder_of_both_layouts_needs_the_layout_said(voc: Path, coco: Path) -
 
 
 def test_a_folder_of_neither_layout_is_told_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"neither .*ImageSets/Main.*annotations/instances_\*\.json") as error:
+    with pytest.raises(UserError, match=r"looked for .*ImageSets/Main.*annotations/instances_\*\.json") as error:
         open_dataset(tmp_path, "train")
     assert error.value.file == tmp_path
 
@@ -87,8 +87,10 @@ def test_a_missing_split_lists_those_that_are_there(request: pytest.FixtureReque
 
 
 def test_an_unknown_layout_is_refused(voc: Path) -> None:
-    with pytest.raises(UserError, match="layout: unknown layout 'yolo'; choose auto, voc or coco"):
-        open_dataset(voc, "train", "yolo")
+    with pytest.raises(
+        UserError, match="layout: unknown layout 'kitti'; choose auto, voc, pairs, coco, export or yolo"
+    ):
+        open_dataset(voc, "train", "kitti")
 
 
 def test_each_layout_is_found_by_its_name(voc: Path) -> None:
@@ -112,5 +114,5 @@ def test_the_listed_splits_hold_each_image_once(voc: Path, coco: Path) -> None:
 
 
 def test_a_folder_without_a_layout_has_no_splits_to_list(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="neither of PASCAL VOC's layout"):
+    with pytest.raises(UserError, match="looked for PASCAL VOC's layout"):
         list_splits(tmp_path)

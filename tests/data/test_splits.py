@@ -9,7 +9,7 @@ from PIL import Image
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.splits import split_by_occlusion
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 
 APART = [("cat", (0, 0, 10, 10)), ("dog", (20, 20, 30, 30))]
 PILE = [("cat", (0, 0, 10, 10)), ("dog", (5, 0, 15, 10))]

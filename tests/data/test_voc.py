@@ -6,17 +6,19 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unicodedata import normalize
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.voc import VOCLayout, VOCObject, _read_annotation, write_annotation
+from afrcnn.data.voc import VOCLayout
+from afrcnn.data.voc_xml import VOCObject, read_annotation, write_annotation
 
 open_voc = VOCLayout().open
 
@@ -161,7 +163,7 @@ def test_a_written_annotation_reads_back_the_same(tmp_path: Path) -> None:
         for i, name in enumerate(["cat", "<dog & co>", "été", "a b", "1", "x"] * 3)
     )
     write_annotation(tmp_path / "new" / "a.xml", filename="a.jpg", height=480, width=640, objects=objects)
-    size, read = _read_annotation(tmp_path / "new" / "a.xml")
+    size, read = read_annotation(tmp_path / "new" / "a.xml")
     assert size == (480, 640)
     assert [(o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in read] == [
         (o.name, o.difficult, o.truncated, o.occluded, o.occlusion, o.bend) for o in objects
@@ -408,3 +410,131 @@ def test_a_split_of_which_some_annotations_are_missing_is_refused(folder: Path) 
     (folder / "Annotations/b.xml").unlink()
     with pytest.raises(UserError, match=r"b\.xml: the annotation is missing; restore it"):
         open_voc(folder, "train")
+
+
+# What other tools and systems write.
+
+
+def test_images_in_subfolders_are_found_by_their_ids(folder: Path) -> None:
+    for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (folder / kind / "cam0").mkdir()
+        (folder / kind / f"a.{suffix}").rename(folder / kind / "cam0" / f"00001.{suffix}")
+    split(b"cam0/00001\nb\n")(folder)
+    dataset = open_voc(folder, "train")
+    assert dataset.ids == ["cam0/00001", "b"]
+    assert dataset.image_path(0) == folder / "JPEGImages/cam0/00001.jpg"
+    assert dataset.classes == ("cat", "dog")
+    split(b"../JPEGImages/b\n")(folder)
+    with pytest.raises(UserError, match="missing"):
+        open_voc(folder, "train")
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp", ".tif", ".TIFF", ".gif", ".WebP"])
+def test_images_of_all_formats_are_found(folder: Path, suffix: str) -> None:
+    path = folder / "JPEGImages" / "a.jpg"
+    Image.open(path).save(path.with_suffix(suffix.lower()))
+    path.with_suffix(suffix.lower()).rename(path.with_suffix(suffix))
+    path.unlink()
+    assert open_voc(folder, "train")[0][0].shape == (3, 30, 40)
+
+
+@pytest.mark.parametrize("end", ["0", "1", "-1"])
+def test_ids_that_end_as_a_flag_of_lists_by_class_stay_whole(folder: Path, end: str) -> None:
+    for id_ in (f"a {end}", "a"):
+        for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+            path = folder / kind / f"{id_}.{suffix}"
+            if not path.exists():
+                path.write_bytes((folder / kind / f"b.{suffix}").read_bytes())
+    split(f"a {end}\nb\n".encode())(folder)
+    assert open_voc(folder, "train").ids == [f"a {end}", "b"]
+
+
+def test_lists_may_name_files(folder: Path) -> None:
+    split(b"a.jpg\nb.jpg\n")(folder)
+    dataset = open_voc(folder, "train")
+    assert dataset.ids == ["a", "b"]
+    assert len(dataset.target(0)["labels"]) == 2
+
+
+@pytest.mark.parametrize(("listed", "stored"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_one_in_either_form_of_unicode(folder: Path, listed: str, stored: str) -> None:
+    for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
+        (folder / kind / f"a.{suffix}").rename(folder / kind / f"{normalize(stored, 'été')}.{suffix}")
+    split(normalize(listed, "été\nb\n").encode())(folder)
+    assert len(open_voc(folder, "train").target(0)["labels"]) == 2
+
+
+def test_hidden_files_of_archives_are_ignored(folder: Path) -> None:
+    for name in ("Annotations/._a.xml", "JPEGImages/._a.jpg", "ImageSets/Main/._train.txt", "Annotations/.DS_Store"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    assert open_voc(folder, "train").classes == ("cat", "dog")
+    assert VOCLayout().splits(folder) == ["train"]
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "GBK", "shift_jis", "windows-1252", "UTF-16", "big5"])
+def test_annotations_in_other_encodings_are_read(folder: Path, encoding: str) -> None:
+    name = {"windows-1252": "été"}.get(encoding, "中")
+    text = f'<?xml version="1.0" encoding="{encoding}"?>\n<annotation>{SIZE}{thing(name)}</annotation>'
+    (folder / "Annotations/a.xml").write_bytes(text.encode(encoding))
+    assert open_voc(folder, "train").classes == (name,)
+
+
+def test_an_undeclared_encoding_is_told_with_its_likely_cause(folder: Path) -> None:
+    text = f"<annotation>{SIZE}{thing('中')}</annotation>"
+    (folder / "Annotations/a.xml").write_bytes(text.encode("gb2312"))
+    with pytest.raises(UserError, match=r"cannot be read as XML.*saved as UTF-8"):
+        open_voc(folder, "train")
+
+
+def test_a_declared_encoding_hides_no_entities(folder: Path) -> None:
+    text = '<?xml version="1.0" encoding="gb2312"?><!DOCTYPE annotation [<!ENTITY a "ha">]><annotation>&a;</annotation>'
+    (folder / "Annotations/a.xml").write_bytes(text.encode("gb2312"))
+    with pytest.raises(UserError, match="declares entities"):
+        open_voc(folder, "train")
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("Unspecified", False),
+        ("no", False),
+        ("False", False),
+        ("0.0", False),
+        ("2", True),
+        ("True", True),
+        (" 1 ", True),
+    ],
+)
+def test_flags_in_words_and_other_numbers_are_read(folder: Path, text: str, flag: bool) -> None:
+    annotate(folder, SIZE + thing(more=f"<truncated>{text}</truncated><pose>Unspecified</pose>"))
+    assert open_voc(folder, "train").target(0)["truncated"].tolist() == [flag]
+
+
+def test_a_second_box_of_an_object_is_not_lost_in_silence(folder: Path) -> None:
+    box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+    annotate(folder, SIZE + thing(more=box))
+    with pytest.raises(UserError, match=r"object\[1\]/bndbox: is one of 2; write an <object> for each box"):
+        open_voc(folder, "train")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("told", ["stored", "upright", "nothing"])
+def test_boxes_lie_on_the_pixels_that_the_tool_showed(folder: Path, orientation: int, told: str) -> None:
+    """A red rectangle stays in its box, whichever way the image was annotated, where its size tells."""
+    pixels = np.zeros((30, 40, 3), dtype=np.uint8)
+    pixels[4:14, 6:30] = (255, 0, 0)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(folder / "JPEGImages/a.png", exif=exif)
+    (folder / "JPEGImages/a.jpg").unlink()
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(folder / "JPEGImages/a.png")))
+    shown = pixels if told == "stored" and orientation >= 5 else upright
+    rows, columns = np.where(shown[..., 0] > 0)
+    box = (columns.min() + 1, rows.min() + 1, columns.max() + 1, rows.max() + 1)
+    size = f"<size><width>{shown.shape[1]}</width><height>{shown.shape[0]}</height></size>"
+    annotate(folder, ("" if told == "nothing" else size) + thing(box=box))
+    image, target = open_voc(folder, "train")[0]
+    x1, y1, x2, y2 = map(int, target["boxes"][0].tolist())
+    inside = image[0, y1:y2, x1:x2]
+    assert inside.min() == 255
+    assert int((image[0] > 0).sum()) == inside.numel()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 from afrcnn.evaluation.matching import match
 from afrcnn.evaluation.subsets import _confidently_recalled, all_subsets, subset_ap
 from afrcnn.evaluation.voc_ap import voc_ap

@@ -101,7 +101,7 @@ def test_the_same_generator_chooses_the_same_piece_and_another_another():
 def test_a_piece_is_read_as_it_lies_in_its_image_and_enlarged_to_the_size_asked_for(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    piece = _Piece(tmp_path / "image.png", (3, 4, 13, 12))
+    piece = _Piece(tmp_path / "image.png", (20, 30), (3, 4, 13, 12))
     assert np.array_equal(piece.read((8, 10)).permute(1, 2, 0).numpy(), pixels[4:12, 3:13])
     large = piece.read((32, 40))
     assert (large.shape, large.dtype) == ((3, 32, 40), torch.uint8)

@@ -279,10 +279,9 @@ def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[
 
 def image_files(folder: Path) -> list[Path]:
     """Return the images in a folder, in order; none where it is no folder."""
-    from PIL import Image
+    from afrcnn.data.image import image_suffixes
 
-    suffixes = {suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN}
-    return sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in suffixes)
+    return sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in image_suffixes())
 
 
 def count_names(names: Iterable[str]) -> str:

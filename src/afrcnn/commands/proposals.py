@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from afrcnn.core.errors import UserError, require_dataset, suggest
+from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
     from afrcnn.proposals.proposer import Proposer
@@ -18,7 +19,7 @@ def proposals(
     dataset: Path | str,
     *,
     split: Sequence[str] = (),
-    layout: Literal["auto", "voc", "coco"] = "auto",
+    layout: LayoutName = "auto",
     out: Path | str | None = None,
     method: str | None = None,
     mode: Literal["fast", "quality"] | None = None,
@@ -35,7 +36,7 @@ def proposals(
     and data.proposal_method: the mode of selective search, deepmask, or what the class or import is called.
 
     Args:
-        dataset: folder in PASCAL VOC or COCO layout
+        dataset: folder of images and boxes, in any layout of docs/data.md
         split: splits to work on (default: all, but no image twice)
         layout: layout of DATASET (default: what is found)
         out: folder that gets a store for each split (default: DATASET/proposals)
@@ -63,6 +64,7 @@ def proposals(
     require_dataset(dataset)
 
     from afrcnn.core.progress import progress
+    from afrcnn.data.inspection import announce
     from afrcnn.data.layouts import list_splits, open_dataset
     from afrcnn.proposals.propose import propose
     from afrcnn.proposals.published import import_published, read_published
@@ -78,8 +80,10 @@ def proposals(
         name_of_store = proposer.method.removeprefix("selective_search-")
     made = {}
     # Without any split, opening one says what is missing.
-    for name in split or list_splits(dataset, layout) or ["trainval"]:
-        images = open_dataset(dataset, name, layout)
+    for split_or_stand_in in split or list_splits(dataset, layout) or ["trainval"]:
+        images = open_dataset(dataset, split_or_stand_in, layout)
+        name = images.split
+        announce(images)
         folder = default_folder(dataset, name, name_of_store, out)
         if published:
             store = import_published(

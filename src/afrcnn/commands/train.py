@@ -65,7 +65,7 @@ def train(
     if are_parts(names):
         from afrcnn.data.layouts import open_dataset
 
-        images = len(open_dataset(folder, split, loaded.data.layout))
+        images = len(open_dataset(folder, split, loaded.data.layout, field="data.train_split"))
         loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
         if speaks:
             print(f"updates: {_told(loaded, images)}", flush=True)
@@ -118,18 +118,32 @@ def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
 def _propose(recipe: Recipe) -> None:
     """Search proposals for the splits that have none, where a recipe takes those of selective search."""
     from afrcnn.commands.proposals import proposals
-    from afrcnn.data.layouts import list_splits
+    from afrcnn.data.layouts import open_dataset
     from afrcnn.proposals.selective_search import Mode
     from afrcnn.proposals.store import default_folder, is_complete
 
     data = recipe.data
     if data.proposal_method not in get_args(Mode):
         return
-    mode = cast(Mode, data.proposal_method)
-    for root, split in [*training_splits(recipe), (Path(data.root), data.test_split)]:
+    mode, splits = cast(Mode, data.proposal_method), training_splits(recipe)
+    if _has_test_split(recipe):
+        splits.append((Path(data.root), data.test_split))
+    for root, asked in splits:
+        split = open_dataset(
+            root, asked, data.layout, field="data.train_split"
+        ).split  # which may stand for the one that is asked for
         folder = default_folder(root, split, mode, data.proposals)
-        if not is_complete(folder) and split in list_splits(root, data.layout):
+        if not is_complete(folder):
             proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode)
+
+
+def _has_test_split(recipe: Recipe) -> bool:
+    from afrcnn.build import open_images
+
+    try:
+        return len(open_images(recipe, recipe.data.test_split)) > 0
+    except UserError:  # which the evaluation tells, to who asks for it
+        return False
 
 
 def _schedule(images: int, recipe: Recipe) -> list[str]:
@@ -195,11 +209,9 @@ def _examine(run: Run) -> None:
     from afrcnn.build import open_images
     from afrcnn.commands.evaluate import evaluate
     from afrcnn.commands.predict import predict
-    from afrcnn.data.layouts import list_splits
 
-    data = run.recipe.data
-    if data.test_split not in list_splits(data.root, data.layout):
+    if not _has_test_split(run.recipe):
         return
     evaluate(run.folder)
-    images = open_images(run.recipe, data.test_split)
+    images = open_images(run.recipe, run.recipe.data.test_split)
     predict(run.folder, [images.image_path(index) for index in range(min(_PICTURES, len(images)))])

@@ -6,12 +6,17 @@ Reference: Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014, and
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from pathlib import Path
+import math
+import re
+from collections.abc import Collection, Container, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
+from afrcnn.data.faults import Faults, collected
+from afrcnn.data.voc_xml import VOC_FLAGS, VOC_NUMBERS
 
 _Record = dict[str, Any]
 
@@ -24,7 +29,7 @@ _PREFIXES = ("instances_", "image_info_")
 """Of files with annotations, and of those that name images alone."""
 
 
-_MADE = ("instances_trainval35k.json", "instances_minival.json")
+MADE_BY_MINIVAL = ("instances_trainval35k.json", "instances_minival.json")
 """What is not published, but made from the annotations of 2014."""
 
 
@@ -52,14 +57,22 @@ class COCOLayout:
         files = {prefix: root.glob(f"annotations/{prefix}*.json") for prefix in _PREFIXES}
         return sorted({file.stem.removeprefix(prefix) for prefix, of_prefix in files.items() for file in of_prefix})
 
-    def open(self, root: Path, split: str, classes: Sequence[str] | None = None) -> AnnotatedImages:
+    def image_folders(self, root: Path, split: str) -> list[Path]:
+        """Return the folders that the images of a split may lie in; those of CVAT and others are the last."""
+        names = (split, split.replace("test-dev", "test"), f"images/{split}", "images")
+        return [root / name for name in names]
+
+    def open(
+        self, root: Path, split: str, classes: Sequence[str] | None = None, faults: Faults | None = None
+    ) -> AnnotatedImages:
         """Read a split.
 
         Args:
             root: the folder.
             split: the split, e.g. ``train2017``.
             classes: the names of the classes 1..K, among them all that are annotated; by default all categories
-                of the file, in the order of their ids.
+                of the file, in the order of their ids, but for a heading that stands above all others.
+            faults: where mistakes are noted, in place of raising the first.
 
         Raises:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
@@ -73,38 +86,32 @@ class COCOLayout:
         names = {file.get(categories[id_], "name", str, f"categories[id={id_}]"): id_ for id_ in sorted(categories)}
         if len(names) < len(categories):
             raise file.error("two categories have the same name", "categories", "rename one")
-        classes = tuple(names) if classes is None else tuple(classes)
+        headings = _headings(categories.values()) if classes is None else set()
+        classes = tuple(name for name in names if name not in headings) if classes is None else tuple(classes)
         if unknown := [name for name in classes if name not in names]:
             raise file.error(f"no category is named {unknown[0]!r}", "categories", f"choose of {', '.join(names)}")
 
+        image_files = _find_images(root, self.image_folders(root, split), images, file, faults)
+        known, images = set(images), {id_: images[id_] for id_ in image_files}
         sizes = [file.size(image, f"images[id={id_}]") for id_, image in images.items()]
         image_rows = {id_: row for row, id_ in enumerate(images)}
         rows = []
         for id_, annotation in annotations.items():
-            at = f"annotations[id={id_}]"
-            image, category = (file.get(annotation, key, int, at) for key in ("image_id", "category_id"))
-            x, y, width, height = file.box(annotation, at)
-            if (id_, image) in _ERRATA and width * height == 0:
-                continue
-            if image not in images:
-                raise file.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
-            if category not in categories:
-                raise file.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
-            if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
-                raise file.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
-            area = file.get(annotation, "area", (int, float), at, default=width * height)
-            name, box = categories[category]["name"], (x, y, x + width, y + height)
-            rows.append((image_rows[image], name, box, id_, crowd, area))
+            with collected(faults, "malformed annotations"):
+                if (row := file.object(id_, annotation, known, categories)) and row[0] in image_rows:
+                    rows.append((image_rows[row[0]], *row[1:]))
 
-        ids, files = [str(id_) for id_ in images], _find_images(root, split, images, file)
+        ids, files = [str(id_) for id_ in images], list(image_files.values())
         annotation_files = [str(file.path.relative_to(root))] * len(images)
-        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"}
+        flags = [flag for flag in VOC_FLAGS if any(flag in annotation for annotation in annotations.values())]
+        rows = [(*row, *(annotations[row[3]].get(flag) in (1, "1") for flag in flags)) for row in rows]
+        columns = {"annotation_id": "i8", "iscrowd": "?", "area": "f4"} | dict.fromkeys(flags, "?")
 
         def locate(i: int) -> tuple[Path, str, str]:
             at = f"annotations[id={rows[i][3]}]"
             return file.path, f"{at}.category_id", f"{at}.bbox"
 
-        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate)
+        dataset = AnnotatedImages(root, classes, ids, files, annotation_files, sizes, rows, columns, locate, faults)
         dataset.annotation_file, dataset.category_ids = file.path, tuple(names[name] for name in classes)
         dataset.annotated = annotated
         return dataset
@@ -124,6 +131,48 @@ class COCOLayout:
         content["images"] = [image | {"file_name": files[image["id"]]} for image in images if image["id"] in files]
         content["annotations"] = [item for item in annotations if item["image_id"] in files]
         return json.dumps(content)
+
+    def image_file(self, split: str, name: str) -> str:
+        """Return the place of an image with some name, relative to the root."""
+        return f"{split}/{name}"
+
+    def write(
+        self, root: Path, split: str, dataset: AnnotatedImages, files: Sequence[str], classes: Sequence[str]
+    ) -> dict[str, int]:
+        """Write the annotations of a split; see ``afrcnn.data.convert``.
+
+        VOC's flags become further fields of annotations, which COCO's tools pass over and ``open`` reads.
+
+        Args:
+            root: the folder to write in.
+            split: the split.
+            dataset: the images.
+            files: the images' files, relative to ``root``.
+            classes: the names of all classes of the new dataset.
+
+        Returns:
+            What is lost, and how often.
+        """
+        ids = [int(id_) if id_.isdecimal() else 0 for id_ in dataset.ids]
+        ids = ids if len(set(ids)) == len(ids) and 0 not in ids else list(range(1, len(ids) + 1))
+        images, annotations, numbers = list[_Record](), list[_Record](), 0
+        for index, (id_, file) in enumerate(zip(ids, files, strict=True)):
+            target, (height, width) = dataset.target(index), dataset.image_size(index)
+            images.append({"id": id_, "file_name": Path(file).name, "width": width, "height": height})
+            flags = {key: target[key].tolist() for key in ("iscrowd", *VOC_FLAGS) if key in target}
+            areas = target["area"].tolist() if "area" in target else None
+            numbers += sum(key in target and int((~target[key].isnan()).sum()) for key in VOC_NUMBERS)
+            for row, (label, box) in enumerate(zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True)):
+                x1, y1, x2, y2 = box
+                category = classes.index(dataset.classes[label - 1]) + 1
+                record: _Record = {"id": len(annotations) + 1, "image_id": id_, "category_id": category, "iscrowd": 0}
+                record |= {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": areas[row] if areas else (x2 - x1) * (y2 - y1)}
+                annotations.append(record | {key: int(values[row]) for key, values in flags.items()})
+        categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
+        with atomic_write(root / "annotations" / f"{_PREFIXES[0]}{split}.json") as stream:
+            json.dump({"images": images, "annotations": annotations, "categories": categories}, stream)
+        masks = len(annotations) if dataset.annotation_file else 0
+        return {"masks": masks, "recorded occlusion and bend": numbers}
 
 
 class AnnotationFile:
@@ -146,7 +195,7 @@ class AnnotationFile:
         if not path.is_file():
             choice = f"choose one of {', '.join(splits)}" if splits else ""
             choice = choice or "give the folder with annotations/instances_*.json"
-            fix = "make it with `afrcnn minival`" if path.name in _MADE and splits else choice
+            fix = "make it with `afrcnn minival`" if path.name in MADE_BY_MINIVAL and splits else choice
             raise UserError("the split is missing", file=path, fix=fix)
 
         def maskless(record: _Record) -> _Record:
@@ -193,6 +242,28 @@ class AnnotationFile:
             raise self.error(f"{box!r:.60} is not a list of four numbers", f"{at}.bbox", "write x, y, w, h")
         return box
 
+    def object(
+        self, id_: int, annotation: _Record, images: Container[int], categories: Mapping[int, _Record]
+    ) -> tuple[Any, ...] | None:
+        """Return the id of an annotation's image, its class, box, id, crowd flag and area; None of known errata."""
+        at = f"annotations[id={id_}]"
+        image, category = (self.get(annotation, key, int, at) for key in ("image_id", "category_id"))
+        if abs(id_) >= 2**63:
+            raise self.error("is too large", f"{at}.id", "number annotations from 1")
+        x, y, width, height = self.box(annotation, at)
+        if (id_, image) in _ERRATA and width * height == 0:
+            return None
+        if image not in images:
+            raise self.error(f"no image has the id {image}", f"{at}.image_id", "correct the id")
+        if category not in categories:
+            raise self.error(f"no category has the id {category}", f"{at}.category_id", "correct the id")
+        if (crowd := annotation.get("iscrowd", 0)) not in (0, 1):
+            raise self.error(f"{crowd!r:.40} is neither 0 nor 1", f"{at}.iscrowd", "write 0 or 1")
+        area = self.get(annotation, "area", (int, float), at, default=width * height)
+        # Tools write 0, -1 or NaN where they do not know it.
+        area = area if math.isfinite(area) and area > 0 else width * height
+        return image, categories[category]["name"], (x, y, x + width, y + height), id_, crowd, area
+
     def size(self, image: _Record, at: str) -> tuple[int, int]:
         """Return the height and width of an image in pixels."""
         height, width = (self.get(image, key, int, at) for key in ("height", "width"))
@@ -201,26 +272,42 @@ class AnnotationFile:
         return height, width
 
 
-def _find_images(root: Path, split: str, images: dict[int, _Record], file: AnnotationFile) -> list[str]:
-    """Return each image's file, relative to the root."""
-    folder = root / split
-    if not folder.is_dir():
-        folder = root / split.replace("test-dev", "test")
-    # Listing a folder once spares asking the disk for each of 100,000 files.
-    present = {image.name for image in folder.iterdir()} if folder.is_dir() else set()
+def _headings(categories: Collection[_Record]) -> set[str]:
+    """Return the name of a category that is none, but stands above all others, as Roboflow writes the project's."""
+    above = {str(category.get("supercategory")) for category in categories}
+    names = {category["name"] for category in categories if category.get("supercategory") == "none"}
+    return names if len(names) == 1 and len(categories) > 1 and above == names | {"none"} else set()
+
+
+def _find_images(
+    root: Path, folders: Sequence[Path], images: dict[int, _Record], file: AnnotationFile, faults: Faults | None
+) -> dict[int, str]:
+    """Return the file of each image by its id, relative to the root."""
+    folders = [folder for folder in folders if folder.is_dir()]
+    # Listing the folders once spares asking the disk for each of 100,000 files.
+    present = {path.name: folder for folder in reversed(folders) for path in folder.iterdir()}
     of_2014: dict[str, str] | None = None
-    files = []
+    files = {}
     for id_, image in images.items():
-        name = file.get(image, "file_name", str, f"images[id={id_}]")
-        if name in present or (folder / name).is_file():
-            files.append(f"{folder.name}/{name}")
-        elif (root / name).is_file():
-            files.append(name)
-        elif name in (of_2014 := _images_of_2014(root) if of_2014 is None else of_2014):
-            files.append(f"{of_2014[name]}/{name}")
-        else:
-            field, fix = f"images[id={id_}].file_name in {file.path}", "restore it, or remove it from the split"
-            raise UserError("the image is missing", file=folder / name, field=field, fix=fix)
+        with collected(faults, "missing images"):
+            field, name = f"images[id={id_}].file_name", file.get(image, "file_name", str, f"images[id={id_}]")
+            name = name if name in present else name.replace("\\", "/")  # as tools on Windows write it
+            path = PurePosixPath(name)
+            leads_out = path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", name)
+            if leads_out and path.name not in present:
+                raise file.error(f"{name!r} leads out of the dataset", field, "name images inside, by relative paths")
+            name = path.name if leads_out else name
+            folder = present.get(name) or next((folder for folder in folders if (folder / name).is_file()), None)
+            if folder is not None:
+                files[id_] = f"{folder.relative_to(root).as_posix()}/{name}"
+            elif (root / name).is_file():
+                files[id_] = name
+            elif name in (of_2014 := _images_of_2014(root) if of_2014 is None else of_2014):
+                files[id_] = f"{of_2014[name]}/{name}"
+            else:
+                field, fix = f"{field} in {file.path}", "restore it, or remove it from the split"
+                missing = (folders or [root])[0] / name
+                raise UserError("the image is missing", file=missing, field=field, fix=fix)
     return files
 
 

@@ -6,10 +6,11 @@ import io
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
@@ -20,7 +21,16 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.Decom
 
 
 @contextmanager
-def _open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+def open_image(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image, of which only the header is read until more is asked for.
+
+    Args:
+        path: the image's file.
+        content: the file's bytes, where it is not on this machine.
+
+    Raises:
+        UserError: the file is missing or not an image, or what the block reads of it is broken.
+    """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
             yield image
@@ -31,7 +41,15 @@ def _open(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
         raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
-def read_image(path: Path, *, upright: bool = False, content: bytes | None = None) -> tv_tensors.Image:
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Return the suffixes of the formats that can be read, in lower case, as ``.webp``."""
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in Image.OPEN)
+
+
+def read_image(
+    path: Path, *, upright: bool = False, size: tuple[int, int] | None = None, content: bytes | None = None
+) -> tv_tensors.Image:
     """Decode an image.
 
     Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
@@ -40,8 +58,10 @@ def read_image(path: Path, *, upright: bool = False, content: bytes | None = Non
 
     Args:
         path: the image's file.
-        upright: turn the image as its EXIF says, for images straight from a camera. Those of a dataset stay
-            as they are stored, as VOC's and COCO's tools take them.
+        upright: turn the image as its EXIF says, for images straight from a camera.
+        size: height and width that an image's annotation has. It tells whether the tool that wrote the boxes turned
+            the image: only where the pixels as they are stored have this size, and turned have not, they stay as
+            they are. Most tools show images upright, and so they are taken where the size does not tell.
         content: the file's bytes, where it is not on this machine.
 
     Returns:
@@ -50,8 +70,10 @@ def read_image(path: Path, *, upright: bool = False, content: bytes | None = Non
     Raises:
         UserError: the file is missing, truncated, or not an image.
     """
-    with _open(path, content) as image:
-        return F.to_image(to_rgb(image, upright=upright))
+    with open_image(path, content) as image:
+        stored = (image.height, image.width)
+        turn = upright or (size is not None and not (stored == size != upright_size(image)))
+        return F.to_image(to_rgb(image, upright=turn))
 
 
 def to_rgb(image: Image.Image, *, upright: bool = False) -> Image.Image:
@@ -63,11 +85,21 @@ def to_rgb(image: Image.Image, *, upright: bool = False) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
     """Return the height and width of an image in pixels, from the file's header alone.
+
+    Args:
+        path: the image's file.
+        upright: the size of the image turned as its EXIF says.
 
     Raises:
         UserError: the file is missing or not an image.
     """
-    with _open(path) as image:
-        return image.height, image.width
+    with open_image(path) as image:
+        return upright_size(image) if upright else (image.height, image.width)
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the height and width that an opened image has once it is turned as its EXIF says."""
+    turned = image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    return (image.width, image.height) if turned else (image.height, image.width)

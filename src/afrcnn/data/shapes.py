@@ -20,7 +20,7 @@ from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.figures import FIGURES
 from afrcnn.data.scene import draw_scene
-from afrcnn.data.voc import VOCObject, write_annotation
+from afrcnn.data.voc_xml import VOCObject, write_annotation
 
 _RECORD = "shapes.json"
 _GENERATOR = "afrcnn shapes 1"

@@ -68,6 +68,9 @@ class DetectionDataset(Protocol):
     def image_size(self, index: int) -> tuple[int, int]:
         """Return the image's height and width in pixels, without decoding it."""
 
+    def describe(self) -> str:
+        """Return split, layout, images, objects and classes in a few words."""
+
 
 _Dataset = TypeVar("_Dataset", bound=DetectionDataset)
 

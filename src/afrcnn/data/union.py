@@ -69,6 +69,10 @@ class JoinedImages:
         dataset, row = self._locate(index)
         return dataset.image_size(row)
 
+    def describe(self) -> str:
+        """Return the split, images, objects and classes of each dataset."""
+        return " + ".join(dataset.describe() for dataset in self.datasets)
+
     def _locate(self, index: int) -> tuple[DetectionDataset, int]:
         """Return the dataset that holds an image, and the image's index in it."""
         index = range(len(self))[index]

@@ -32,7 +32,7 @@ class WithProposals:
         self.dataset, self.store, self.limit = dataset, store, limit
         self.root, self.ids, self.annotation_file = dataset.root, dataset.ids, dataset.annotation_file
         self.classes, self.category_ids, self.annotated = dataset.classes, dataset.category_ids, dataset.annotated
-        self.image_path, self.image_size = dataset.image_path, dataset.image_size
+        self.image_path, self.image_size, self.describe = dataset.image_path, dataset.image_size, dataset.describe
         self._verified: set[int] = set()
 
     def __len__(self) -> int:

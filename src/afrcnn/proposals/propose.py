@@ -71,7 +71,8 @@ def propose(
             for image_id in earlier.ids:
                 if (key := earlier.fingerprint(image_id)) not in finished:
                     finished.append(key, earlier.boxes(image_id))
-        left = {key: path for key, path in zip(keys, paths, strict=True) if key not in finished}
+        sizes = map(dataset.image_size, range(len(dataset)))
+        left = {key: (path, size) for key, path, size in zip(keys, paths, sizes, strict=True) if key not in finished}
         report = progress or (lambda _done: None)
         done = len(keys) - len(left)
         report(done)
@@ -79,7 +80,7 @@ def propose(
         for number, (key, boxes) in enumerate(searched, start=done + 1):
             finished.append(key, boxes)
             report(number)
-        if changed := [path for key, path in left.items() if key not in finished]:
+        if changed := [path for key, (path, _) in left.items() if key not in finished]:
             raise UserError("has changed while it was searched", file=changed[0], fix="run the same again")
         images = ((image_id, key, Proposals(finished[key])) for image_id, key in zip(dataset.ids, keys, strict=True))
         store = ProposalStore.write(folder, images, method=method, parameters=parameters)
@@ -99,14 +100,14 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 
 def _propose_all(
-    proposer: Proposer, paths: list[Path], jobs: int, backend: _Backend
+    proposer: Proposer, images: list[tuple[Path, tuple[int, int]]], jobs: int, backend: _Backend
 ) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
-    step, order = (100, "list") if backend == "ray" else (max(len(paths), 1), "generator_unordered")
+    step, order = (100, "list") if backend == "ray" else (max(len(images), 1), "generator_unordered")
     with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs):
-        for start in range(0, len(paths), step):
-            tasks = (joblib.delayed(_propose_file)(proposer, path) for path in paths[start : start + step])
+        for start in range(0, len(images), step):
+            tasks = (joblib.delayed(_propose_file)(proposer, *image) for image in images[start : start + step])
             yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
 
 
@@ -133,10 +134,10 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _propose_file(proposer: Proposer, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+def _propose_file(proposer: Proposer, path: Path, size: tuple[int, int]) -> tuple[bytes, NDArray[np.float32]]:
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
-    image = read_image(path).permute(1, 2, 0).numpy()
+    image = read_image(path, size=size).permute(1, 2, 0).numpy()
     boxes = proposer(image)
     check_boxes(str(path), boxes)
     height, width = image.shape[:2]

@@ -35,15 +35,16 @@ _read = lru_cache(maxsize=16)(read_image)  # occluders of all levels come from t
 
 @dataclass(frozen=True)
 class _Piece:
-    """A part of an image: its file, and x1, y1, x2, y2 in whole pixels."""
+    """A part of an image: its file, its height and width, and x1, y1, x2, y2 in whole pixels."""
 
     file: Path
+    image_size: tuple[int, int]
     box: tuple[int, int, int, int]
 
     def read(self, size: tuple[int, int]) -> Tensor:
         """Return the piece (3 x H x W, uint8, RGB), enlarged to a height and width where it is smaller."""
         x1, y1, x2, y2 = self.box
-        piece: Tensor = _read(self.file).as_subclass(Tensor)[:, y1:y2, x1:x2]
+        piece: Tensor = _read(self.file, size=self.image_size).as_subclass(Tensor)[:, y1:y2, x1:x2]
         if piece.shape[1:] != size:
             piece = F.resize(piece, list(size), antialias=True).as_subclass(Tensor)
         return piece
@@ -84,7 +85,7 @@ class Pieces:
                 shown = intersection_over_foreground(boxes, torch.tensor([window])).numpy()[:, 0]
                 if not shown[np.isin(target["labels"], list(labels))].any():
                     excess = max(0.0, shown.max(initial=0.0) - _MOST_SHOWN)
-                    pieces.append((excess, _Piece(self.dataset.image_path(index), window)))
+                    pieces.append((excess, _Piece(self.dataset.image_path(index), image_size, window)))
             if pieces:
                 return min(pieces, key=lambda piece: piece[0])[1]
         problem = "no piece of another image is free of an object's class"

@@ -1,7 +1,6 @@
 """Training: from a recipe to a trained detector in a run folder.
 
-The loop knows no detector by name: it trains any module that returns a dictionary of losses, and logs what the module
-has in ``metrics``, if it has any.
+The loop knows no detector by name: it trains any module that returns a dictionary of losses, and logs its ``metrics``.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
-from afrcnn.build import arm, build_adversary, build_detector, check, initial_spec, open_training_images, pretrainable
+from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
 from afrcnn.core.distributed import gather, sum_over_processes
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.progress import progress
+from afrcnn.data.inspection import announce
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
@@ -98,14 +98,14 @@ def train_stages(
     run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
     dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
-    check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
+    verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     torch.manual_seed(recipe.seed)  # every process builds the same detector
     detector = _initial_detector(recipe, dataset, detector, resumed=run.checkpoint_file.is_file())
     if fabric.is_global_zero:
+        announce(dataset)
         run.begin(recipe)
     fabric.barrier()
     training = _Training(fabric, recipe, run, dataset, detector, transform)
-
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     saved = load_checkpoint(run.checkpoint_file, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
     done = 0 if saved is None else int(saved["iteration"])

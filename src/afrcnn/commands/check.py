@@ -1,0 +1,91 @@
+"""Checking a dataset before it is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from afrcnn.core.errors import UserError, require_dataset
+from afrcnn.recipe import LayoutName
+
+if TYPE_CHECKING:
+    from afrcnn.data.checking import DatasetCheck
+
+_EXAMPLES = 3
+"""How many examples of each kind are shown."""
+
+
+def check(dataset: Path | str, *, layout: LayoutName = "auto") -> tuple[DatasetCheck, list[str]]:
+    """Tell everything that is wrong with a dataset.
+
+    Reads all annotations and decodes all images. Shows, with counts and the first examples: broken images and files of
+    boxes, boxes outside their image or without area, unknown classes, wrong sizes; and what a training would not stop
+    at: images turned by EXIF, images that are there twice or in two splits, classes under two spellings or in one split
+    alone, objects that are too small; and what fraction of the objects proposals cover, where there are some. Ends with
+    status 1 if something would stop a training.
+
+    Args:
+        dataset: folder of images and boxes, in any layout of docs/data.md
+        layout: layout of DATASET (default: what is found)
+
+    Examples:
+        afrcnn check photos
+
+    Returns:
+        What was found, and a line about each store of proposals.
+
+    Raises:
+        UserError: there is no such folder, or it has no layout or several.
+    """
+    require_dataset(dataset)
+
+    from collections.abc import Callable
+    from contextlib import ExitStack
+
+    from afrcnn.core.progress import progress
+    from afrcnn.data.checking import check_dataset
+
+    with ExitStack() as stack:
+        reports: list[Callable[[int], None]] = []
+
+        def report(done: int, total: int) -> None:
+            if not reports:
+                reports.append(stack.enter_context(progress("checking", total, "image")))
+            reports[0](done)
+
+        result = check_dataset(dataset, layout, report)
+    return result, [] if result.stops else _coverage(Path(dataset), list(result.splits), layout)
+
+
+def show(result: tuple[DatasetCheck, list[str]], *, dataset: Path) -> int:
+    """Print what was found; return 1 if something would stop a training."""
+    checked, coverage = result
+    print(f"{dataset}: {checked.layout}")
+    for line in (*checked.splits.values(), *coverage):
+        print(f"  {line}")
+    for finding in checked.findings:
+        print(f"{'error' if finding.stops else 'note'}: {len(finding.messages):,} {finding.kind}")
+        for message in finding.messages[:_EXAMPLES]:
+            print(f"  {message}")
+    print("this would stop a training" if checked.stops else "nothing would stop a training")
+    return int(checked.stops)
+
+
+def _coverage(root: Path, splits: list[str], layout: LayoutName) -> list[str]:
+    """Return a line about each store of proposals beside the dataset: what fraction of the objects it covers."""
+    from afrcnn.data.layouts import open_dataset
+    from afrcnn.proposals.recall import recall
+    from afrcnn.proposals.store import ProposalStore
+
+    lines = []
+    for split in splits:
+        dataset = open_dataset(root, split, layout)
+        for folder in sorted((root / "proposals").glob(f"{split}-*")) if dataset.annotated else ():
+            try:
+                result = recall(dataset, ProposalStore(folder), ious=(0.5,), counts=(2000,))
+            except UserError as error:
+                lines.append(f"proposals {folder.name}: {error}")
+            else:
+                fraction = f"{100 * result.overall[0, 0]:.1f}%"
+                lines.append(f"proposals {folder.name}: cover {fraction} of the objects, at an IoU of 0.5")
+    return lines

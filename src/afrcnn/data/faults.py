@@ -1,0 +1,38 @@
+"""The mistakes in a dataset: raised one by one while it is read, or collected, so that all are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from afrcnn.core.errors import UserError
+
+
+class Faults:
+    """Mistakes by kind, in the order in which they were met.
+
+    A reader that is given one leaves out what is at fault and goes on; without one, it raises the first mistake.
+
+    Attributes:
+        messages: of each kind, which is a plural noun, the messages.
+    """
+
+    def __init__(self) -> None:
+        self.messages: dict[str, list[str]] = {}
+
+    def add(self, kind: str, message: object) -> None:
+        """Note a mistake."""
+        self.messages.setdefault(kind, []).append(str(message))
+
+    @contextmanager
+    def collect(self, kind: str) -> Iterator[None]:
+        """Note a user's error of the block as a mistake of a kind, and go on after the block."""
+        try:
+            yield
+        except UserError as error:
+            self.add(kind, error)
+
+
+def collected(faults: Faults | None, kind: str) -> AbstractContextManager[None]:
+    """Return a context that notes the error of its block where there is something to note it in, or lets it pass."""
+    return nullcontext() if faults is None else faults.collect(kind)

@@ -1,0 +1,190 @@
+"""The check of a dataset: each fault is told with its count, and whether a training would stop at it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from afrcnn.cli import main
+from afrcnn.core.errors import UserError
+from afrcnn.data.checking import DatasetCheck, check_dataset
+from afrcnn.data.inspection import require_readable
+from afrcnn.data.layouts import list_splits, open_dataset
+from scenes import (
+    WITH_SPLITS,
+    WITHOUT_SPLITS,
+    coco_standard,
+    labelimg,
+    roboflow_voc,
+    roboflow_yolo,
+    voc_lists,
+    write_text,
+    xml,
+)
+
+
+def counts(result: DatasetCheck, *, stops: bool) -> dict[str, int]:
+    return {finding.kind: len(finding.messages) for finding in result.findings if finding.stops is stops}
+
+
+@pytest.mark.parametrize("write", (*WITH_SPLITS, *WITHOUT_SPLITS), ids=lambda write: write.__name__)
+def test_nothing_would_stop_a_training_on_scenes_in_any_layout(tmp_path: Path, write) -> None:
+    write(tmp_path)
+    result = check_dataset(tmp_path)
+    assert not result.stops
+    assert sum("images" in words or "image" in words for words in result.splits.values()) == 2
+    kinds = counts(result, stops=False)
+    assert kinds.pop("classes with objects in one split alone", 1) >= 1
+    assert not kinds
+
+
+def spoil_xml(root: Path, name: str, text: str) -> None:
+    write_text(root / f"Annotations/{name}.xml", text)
+
+
+def box(x1: float, y1: float, x2: float, y2: float, name: str = "apple") -> str:
+    return xml([(name, (x1, y1, x2, y2))])  # type: ignore[list-item]
+
+
+def turn(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).save(path, exif=exif)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+STOPPING: dict[str, tuple[Callable[[Path], object], str]] = {
+    "truncated": (lambda root: cut(root / "JPEGImages/a.jpg"), "unreadable images"),
+    "text": (lambda root: (root / "JPEGImages/a.jpg").write_text("text"), "unreadable images"),
+    "missing": (lambda root: (root / "JPEGImages/a.jpg").unlink(), "missing images"),
+    "outside": (lambda root: spoil_xml(root, "b", box(1, 1, 90, 20)), "boxes outside the image"),
+    "inverted": (lambda root: spoil_xml(root, "b", box(30, 1, 9, 20)), "inverted boxes"),
+    "no area": (lambda root: spoil_xml(root, "b", box(9, 1, 9, 20)), "boxes without area"),
+    "relative": (lambda root: spoil_xml(root, "b", box(0.2 - 1, 0.1 - 1, 0.5, 0.75)), "boxes in relative units"),
+    "broken": (lambda root: spoil_xml(root, "b", "<annotation>"), "malformed annotations"),
+    "unnamed": (lambda root: spoil_xml(root, "b", box(1, 1, 9, 20, " ")), "malformed annotations"),
+    "size": (
+        lambda root: Image.new("RGB", (64, 40)).save(root / "JPEGImages/a.jpg"),
+        "images of another size than their annotations say",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", STOPPING)
+def test_what_would_stop_a_training_is_counted_and_does(tmp_path: Path, fault: str) -> None:
+    voc_lists(tmp_path)
+    spoil, kind = STOPPING[fault]
+    spoil(tmp_path)
+    assert counts(check_dataset(tmp_path), stops=True) == {kind: 1}
+    with pytest.raises(UserError):
+        require_readable(open_dataset(tmp_path, "train"))
+
+
+def test_all_faults_are_told_at_once_with_examples_and_status_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "data"
+    voc_lists(root)
+    spoil_xml(root, "a", box(1, 1, 90, 20))
+    spoil_xml(root, "b", "<annotation>")
+    cut(root / "JPEGImages/c.jpg")
+    assert main(["check", str(root)]) == 1
+    shown = capsys.readouterr().out
+    for words in (
+        "error: 1 malformed annotations",
+        "error: 1 boxes outside the image",
+        "error: 1 unreadable images",
+        "Annotations/b.xml",
+        "JPEGImages/c.jpg",
+        "this would stop a training",
+    ):
+        assert words in shown
+    with pytest.raises(UserError, match=r"of 1 image: 1 unreadable images; the first: .*c\.jpg.*afrcnn check"):
+        require_readable(open_dataset(root, "valid", classes=["apple", "kiwi"]))
+
+
+def test_what_one_should_know_does_not_stop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    voc_lists(tmp_path)
+    shutil.copy(tmp_path / "JPEGImages/a.jpg", tmp_path / "JPEGImages/c.jpg")
+    shutil.copy(tmp_path / "JPEGImages/a.jpg", tmp_path / "JPEGImages/empty.jpg")
+    shutil.copy(tmp_path / "JPEGImages/b.jpg", tmp_path / "JPEGImages/unused.jpg")
+    turn(tmp_path / "JPEGImages/b.jpg", 6)
+    twice = ("Apples", (1, 1, 2, 2))
+    spoil_xml(tmp_path, "empty", xml([twice, twice]))
+    result = check_dataset(tmp_path)
+    assert not result.stops
+    notes = counts(result, stops=False)
+    assert notes == {
+        "images that EXIF turns": 1,
+        "images that are there twice": 1,
+        "images that are in two splits": 1,
+        "classes under several spellings": 1,
+        "classes with objects in one split alone": 2,
+        "objects smaller than a cell (16 pixels, in images of 600)": 1,
+        "objects that are annotated several times": 1,
+        "images that no split has": 1,
+    }
+    assert main(["check", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "orientation 6; its boxes are of it as stored" in shown
+    assert "'Apples' (2) and 'apple' (3)" in shown
+    assert shown.splitlines()[-1] == "nothing would stop a training"
+
+
+def test_faults_of_coco_and_yolo_are_collected_too(tmp_path: Path) -> None:
+    coco_standard(tmp_path / "coco")
+    file = tmp_path / "coco/annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [1, 2, 3]
+    content["annotations"][1]["bbox"] = [60, 2, 30, 3]
+    content["annotations"][2]["image_id"] = 77
+    file.write_text(json.dumps(content))
+    (tmp_path / "coco/train/b.jpg").unlink()
+    assert counts(check_dataset(tmp_path / "coco"), stops=True) == {
+        "missing images": 1,
+        "malformed annotations": 2,
+        "boxes outside the image": 1,
+    }
+    roboflow_yolo(tmp_path / "yolo")
+    write_text(
+        tmp_path / "yolo/train/labels/a.txt", "0 .5 .5 .2 .2\n7 .5 .5 .2 .2\n0 40 20 10 10\n0 1 2\nnan 0 0 1 1\n"
+    )
+    (tmp_path / "yolo/train/labels/empty.txt").unlink()
+    result = check_dataset(tmp_path / "yolo")
+    assert counts(result, stops=True) == {"malformed annotations": 3, "objects of an unknown class": 1}
+    assert counts(result, stops=False)["images without a file of boxes, taken to show no object"] == 1
+
+
+def test_pairs_without_an_image_are_told_and_images_without_xml_left_out(tmp_path: Path) -> None:
+    labelimg(tmp_path)
+    (tmp_path / "annots/empty.xml").unlink()
+    assert counts(check_dataset(tmp_path), stops=False)["images that no split has"] == 1
+    (tmp_path / "images/b.jpg").unlink()
+    result = check_dataset(tmp_path)
+    assert counts(result, stops=True) == {"missing images": 1}
+    with pytest.raises(UserError, match=r"b\.xml: the image of this annotation is missing"):
+        open_dataset(tmp_path, "trainval")
+
+
+def test_a_dataset_that_cannot_be_opened_at_all_is_told(tmp_path: Path) -> None:
+    roboflow_voc(tmp_path / "voc")
+    write_text(tmp_path / "voc/splits/test.txt", "nothing.jpg\n")
+    assert counts(check_dataset(tmp_path / "voc"), stops=True) == {"splits that cannot be opened": 1}
+    assert "test" in list_splits(tmp_path / "voc")
+    with pytest.raises(UserError, match="no such folder"):
+        main(["check", str(tmp_path / "nowhere")]) == 2 and check_dataset(tmp_path / "nowhere")
+
+
+def test_the_coverage_of_proposals_is_told(rectangles: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(rectangles)]) == 0
+    shown = capsys.readouterr().out
+    assert "proposals trainval-fast: cover " in shown
+    assert "trainval (voc): 6 images, 6 objects of 2 classes (blue, red)" in shown
