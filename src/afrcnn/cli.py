@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from types import TracebackType
 
 from afrcnn import __version__
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.core.interruption import Interrupted
 from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
@@ -54,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words, without the program's name; those of the process when None.
 
     Returns:
-        The exit status: 0; 2 after a mistake of the user, told in one line on standard error; 130 after Ctrl-C; 141
-        where the reader of the output has gone away.
+        The exit status: 0; 2 after a mistake of the user, told in one line on standard error; 130 after Ctrl-C; 143
+        after SIGTERM, where a training has written its checkpoint; 141 where the reader of the output has gone away.
     """
     _quieten_libraries()
     # PyTorch asks the kernel for large pages: on CPUs a tenth of a training step goes into mapping small ones. It
@@ -69,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"afrcnn: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("afrcnn: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print("; ".join(["afrcnn: interrupted", *error.args]), file=sys.stderr)
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         # Python flushes standard output once more at its end, where nobody would catch the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

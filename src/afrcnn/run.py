@@ -9,6 +9,7 @@ from pathlib import Path
 
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
+from afrcnn.core.lock import LOCK_FILE
 from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe
 
 
@@ -28,6 +29,7 @@ class Run:
     ``stress.json``, ``stress.png``  AP when objects are occluded or bent
     ``diagnosis/``        kinds of false positives, what they cost in AP, and pictures of them
     ``predictions/``, ``masks/``  pictures of one's own images
+    ``lock``              the process that trains it, as long as it does
     ====================  =====================================================================
 
     Args:
@@ -105,7 +107,7 @@ class Run:
                     field=next((old.strip() for old, new in lines if old != new), None),
                     fix="name another folder with --run, or delete this one",
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(file.name != LOCK_FILE for file in self.folder.iterdir()):
             raise UserError("is not a run folder, and not empty", file=self.folder, fix="name another with --run")
         else:
             with atomic_write(self.recipe_file) as stream:
