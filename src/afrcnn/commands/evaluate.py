@@ -124,6 +124,7 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
     """Print the AP by class and by subset, and where results and detections are."""
     from rich.console import Console
 
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import ap_table, subset_table
 
     if results is None:
@@ -133,9 +134,9 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
         if results.subsets:
             Console().print(subset_table(results.subsets))
         if run or out:
-            print(f"results:    {Run(out or run or '').results_file}")
+            say(f"results:    {Run(out or run or '').results_file}")
     if run:
-        print(f"detections: {Run(out or run).detections}")
+        say(f"detections: {Run(out or run).detections}")
 
 
 def _detector(runs: Sequence[Run], svd: tuple[int, int] | None, trust: Sequence[str]) -> nn.Module:

@@ -122,9 +122,11 @@ def predict(
 
 def show(predictions: Sequence[_Prediction], *, run: Path, out: Path | None = None) -> None:
     """Print what was detected in each image, and where it is written."""
+    from afrcnn.core.terminal import say
+
     for prediction in predictions:
-        print(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
-    print(f"predictions: {(out or Run(run).predictions) / 'predictions.json'}")
+        say(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
+    say(f"predictions: {(out or Run(run).predictions) / 'predictions.json'}")
 
 
 def detect_image(

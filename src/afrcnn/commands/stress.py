@@ -95,9 +95,10 @@ def show(results: StressResults, *, run: Path, out: Path | None = None) -> None:
     """Print a table of each stress, and where results and curves are."""
     from rich.console import Console
 
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import stress_table
 
     for curve in results.curves:
         Console().print(stress_table(curve))
-    print(f"results: {Run(out or run).stress_file}")
-    print(f"curves:  {Run(out or run).stress_figure}")
+    say(f"results: {Run(out or run).stress_file}")
+    say(f"curves:  {Run(out or run).stress_figure}")

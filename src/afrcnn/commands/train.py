@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from afrcnn.core.terminal import printable, say
 from afrcnn.recipe import load_recipe
 from afrcnn.run import Run, training_splits
 
@@ -39,7 +40,7 @@ def train(recipe: Path | str, *, run: Path | str | None = None, overrides: Seque
 
     name = f"{Path(recipe).stem}-seed{loaded.seed}"
     folder = Path("runs", root.resolve().name, name) if run is None else Path(run)
-    rank_zero_only(print)(f"run:     {folder}", flush=True)  # of all processes, the first speaks
+    rank_zero_only(print)(printable(f"run:     {folder}"), flush=True)  # of all processes, the first speaks
     return train_stages(loaded, folder)
 
 
@@ -47,5 +48,5 @@ def show(run: Run) -> None:
     """Print what was made, and what comes next."""
     from lightning_fabric.utilities.rank_zero import rank_zero_only
 
-    rank_zero_only(print)(f"weights: {run.weights_file}")
-    rank_zero_only(print)(f"next:    afrcnn evaluate {shlex.quote(str(run.folder))}")
+    rank_zero_only(say)(f"weights: {run.weights_file}")
+    rank_zero_only(say)(f"next:    afrcnn evaluate {shlex.quote(str(run.folder))}")

@@ -24,6 +24,8 @@ from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.image import read_image_size
 
 _LISTS = Path("ImageSets", "Main")
+_LONGEST_ID = 200
+"""Bytes; no file has a longer name, with its suffix."""
 _FLAGS = ("truncated", "occluded", "difficult")
 _EXTRA = {"occlusion": ("hidden", 0.0, 1.0), "bend": ("bend", -math.inf, math.inf)}
 """What generated scenes record beyond VOC's fields: the element that holds it, and its range."""
@@ -96,7 +98,7 @@ def _read_annotation(path: Path) -> tuple[tuple[int, int] | None, list[VOCObject
                 fields[key] = number(element, f"{at}/{tag}", low, high)
         objects.append(VOCObject(name, (x1, y1, x2, y2), **fields))
     # Some tools write a size of 0 where they do not know it.
-    height, width = (int(number(root, f"size/{tag}", 0, default="0")) for tag in ("height", "width"))
+    height, width = (int(number(root, f"size/{tag}", 0, 2**31 - 1, default="0")) for tag in ("height", "width"))
     return (height, width) if height and width else None, objects
 
 
@@ -242,6 +244,10 @@ class VOCLayout:
         ids = [re.sub(r"\s+(-1|0|1)$", "", line.strip()) for line in lines if line.strip()]
         if not ids:
             raise mistake("the split is empty", fix="list the ids of its images, one a line")
+        if too_long := [id_ for id_ in ids if len(id_.encode()) > _LONGEST_ID]:
+            raise mistake(
+                f"{too_long[0]:.40}... is not the id of an image", fix="list the ids of its images, one a line"
+            )
         [(id_, count)] = Counter(ids).most_common(1)
         if count > 1:
             raise mistake(f"the image {id_} is listed twice", fix="list each image once")

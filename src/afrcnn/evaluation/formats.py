@@ -14,6 +14,7 @@ import torch
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, parse_json
 
 Detection = dict[str, torch.Tensor]
 """What was detected in one image: ``boxes`` D x 4 float32 (XYXY, pixels), ``labels`` D int64 (1..K), ``scores`` D
@@ -78,10 +79,10 @@ def read_coco_results(path: Path | str, ids: Sequence[str], category_ids: Sequen
         UserError: the file is missing or malformed, or speaks of other images or categories.
     """
     try:
-        records = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        problem, fix = f"is not valid JSON ({error.msg})", "write the file anew"
-        raise UserError(problem, file=path, field=f"line {error.lineno}", fix=fix) from error
+        records = parse_json(_read_text(path))
+    except SchemaError as error:
+        problem, fix = f"is not valid JSON ({error.problem})", "write the file anew"
+        raise UserError(problem, file=path, field=error.place, fix=fix) from error
     if not isinstance(records, list):
         raise UserError("is not a list of detections", file=path, fix="give a file in COCO's results format")
     indices = {image_id: index for index, image_id in enumerate(ids)}

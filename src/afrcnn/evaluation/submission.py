@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import zipfile
@@ -23,6 +22,7 @@ from typing import IO, Any
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, parse_json
 
 _VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -170,8 +170,8 @@ def _check_coco_archive(
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == [name]
         try:
-            records = json.loads(archive.read(name))
-        except ValueError as error:
+            records = parse_json(archive.read(name))
+        except SchemaError as error:
             raise mistake(f"is not valid JSON ({error})") from error
     if not isinstance(records, list):
         raise mistake("is not a list of detections")

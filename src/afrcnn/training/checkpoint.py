@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
 import torch
 from lightning_fabric import Fabric
+from msgspec import Meta
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -16,11 +17,24 @@ from torch.optim import Optimizer
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.distributed import gather
 from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, checked
 
 _FORMAT = 2
 """Of checkpoints; those without any are of the first, which held other names."""
 
 _BEGIN_ANEW = "delete it to train from the beginning"
+
+
+class _State(TypedDict, total=False):
+    """Types of what a checkpoint holds."""
+
+    format: int
+    iteration: Annotated[int, Meta(ge=0, le=2**63 - 1)]
+    detector: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    precision: dict[str, Any]
+    randomness: list[dict[str, Tensor]]
+    unlogged: list[dict[str, Tensor]]
 
 
 NAMES = ("iteration", "detector", "optimizer", "precision", "randomness")
@@ -110,6 +124,10 @@ def load_checkpoint(file: Path, *names: str) -> dict[str, Any]:
     except Exception as error:  # a damaged archive raises whatever its reader stumbles over
         problem = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"is not a valid checkpoint ({problem})", file=file, fix=fix) from error
+    try:
+        checked(state, _State)
+    except SchemaError as error:
+        raise UserError(f"is not a valid checkpoint ({error})", file=file, fix=fix) from error
     missing = [name for name in names if not isinstance(state, dict) or name not in state]
     if missing or not isinstance(state, dict):
         raise UserError(f"is not a valid checkpoint ({' '.join(missing[:1])} is missing)", file=file, fix=fix)

@@ -9,6 +9,7 @@ from pathlib import Path
 from torch.utils.tensorboard import SummaryWriter
 
 from afrcnn.core.atomic import atomic_write, writing
+from afrcnn.core.errors import UserError
 
 
 class Log:
@@ -20,14 +21,13 @@ class Log:
         iteration: how many iterations are done already.
 
     Raises:
-        UserError: the log cannot be written.
+        UserError: the log cannot be written, or is damaged.
     """
 
     def __init__(self, file: Path, tensorboard: Path, iteration: int = 0) -> None:
         self.file, self.columns = file, ["iteration"]
         if file.is_file():
-            with file.open(encoding="utf-8", newline="") as lines:
-                rows = [row for row in csv.reader(lines) if row]
+            rows = [row for row in self._read() if row]
             # What was logged after the checkpoint is done, and logged, again; the last row may have been cut short.
             whole = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit()]
             kept = [row for row in whole if int(row[0]) <= iteration]
@@ -60,10 +60,15 @@ class Log:
 
     def _rows(self) -> list[list[str]]:
         """Return what the file holds below its header."""
-        if not self.file.is_file():
-            return []
-        with self.file.open(encoding="utf-8", newline="") as lines:
-            return list(csv.reader(lines))[1:]
+        return self._read()[1:] if self.file.is_file() else []
+
+    def _read(self) -> list[list[str]]:
+        try:
+            with self.file.open(encoding="utf-8", newline="") as lines:
+                return list(csv.reader(lines))
+        except (OSError, ValueError, csv.Error) as error:
+            problem, fix = f"is not a log ({error})", "remove it, to begin another"
+            raise UserError(problem, file=self.file, fix=fix) from error
 
     def _rewrite(self, rows: list[list[str]]) -> None:
         """Write the file anew: a header, where there is more to say than the iteration, and rows."""

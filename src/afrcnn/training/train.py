@@ -145,6 +145,9 @@ def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, A
     fabric, recipe, run, detector = training.fabric, training.recipe, training.run, training.detector
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     done = 0 if saved is None else int(saved["iteration"])
+    if done > stages[-1].last:
+        problem = f"is of iteration {done}, and the recipe has {stages[-1].last}"
+        raise UserError(problem, file=run.checkpoint_file, fix="delete it to train from the beginning")
     adversaries: Chain | None = None
     for stage in stages:
         # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
