@@ -155,7 +155,8 @@ def _write_results(folder):
 
 def _read_results(folder):
     results = read_results(folder / "results.json")
-    _print(ap_table(results))
+    if results.mean_ap.keys() == results.ap.keys():  # those of earlier versions have no COCO by class
+        _print(ap_table(results))
     if results.subsets:
         _print(subset_table(results.subsets))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
 from afrcnn.core.lock import LOCK_FILE
+from afrcnn.core.names import file_name
 from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe
 
 
@@ -56,7 +57,7 @@ class Run:
 
     def detections_file(self, split: str) -> Path:
         """Return the file of what was detected in a split, in COCO's format."""
-        return self.detections / f"{split}.json"
+        return self.detections / f"{file_name(split)}.json"
 
     @cached_property
     def recipe(self) -> Recipe:

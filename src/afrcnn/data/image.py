@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
@@ -16,6 +19,10 @@ from afrcnn.core.errors import UserError
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow's decoders raise on broken files of the various formats."""
+
+
+_MOST_ELONGATED = 500
+"""The largest ratio of an image's sides: detectors see the longer one as some 1000 pixels."""
 
 
 @contextmanager
@@ -30,31 +37,78 @@ def _open(path: Path) -> Iterator[Image.Image]:
         raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
-def read_image(path: Path, *, upright: bool = False) -> tv_tensors.Image:
+def read_image(path: Path, *, upright: bool = False, most_pixels: int | None = None) -> tv_tensors.Image:
     """Decode an image.
 
     Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
     missing rows with grey, and torchvision's own decoders are to be removed. Greyscale, palette and CMYK
-    images are converted, transparency is dropped, and 16-bit greyscale keeps its upper 8 bits.
+    images are converted, transparency is dropped, 16-bit greyscale keeps its upper 8 bits, and floating point from 0
+    to 1 is scaled to 0 to 255.
 
     Args:
         path: the image's file.
         upright: turn the image as its EXIF says, for images straight from a camera. Those of a dataset stay
             as they are stored, as VOC's and COCO's tools take them.
+        most_pixels: an image of more is decoded at 1/2, 1/3, ... of its width and height, so that it has at most so
+            many; as it is when None.
 
     Returns:
         The image, 3 x H x W, uint8, RGB.
 
     Raises:
-        UserError: the file is missing, truncated, or not an image.
+        UserError: the file is missing, truncated, or not an image; it is a line; or its numbers are no brightness.
     """
     with _open(path) as image:
+        _refuse_lines(path, image.size)
+        factor = 1 if most_pixels is None else math.ceil(math.sqrt(image.width * image.height / most_pixels))
+        if factor > 1:
+            image.draft("RGB", (image.width // factor, image.height // factor))  # JPEG alone, by a power of two
+            image = _reduced(image, most_pixels or 1)  # noqa: PLW2901  what is left of it
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
             upper = (np.asarray(image) >> 8).astype(np.uint8)
             return F.to_image(Image.fromarray(upper).convert("RGB"))
+        if image.mode == "F":
+            try:
+                return F.to_image(Image.fromarray(to_uint8(np.asarray(image))).convert("RGB"))
+            except ValueError as error:
+                raise UserError(str(error), file=path, fix="save it with 8 bits a channel") from error
         return F.to_image(image.convert("RGB"))
+
+
+def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return pixels as uint8: as they are, or floating point in [0, 1] scaled to 0 to 255.
+
+    Raises:
+        ValueError: they are neither.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind != "f" or not ((pixels >= 0) & (pixels <= 1)).all():  # NaN is neither
+        raise ValueError(f"pixels are uint8 from 0 to 255, or floating point from 0 to 1; these are {pixels.dtype}")
+    scaled: NDArray[np.uint8] = np.rint(pixels * 255).astype(np.uint8)
+    return scaled
+
+
+def _refuse_lines(path: Path, size: tuple[int, int]) -> None:
+    """Refuse an image that is so narrow that nothing is left of it where its longer side is as detectors see it."""
+    if max(size) > _MOST_ELONGATED * min(size):
+        problem = f"the image is {size[0]} x {size[1]} pixels, a line in which nothing can be detected"
+        raise UserError(problem, file=path, fix="cut it into pieces, or remove it from the split")
+
+
+def _reduced(image: Image.Image, most_pixels: int) -> Image.Image:
+    """Return an image of at most so many pixels, by a whole factor, in a mode that can be averaged."""
+    factor = math.ceil(math.sqrt(image.width * image.height / most_pixels))
+    if factor == 1:
+        return image
+    plain = image if image.mode in ("L", "RGB", "F") or image.mode.startswith("I") else image.convert("RGB")
+    return (
+        plain.reduce(factor)
+        if not plain.mode.startswith("I")
+        else plain.resize((plain.width // factor, plain.height // factor), Image.Resampling.NEAREST)
+    )
 
 
 def read_image_size(path: Path) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.core.progress import progress
+from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.formats import Detection
 
@@ -43,7 +44,12 @@ def detect(
     """
     images = cast(Any, dataset)
     loader = DataLoader(
-        images, batch_size=None, num_workers=workers, collate_fn=cast(Any, _inputs), generator=torch.Generator()
+        images,
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=cast(Any, _inputs),
+        worker_init_fn=begin_loading,
+        generator=torch.Generator(),
     )
     detections: list[Detection] = []
     with (
@@ -51,7 +57,7 @@ def detect(
         torch.inference_mode(),
         progress("detecting", len(images), "image") as report,
     ):
-        for inputs in loader:
+        for inputs in batches(loader):
             (detection,) = model(*([item.to(device)] for item in inputs))
             detections.append({name: detection[name].cpu() for name in ("boxes", "labels", "scores")})
             report(len(detections))

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.names import file_name
 from afrcnn.core.schema import SchemaError, parse_json
 
 _VOC_CLASSES = (
@@ -73,7 +74,7 @@ def write_voc_archive(
         problem, fix = f"the server takes VOC's 20 classes; {odd[0]!r} differs", "submit a run that was trained on VOC"
         raise UserError(problem, field="data.classes", fix=fix)
     sources = {
-        f"results/{year}/Main/{competition}_det_{split}_{name}.txt": folder / f"comp4_det_{split}_{name}.txt"
+        f"results/{year}/Main/{competition}_det_{split}_{name}.txt": folder / f"comp4_det_{file_name(split)}_{name}.txt"
         for name in _VOC_CLASSES
     }
     with atomic_write(path, "w+b") as file:

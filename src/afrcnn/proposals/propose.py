@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.lock import locked
+from afrcnn.core.opencv import require_opencv
+from afrcnn.core.workers import end_with_parent
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
@@ -56,9 +59,25 @@ def propose(
         UserError: the dataset has no images, an image is missing or truncated, the folder holds proposals of
             another method or cannot be written, or the cluster's package is not installed.
     """
+    require_opencv()
     folder = Path(folder)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root)
+    with locked(folder, "filled"):
+        for leftover in folder.glob(".*.part"):  # of a process that was killed
+            leftover.unlink()
+        return _propose(dataset, folder, proposer, jobs, backend, progress)
+
+
+def _propose(
+    dataset: DetectionDataset,
+    folder: Path,
+    proposer: SelectiveSearch,
+    jobs: int,
+    backend: _Backend,
+    progress: Callable[[int], object] | None,
+) -> ProposalStore:
+    """Propose boxes as :func:`propose` does, in a folder that is this process's alone."""
     method, parameters = proposer.method, proposer.parameters
     earlier = _earlier_store(folder, method, parameters)
     # Absolute, for worker processes that may be an earlier call's, in another working directory.
@@ -102,10 +121,16 @@ def _propose_all(
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
     step, order = (100, "list") if backend == "ray" else (max(len(paths), 1), "generator_unordered")
-    with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs):
-        for start in range(0, len(paths), step):
-            tasks = (joblib.delayed(_propose_file)(proposer, path) for path in paths[start : start + step])
-            yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
+    options = {"initializer": end_with_parent} if backend == "loky" else {}
+    with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
+        try:
+            for start in range(0, len(paths), step):
+                tasks = (joblib.delayed(_propose_file)(proposer, path) for path in paths[start : start + step])
+                yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
+        except BrokenProcessPool as error:
+            problem = "a worker that searches images has ended; the memory may be full"
+            fix = "start again with fewer, as --jobs 1: it goes on with the images that are left"
+            raise UserError(problem, fix=fix) from error
 
 
 def _connect(backend: _Backend) -> AbstractContextManager[object]:
@@ -132,6 +157,8 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
 
 
 def _propose_file(proposer: SelectiveSearch, path: Path) -> tuple[bytes, NDArray[np.float32]]:
+    import cv2  # noqa: PLC0415  once `require_opencv` has seen to it
+
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
     return key, proposer(read_image(path).permute(1, 2, 0).numpy())

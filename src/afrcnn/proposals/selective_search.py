@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from afrcnn.core.opencv import require_opencv
+
+require_opencv()
+import cv2  # noqa: E402
 
 Mode = Literal["fast", "quality"]
 

@@ -32,6 +32,7 @@ from afrcnn.core.engine import build_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.core.interruption import Interrupted, Interruption
 from afrcnn.core.lock import locked
+from afrcnn.core.names import file_name
 from afrcnn.core.progress import progress
 from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.target import DetectionDataset, Target
@@ -112,6 +113,8 @@ def train_stages(
     dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     check(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
+    for name in (*dataset.classes, recipe.data.test_split):
+        file_name(name)  # which the evaluation writes
     with ExitStack() as stack:
         _in_first_process(fabric, lambda: stack.enter_context(locked(run.folder, "trained")))
         saved = load_checkpoint(run.checkpoint_file, *NAMES) if run.checkpoint_file.is_file() else None
