@@ -20,7 +20,7 @@ class Run:
     ====================  =====================================================================
     ``recipe.yaml``       the resolved recipe, every field of it
     ``log.csv``           losses, learning rate and speed
-    ``tensorboard/``      the same for TensorBoard
+    ``tensorboard/``      the same for TensorBoard, where that is installed
     ``checkpoint.pt``     the state to go on from
     ``detector.safetensors``  the detector after its training alone, where further stages follow
     ``weights.safetensors``  the trained detector; there when the training is finished

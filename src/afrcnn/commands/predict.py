@@ -215,7 +215,7 @@ def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, sc
     detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
     for path, detection in zip(paths, detections, strict=True):
         if math.prod(read_image_size(path)) > _MOST_PIXELS:
-            detection["boxes"] *= _size_and_scale(path, _read_upright(path))[1]
+            detection["boxes"] = detection["boxes"] * _size_and_scale(path, _read_upright(path))[1]
     return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
 
 

@@ -60,10 +60,9 @@ def read_image(path: Path, *, upright: bool = False, most_pixels: int | None = N
     """
     with _open(path) as image:
         _refuse_lines(path, image.size)
-        factor = 1 if most_pixels is None else math.ceil(math.sqrt(image.width * image.height / most_pixels))
-        if factor > 1:
+        if most_pixels is not None and (factor := _factor(image.size, most_pixels)) > 1:
             image.draft("RGB", (image.width // factor, image.height // factor))  # JPEG alone, by a power of two
-            image = _reduced(image, most_pixels or 1)  # noqa: PLW2901  what is left of it
+            image = _reduced(image, most_pixels)  # noqa: PLW2901  what is left of it
         if upright:
             ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255 instead of scaling
@@ -100,7 +99,7 @@ def _refuse_lines(path: Path, size: tuple[int, int]) -> None:
 
 def _reduced(image: Image.Image, most_pixels: int) -> Image.Image:
     """Return an image of at most so many pixels, by a whole factor, in a mode that can be averaged."""
-    factor = math.ceil(math.sqrt(image.width * image.height / most_pixels))
+    factor = _factor(image.size, most_pixels)
     if factor == 1:
         return image
     plain = image if image.mode in ("L", "RGB", "F") or image.mode.startswith("I") else image.convert("RGB")
@@ -109,6 +108,14 @@ def _reduced(image: Image.Image, most_pixels: int) -> Image.Image:
         if not plain.mode.startswith("I")
         else plain.resize((plain.width // factor, plain.height // factor), Image.Resampling.NEAREST)
     )
+
+
+def _factor(size: tuple[int, int], most_pixels: int) -> int:
+    """Return the smallest whole factor by which an image is reduced to at most so many pixels."""
+    factor = max(math.floor(math.sqrt(math.prod(size) / most_pixels)), 1)
+    while math.prod(math.ceil(side / factor) for side in size) > most_pixels:
+        factor += 1
+    return factor
 
 
 def read_image_size(path: Path) -> tuple[int, int]:

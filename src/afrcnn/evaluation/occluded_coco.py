@@ -209,10 +209,11 @@ def _clip(polygon: npt.NDArray[np.float64], size: tuple[int, int]) -> list[float
                 continue
             kept = list[npt.NDArray[np.float64]]()
             for index, corner in enumerate(corners):
-                before, inside, was_inside = corners[index - 1], distance[index] >= 0, distance[index - 1] >= 0
-                if inside != was_inside:
-                    at = distance[index - 1] / (distance[index - 1] - distance[index])
-                    kept.append(before * (1 - at) + corner * at)
+                inside, was_inside = distance[index] >= 0, distance[index - 1] >= 0
+                if inside != was_inside:  # from the one that is inside on, for the other may be at 1e308
+                    near, far = (index, index - 1) if inside else (index - 1, index)
+                    at = distance[near] / (distance[near] - distance[far])
+                    kept.append(corners[near] * (1 - at) + corners[far] * at)
                 if inside:
                     kept.append(corner)
             corners = np.array(kept, dtype=np.float64).reshape(-1, 2)

@@ -12,7 +12,6 @@ import ijson
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from afrcnn.core.errors import UserError
 from afrcnn.core.workers import end_with_parent
@@ -39,6 +38,10 @@ def _read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     mistake = partial(UserError, file=path)
     if not path.is_file():
         raise mistake("is missing")
+    try:
+        from scipy.io import loadmat  # noqa: PLC0415  100 MB that nothing else needs
+    except ImportError as error:
+        raise mistake("needs SciPy to be read", fix="install it with `pip install 'afrcnn[matlab]'`") from error
     try:
         # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it. That process
         # may be an earlier call's, in another working directory.

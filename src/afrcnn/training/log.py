@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from afrcnn.core.atomic import atomic_write, writing
 from afrcnn.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Log:
@@ -17,7 +20,7 @@ class Log:
 
     Args:
         file: the CSV file; rows of iterations after ``iteration`` are dropped.
-        tensorboard: the folder of TensorBoard's events.
+        tensorboard: the folder of TensorBoard's events; nothing is written there where TensorBoard is not installed.
         iteration: how many iterations are done already.
 
     Raises:
@@ -35,8 +38,12 @@ class Log:
                 self.columns = rows[0]
             self._rewrite(kept)
         self.tensorboard = tensorboard
-        with writing(tensorboard):
-            self.writer = SummaryWriter(str(tensorboard), purge_step=iteration + 1)
+        self.writer: SummaryWriter | None = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  as long to import as PyTorch
+
+            with writing(tensorboard):
+                self.writer = SummaryWriter(str(tensorboard), purge_step=iteration + 1)
 
     def write(self, iteration: int, values: Mapping[str, float | str]) -> None:
         """Log ``values`` as they are after ``iteration`` updates; a name that is new becomes a new column.
@@ -53,6 +60,8 @@ class Log:
             self._rewrite([line + [""] * len(new) for line in rows])
         with writing(self.file), self.file.open("a", encoding="utf-8", newline="") as lines:
             csv.writer(lines).writerow([row.get(name, "") for name in self.columns])
+        if self.writer is None:
+            return
         with writing(self.tensorboard):
             for name, value in values.items():
                 if not isinstance(value, str):
@@ -77,5 +86,6 @@ class Log:
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
-        with writing(self.tensorboard):
-            self.writer.close()
+        if self.writer is not None:
+            with writing(self.tensorboard):
+                self.writer.close()
