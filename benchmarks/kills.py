@@ -69,7 +69,9 @@ def run_command(words, folder, output):
 
     torch.set_num_threads(1)
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), write_through=True)
-    sys.exit(main(words))
+    status = main(words)
+    sys.stdout.flush()
+    os._exit(status)  # a process that was forked would wait for joblib's idle workers
 
 
 def session(number):

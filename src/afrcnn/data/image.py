@@ -73,7 +73,7 @@ def read_image(path: Path, *, upright: bool = False, most_pixels: int | None = N
                 return F.to_image(Image.fromarray(to_uint8(np.asarray(image))).convert("RGB"))
             except ValueError as error:
                 raise UserError(str(error), file=path, fix="save it with 8 bits a channel") from error
-        return F.to_image(image.convert("RGB"))
+        return F.to_image(image if image.mode == "RGB" else image.convert("RGB"))  # which copies, too
 
 
 def to_uint8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
