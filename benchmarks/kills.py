@@ -28,9 +28,9 @@ data: {root: shapes, workers: 1}
 detector: {backbone: small, pooling: roi_align, short_side: [64], long_side: 64, rois_per_image: 16, \
 background_iou: [0.0, 0.5]}
 adversaries: {asdn: {}}
-schedule: {iterations: 8, learning_rate: 0.01, log_every: 3, checkpoint_every: 2}
-pretraining: {iterations: 4, learning_rate: 0.01, log_every: 3, checkpoint_every: 2}
-joint: {iterations: 8, learning_rate: 0.01, log_every: 3, checkpoint_every: 2}
+schedule: {iterations: 4, learning_rate: 0.01, log_every: 3, checkpoint_every: 1}
+pretraining: {iterations: 2, learning_rate: 0.01, log_every: 3, checkpoint_every: 1}
+joint: {iterations: 4, learning_rate: 0.01, log_every: 3, checkpoint_every: 1}
 engine: {accelerator: cpu}
 """
 
@@ -43,7 +43,6 @@ COMMANDS = {
     "stress": ["stress", "run", "--occluder", "grey", "--levels", "0", "0.3", "--out", "out"],
     "diagnose": ["diagnose", "run", "--out", "out"],
     "report": ["report", "run", "--out", "report.html"],
-    "split": ["split", "shapes", "trainval", "--out", "halves", "--overlap", "0.01"],
     "shapes": ["shapes", "more", "--trainval", "40", "--test", "10", "--size", "96"],
 }
 """Each writes something; the lists are what a user types."""

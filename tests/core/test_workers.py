@@ -133,3 +133,46 @@ def test_workers_end_with_a_process_that_was_killed(tmp_path):
     while any(map(is_running, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(is_running, workers))
+
+
+LOADING = """
+import multiprocessing, os, sys, time
+from pathlib import Path
+import torch
+from torch.utils.data import DataLoader, Dataset
+from afrcnn.core.workers import begin_loading
+
+class Slow(Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, index):
+        Path(sys.argv[1], str(os.getpid())).touch()
+        time.sleep(600)
+
+if __name__ == "__main__":
+    loader = DataLoader(
+        Slow(), batch_size=None, num_workers=1, worker_init_fn=begin_loading, multiprocessing_context=sys.argv[2]
+    )
+    iterator = iter(loader)
+    while not list(Path(sys.argv[1]).iterdir()):
+        time.sleep(0.05)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked up in /proc")
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_loaders_end_with_a_process_that_was_killed_however_they_were_started(method, tmp_path):
+    (tmp_path / "program.py").write_text(LOADING)
+    numbers = tmp_path / "numbers"
+    numbers.mkdir()
+    words = [sys.executable, tmp_path / "program.py", numbers, method]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.kill()
+    [worker] = [file.name for file in numbers.iterdir()]
+    deadline = time.monotonic() + SECONDS
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not is_running(worker)

@@ -30,13 +30,28 @@ def end_with_parent() -> None:
     """Make this process end within a second after its parent has, however that ended."""
     if os.getpid() not in _watching:
         _watching.add(os.getpid())
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+        # By "forkserver", which is the default from Python 3.14 on, the process that started this one is a server that
+        # lives on; the one that it works for is then multiprocessing's parent.
+        parent = multiprocessing.parent_process()
+        starter = os.getppid()
+        employer = starter if parent is None or parent.pid is None else parent.pid
+        threading.Thread(target=_watch, args=(starter, employer), daemon=True).start()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
+def _watch(starter: int, employer: int) -> None:
+    while os.getppid() == starter and _is_there(employer):
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os._exit(1)
+
+
+def _is_there(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is there, and another user's
+        pass
+    return True
 
 
 def begin_loading(_number: int = 0) -> None:
