@@ -522,5 +522,56 @@ def test_ctrl_c_ends_a_training_with_one_line_and_keeps_its_checkpoint(work: Pat
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers, too
         _, errors = process.communicate()
     lines = [line for line in errors.splitlines() if not line.startswith("training ")]
-    assert (process.returncode, lines) == (130, ["afrcnn: interrupted"])
+    assert process.returncode == 130
+    assert [line.partition(";")[0] for line in lines if line] == [
+        "afrcnn: stopping after this iteration",
+        "afrcnn: interrupted",
+    ]
     assert Path("long/checkpoint.pt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("output", "told"),
+    [
+        (">&-", "standard output is closed"),
+        (">/dev/full", "output cannot be written (No space left on device)"),
+    ],
+)
+def test_a_closed_or_full_standard_output_is_told(output: str, told: str) -> None:
+    command = ["sh", "-c", f'"$@" {output}', "sh", *AFRCNN, "--version"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and told in done.stderr
+
+
+def test_names_that_steer_a_terminal_or_are_not_utf_8_are_shown_and_written(
+    work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"\x1b[31m\xff.jpg")
+    (work / "odd").mkdir()
+    shutil.copy(work / "shapes/JPEGImages/test_000000.jpg", work / "odd" / name)
+    assert main(["predict", "run", f"odd/{name}"]) == 0
+    shown = capsys.readouterr()
+    assert "\x1b[31m" not in shown.out + shown.err
+    assert "\\x1b[31m\\udcff.jpg: " in shown.out
+    [prediction] = json.loads((work / "run/predictions/predictions.json").read_text())
+    assert prediction["image"] == f"odd/{name}"
+    assert Path(prediction["picture"]).is_file()
+
+
+def test_an_image_of_100_megapixels_is_detected_in_with_boxes_in_its_pixels(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = Image.open(work / "shapes/JPEGImages/test_000000.jpg").resize((640, 480))
+    pixels.save(work / "image.png")
+    words = ["predict", "run", "image.png", "--score", "0"]
+    assert main(words) == 0
+    whole = json.loads((work / "run/predictions/predictions.json").read_text())[0]
+    monkeypatch.setattr("afrcnn.commands.predict._MOST_PIXELS", 640 * 480 // 4)  # stands for 25 of 100 megapixels
+    assert main(words) == 0
+    halved = json.loads((work / "run/predictions/predictions.json").read_text())[0]
+    assert (halved["width"], halved["height"]) == (whole["width"], whole["height"]) == (640, 480)
+    assert Image.open(work / "run/predictions/image.jpg").size == (320, 240)
+    corners = np.array([item["box"] for item in halved["objects"]])
+    assert corners.max() > 400 and (corners <= [640, 480, 640, 480]).all()

@@ -12,12 +12,15 @@ from nothing to a trained detector:
 
 from __future__ import annotations
 
+import io
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from types import ModuleType, TracebackType
@@ -25,6 +28,8 @@ from typing import Any
 
 from afrcnn import __version__
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.core.interruption import Interrupted
+from afrcnn.core.opencv import opencv_error
 from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
@@ -62,8 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 0; 1 where a check finds what would stop a training; 2 after a mistake of the user, told in
-        one line on standard error; 130 after Ctrl-C; 141 where the reader of the output has gone away.
+        one line on standard error; 130 after Ctrl-C; 143 after SIGTERM, where a training has written its checkpoint;
+        141 where the reader of the output has gone away.
     """
+    if sys.stdout is None or sys.stderr is None:
+        return _refuse_closed_output()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # of a terminal that knows less than UTF-8
     _quieten_libraries()
     # PyTorch asks the kernel for large pages: on CPUs a tenth of a training step goes into mapping small ones. It
     # reads this once, when it is loaded.
@@ -72,13 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             status = _run(sys.argv[1:] if argv is None else argv)
         finally:
-            sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
+            with _printing():
+                sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
+    except ImportError as error:
+        if error.name != "cv2" and "cv2" not in str(error.path):
+            raise
+        print(f"afrcnn: error: {opencv_error(error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"afrcnn: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("afrcnn: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print("; ".join(["afrcnn: interrupted", *error.args]), file=sys.stderr)
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
     except BrokenPipeError:
         # Python flushes standard output once more at its end, where nobody would catch the error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -93,7 +110,10 @@ def _run(words: Sequence[str]) -> int:
         module, function = _function(command)
         arguments = FunctionParser(function, _COMMANDS[command], command).parse_words(words[1:])
         _, *shown = signature(module.show).parameters
-        return module.show(function(**arguments), **{name: arguments[name] for name in shown if name in arguments}) or 0
+        result = function(**arguments)
+        with _printing():
+            status = module.show(result, **{name: arguments[name] for name in shown if name in arguments})
+        return status or 0
     if command.startswith("-"):
         _show_commands(words)
         return 0
@@ -105,6 +125,32 @@ def _function(command: str) -> tuple[ModuleType, Callable[..., Any]]:
     name = {"show": "found"}.get(command, command.replace("-", "_"))  # show is what prints, in all of them
     module = import_module(f"afrcnn.commands.{name}")
     return module, getattr(module, name)
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """Make it the user's error that standard output takes nothing; that its reader has gone away is none.
+
+    Raises:
+        UserError: so it is.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Python flushes it once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        problem = f"standard output cannot be written ({error.strerror})"
+        raise UserError(problem, fix="the command has finished but for this; see the files it wrote") from error
+
+
+def _refuse_closed_output() -> int:
+    """Say that standard output or standard error is closed, where there is still somebody to hear it."""
+    # A file that a command opens would take the place of the closed one, and get what is meant for a terminal.
+    if sys.stderr is not None:
+        print("afrcnn: error: standard output is closed; send it to /dev/null instead, as >/dev/null", file=sys.stderr)
+    return 2
 
 
 def _show_commands(words: Sequence[str]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
+from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, parse_yaml
 
 _Options = list[tuple[str, str]]
 """Fields that are set on a command line: their full names, and their values as text."""
@@ -50,11 +51,11 @@ def migrate(written: Any, options: _Options) -> tuple[Any, _Options]:
         for name, value in options
     ]
     old = written.pop("adversary", None) or {}
-    changes = [(name.split(".")[1:], value) for name, value in options if name.split(".")[0] == "adversary"]
+    changes = [(name.split(".")[1:], _value(name, value)) for name, value in options if name.startswith("adversary.")]
     if not (old or changes):
         return written, options
     for path, value in changes:
-        _set(old, path, yaml.safe_load(value))
+        _set(old, path, value)
     written = _with_adversaries(written, old)
     return written, [(name, value) for name, value in options if name.split(".")[0] != "adversary"]
 
@@ -87,6 +88,13 @@ def _arguments(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
     elif largest is not None:
         arguments["fraction"] = largest
     return arguments
+
+
+def _value(option: str, text: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except SchemaError as error:
+        raise UserError(f"{text!r} is not valid YAML ({error})", field=option, fix="write a value, as 0.25") from error
 
 
 def _section(written: Any, field: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from jsonargparse.typing import (
 )
 
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.core.schema import SchemaError, parse_yaml
 from afrcnn.migration import OLD_FIELDS, OLD_SECTIONS, migrate
 from afrcnn.shipped import recipe_file
 
@@ -32,6 +33,9 @@ _T = TypeVar("_T")
 
 LayoutName = Literal["auto", "voc", "pairs", "coco", "export", "yolo"]
 """A layout of datasets, or the one that is found."""
+_PARSER_ERRORS = (ArgumentError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)
+"""What jsonargparse raises: the first for a wrong type, the others where a value is odd in a way that it did not think
+of."""
 
 _SEE_HELP = "see `afrcnn train --help` for the fields"
 
@@ -311,11 +315,11 @@ def load_recipe(file: Path | str | Sequence[Path | str], overrides: Sequence[str
     words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
     try:
         namespace = parser.parse_object(named)
-    except ArgumentError as error:
+    except _PARSER_ERRORS as error:
         raise UserError(in_one_line(error), file=file, fix=_SEE_HELP) from error
     try:
         namespace = parser.parse_args(words, namespace=namespace)
-    except ArgumentError as error:
+    except _PARSER_ERRORS as error:
         raise UserError(in_one_line(error), fix=_SEE_HELP) from error
     recipe = replace(_plain_numbers(Recipe(**vars(parser.instantiate(namespace)))), adversaries=adversaries)
     _refuse_contradictions(recipe, file)
@@ -331,12 +335,12 @@ def _read(file: Path, above: Sequence[Path] = ()) -> Any:
     if file.resolve() in above:
         raise UserError("is its own base", file=file, field="base", fix="name other recipes")
     try:
-        written = yaml.safe_load(file.read_text(encoding="utf-8"))
+        written = parse_yaml(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"cannot be read ({error})", file=file, fix="name a recipe; `afrcnn recipes` lists those that ship"
         ) from error
-    except yaml.YAMLError as error:
+    except SchemaError as error:
         raise UserError(f"is not valid YAML ({error})", file=file, fix="mend that line") from error
     if not isinstance(written, dict) or "base" not in written:
         return written
@@ -446,8 +450,8 @@ def _adversaries(written: Any, options: Sequence[tuple[str, str]], file: Path | 
         if path is None:
             continue
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            value = parse_yaml(text)
+        except SchemaError as error:
             raise UserError(f"{text!r} is not valid YAML", field=option, fix="write a value, as 0.25") from error
         name, argument = path.groups()
         if name is None:
@@ -492,6 +496,6 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
         raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 
 
-def in_one_line(error: ArgumentError) -> str:
+def in_one_line(error: Exception) -> str:
     """Return what a parser says is wrong, naming the field first."""
     return re.sub(r'^Parser key "(.*?)":\s*', r"\1: ", str(error))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
+from afrcnn.core.lock import LOCK_FILE
+from afrcnn.core.names import file_name
 from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe
 
 
@@ -18,7 +20,7 @@ class Run:
     ====================  =====================================================================
     ``recipe.yaml``       the resolved recipe, every field of it
     ``log.csv``           losses, learning rate and speed
-    ``tensorboard/``      the same for TensorBoard
+    ``tensorboard/``      the same for TensorBoard, where that is installed
     ``checkpoint.pt``     the state to go on from
     ``detector.safetensors``  the detector after its training alone, where further stages follow
     ``weights.safetensors``  the trained detector; there when the training is finished
@@ -28,6 +30,7 @@ class Run:
     ``stress.json``, ``stress.png``  AP when objects are occluded or bent
     ``diagnosis/``        kinds of false positives, what they cost in AP, and pictures of them
     ``predictions/``, ``masks/``  pictures of one's own images
+    ``lock``              the process that trains it, as long as it does
     ====================  =====================================================================
 
     Args:
@@ -54,7 +57,7 @@ class Run:
 
     def detections_file(self, split: str) -> Path:
         """Return the file of what was detected in a split, in COCO's format."""
-        return self.detections / f"{split}.json"
+        return self.detections / f"{file_name(split)}.json"
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -105,7 +108,7 @@ class Run:
                     field=next((old.strip() for old, new in lines if old != new), None),
                     fix="name another folder with --run, or delete this one",
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(file.name != LOCK_FILE for file in self.folder.iterdir()):
             raise UserError("is not a run folder, and not empty", file=self.folder, fix="name another with --run")
         else:
             with atomic_write(self.recipe_file) as stream:

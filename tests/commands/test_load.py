@@ -94,7 +94,7 @@ def test_the_plot_has_the_size_of_the_image_and_shows_every_box(detector, image)
     ],
 )
 def test_other_pixels_are_refused_with_what_to_give(detector, pixels):
-    with pytest.raises(UserError, match=r"image: has .*give"):
+    with pytest.raises(UserError, match=r"image: .*; (give|scale)"):
         detector.predict(pixels)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from afrcnn.core.errors import UserError
-from afrcnn.data.image import read_image, read_image_size
+from afrcnn.data.image import read_image, read_image_size, to_uint8
 
 
 def smooth(height: int = 48, width: int = 64) -> np.ndarray:
@@ -145,3 +146,35 @@ def test_an_image_is_turned_upright_only_where_that_is_asked_for(tmp_path: Path)
 
     np.testing.assert_array_equal(stored, pixels)
     np.testing.assert_array_equal(upright, np.rot90(pixels, -1))
+
+
+def test_floating_point_from_0_to_1_is_scaled_and_other_refused(tmp_path):
+    values = np.array([[0.0, 0.5, 1.0]], np.float32)
+    Image.fromarray(values).save(tmp_path / "image.tif")
+    assert read_image(tmp_path / "image.tif")[:, 0].tolist() == [[0, 128, 255]] * 3
+    Image.fromarray(values * 3).save(tmp_path / "image.tif")
+    with pytest.raises(UserError, match="floating point from 0 to 1"):
+        read_image(tmp_path / "image.tif")
+    assert to_uint8(values).tolist() == [[0, 128, 255]]
+    for wrong in (values.astype(np.int64), values - 1, values * np.nan):
+        with pytest.raises(ValueError, match="uint8 from 0 to 255"):
+            to_uint8(wrong)
+
+
+def test_a_line_is_refused(tmp_path):
+    Image.new("RGB", (100_000, 1)).save(tmp_path / "line.png")
+    with pytest.raises(UserError, match="100000 x 1 pixels, a line"):
+        read_image(tmp_path / "line.png")
+
+
+@pytest.mark.parametrize("name", ["image.jpg", "image.png", "image.tif"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_image_is_decoded_at_a_fraction_of_its_size(name, mode, tmp_path):
+    if (name, mode) == ("image.png", "CMYK"):
+        pytest.skip("there is no such PNG")
+    Image.new("RGB", (400, 300), (200, 200, 200)).convert(mode).save(tmp_path / name)
+    assert read_image(tmp_path / name, most_pixels=400 * 300).shape == (3, 300, 400)
+    image = read_image(tmp_path / name, most_pixels=400 * 300 - 1)
+    assert image.shape == (3, 150, 200)
+    assert (image.int() - 200).abs().max() <= 4
+    assert math.prod(read_image(tmp_path / name, most_pixels=1000).shape[1:]) <= 1000

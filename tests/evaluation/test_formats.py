@@ -108,10 +108,14 @@ def test_voc_results_are_in_inclusive_pixels_from_1_with_a_file_for_every_class(
     assert (tmp_path / "comp4_det_test_nobody.txt").read_text() == ""
 
 
-def test_a_class_cannot_choose_the_folder_of_its_file(tmp_path):
-    with pytest.raises(UserError, match="cannot be part of a file's name"):
-        write_voc_results(tmp_path / "a", [], [], ["cat", "/../../dog"], "test")
-    assert not list(tmp_path.rglob("*.txt"))
+def test_a_class_and_a_split_cannot_choose_the_folder_of_their_file_and_are_read_again(tmp_path):
+    classes, split = ["cat", "/../../dog", "a/b"], "folder/test"
+    detections = [{"boxes": [[1.0, 2.0, 3.0, 4.0]], "labels": [3], "scores": [0.5]}]
+    write_voc_results(tmp_path / "a", detections, ["x"], classes, split)
+    assert {file.parent for file in tmp_path.rglob("*.txt")} == {tmp_path / "a"}
+    assert (tmp_path / "a" / "comp4_det_folder%2Ftest_a%2Fb.txt").is_file()
+    [again] = read_voc_results(tmp_path / "a", ["x"], classes, split)
+    assert again["labels"].tolist() == [3] and again["boxes"].tolist() == [[1, 2, 3, 4]]
 
 
 def test_missing_files_are_named(tmp_path):

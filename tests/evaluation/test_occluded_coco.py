@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from scipy.spatial import ConvexHull
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
-from afrcnn.evaluation.occluded_coco import _count_parts, _occluded_by_hull, derive_subsets, read_list
+from afrcnn.evaluation.occluded_coco import (
+    _clip,
+    _count_parts,
+    _decode,
+    _decompress,
+    _occluded_by_hull,
+    derive_subsets,
+    read_list,
+)
 
 SIDE = 40
 
@@ -242,3 +251,42 @@ def test_what_is_no_list_for_the_dataset_is_refused(dataset, tmp_path, content, 
         read_list(path, dataset)
     with pytest.raises(UserError, match="cannot be read"):
         read_list(tmp_path / "none.pkl", dataset)
+
+
+@pytest.mark.parametrize("far", [1e4, 1e7, 1e308])
+def test_a_corner_far_away_is_cut_off_before_it_takes_memory(far, tmp_path):
+    wide = [[10.0, 5.0, far, 5.0, far, 15.0, 10.0, 15.0]]
+    size = (40, 60)
+    expected = np.zeros(size, np.uint8)
+    expected[5:15, 10:] = 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert np.array_equal(_decode(wide, size, tmp_path, 1), expected)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+
+
+def test_a_polygon_near_its_image_stays_as_it_is_and_one_elsewhere_is_nothing():
+    near = np.array([-3.5, 0.25, 70.0, 2.0, 30.0, 41.0])
+    assert _clip(near, (40, 60)) == near.tolist()
+    assert _clip(near + 1e6, (40, 60)) == []
+    for wrong in ([1.0, 2.0, 3.0], [1.0, float("nan"), 3.0, 4.0]):
+        with pytest.raises(ValueError, match="is not a list of x, y"):
+            _clip(np.array(wrong), (40, 60))
+
+
+def test_run_lengths_of_another_image_are_refused_before_a_pixel_is_written(tmp_path):
+    mask = np.zeros((40, 60), np.uint8, order="F")
+    mask[3:9, 50:55] = 1
+    packed = encoded(mask)
+    counts = packed["counts"].decode()
+    assert np.array_equal(_decode({"size": [40, 60], "counts": counts}, (40, 60), tmp_path, 1), mask)
+    plain = {"size": [40, 60], "counts": _decompress(packed["counts"])}
+    assert np.array_equal(_decode(plain, (40, 60), tmp_path, 1), mask)
+    for spoiled in (
+        {"size": [40, 10**9], "counts": counts},
+        {"size": [40, 60], "counts": counts + "1"},
+        {"size": [40, 60], "counts": [10**9]},
+        {"size": [40, 60], "counts": [-5, 2405]},
+        {"size": [40, 60], "counts": "\x00é"},
+    ):
+        with pytest.raises(UserError, match="is not a valid mask"):
+            _decode(spoiled, (40, 60), tmp_path, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import tracemalloc
 
 import numpy as np
@@ -9,7 +10,12 @@ from scipy.io import savemat
 
 from afrcnn.core.errors import UserError
 from afrcnn.proposals.dataset import WithProposals
-from afrcnn.proposals.published import _read_deepmask_json, _read_selective_search_mat, import_published
+from afrcnn.proposals.published import (
+    _read_deepmask_json,
+    _read_selective_search_mat,
+    import_published,
+    read_published,
+)
 from afrcnn.proposals.store import Proposals
 
 
@@ -222,3 +228,10 @@ def test_a_relative_path_is_read_from_where_the_caller_is_now(tmp_path, monkeypa
         write_mat(folder / "boxes.mat", ["a"], [np.tile([1.0, 1.0, 9.0, 9.0], (count, 1))])
         monkeypatch.chdir(folder)
         assert len(_read_selective_search_mat("boxes.mat")["a"].boxes) == count
+
+
+def test_without_scipy_a_mat_file_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "boxes.mat").touch()
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(UserError, match=r"needs SciPy.*afrcnn\[matlab\]"):
+        read_published([tmp_path / "boxes.mat"])

@@ -110,8 +110,8 @@ def test_a_full_disk_and_ctrl_c_are_told_keep_the_last_file_and_leave_nothing_el
 
     save(1)
     before = (tmp_path / name).read_bytes()
-    fdopen = os.fdopen
-    monkeypatch.setattr(atomic.os, "fdopen", lambda *args, **kwargs: StoppedFile(fdopen(*args, **kwargs), room, stop))
+    stopped = lambda *args, **kwargs: StoppedFile(open(*args, **kwargs), room, stop)  # noqa: E731, SIM115, PTH123
+    monkeypatch.setattr(atomic, "open", stopped, raising=False)
     with pytest.raises(told, match=message and name + message):
         save(2)
     assert (tmp_path / name).read_bytes() == before

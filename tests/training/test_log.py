@@ -65,3 +65,18 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(UserError, match=r"log\.csv.*cannot be written"):
         log.write(1, {"loss": 1.0})
     log.close()
+
+
+def test_without_tensorboard_there_is_the_file_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("afrcnn.training.log.find_spec", lambda name: None)
+    log = Log(tmp_path / "log.csv", tmp_path / "tensorboard")
+    log.write(1, {"loss": 0.5})
+    log.close()
+    assert (tmp_path / "log.csv").read_text().splitlines() == ["iteration,loss", "1,0.5"]
+    assert not (tmp_path / "tensorboard").exists()
+
+
+def test_a_log_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "log.csv").write_bytes(b"iteration,loss\n1,\xff\n")
+    with pytest.raises(UserError, match=r"log\.csv: is not a log"):
+        Log(tmp_path / "log.csv", tmp_path / "tensorboard")

@@ -1,9 +1,11 @@
 """The sequence of training samples: a pure function of seed and position."""
 
+import random
 from collections import Counter
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -257,3 +259,20 @@ def test_intersection_over_foreground_is_a_fraction_of_the_first_box():
     intersection = iou / (1 + iou) * (area[:, None] + area[None])
     torch.testing.assert_close(iof, intersection / area[:, None], rtol=1e-4, atol=1e-5)
     assert 0 < _CROWD_COVER < 1
+
+
+def test_transforms_of_other_packages_draw_by_sample_and_leave_the_program_s_numbers_alone():
+    drawn = []
+
+    def draw(image, target):
+        drawn.append((random.random(), np.random.random()))  # noqa: NPY002
+        return image, target
+
+    before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    for seed in (0, 0, 1):
+        samples = SampleSequence(Numbers(3), seed=seed, transform=draw)
+        for position in (0, 1):
+            _ = samples[position]
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before  # noqa: NPY002
+    assert drawn[:2] == drawn[2:4]
+    assert len(set(drawn)) == 4

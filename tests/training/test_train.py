@@ -27,7 +27,8 @@ from afrcnn.recipe import (
 from afrcnn.run import Run
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.samples import _order, build_augmentation, seed_of, trainable
-from afrcnn.training.train import step, train_stages
+from afrcnn.training.step import step
+from afrcnn.training.train import train_stages
 
 ITERATIONS = 6
 

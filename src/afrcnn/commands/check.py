@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError, require_dataset
+from afrcnn.core.terminal import say
 from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ def check(dataset: Path | str, *, layout: LayoutName = "auto") -> tuple[DatasetC
 def show(result: tuple[DatasetCheck, list[str]], *, dataset: Path) -> int:
     """Print what was found; return 1 if something would stop a training."""
     checked, coverage = result
-    print(f"{dataset}: {checked.layout}")
+    say(f"{dataset}: {checked.layout}")
     for line in (*checked.splits.values(), *coverage):
-        print(f"  {line}")
+        say(f"  {line}")
     for finding in checked.findings:
-        print(f"{'error' if finding.stops else 'note'}: {len(finding.messages):,} {finding.kind}")
+        say(f"{'error' if finding.stops else 'note'}: {len(finding.messages):,} {finding.kind}")
         for message in finding.messages[:_EXAMPLES]:
-            print(f"  {message}")
-    print("this would stop a training" if checked.stops else "nothing would stop a training")
+            say(f"  {message}")
+    say("this would stop a training" if checked.stops else "nothing would stop a training")
     return int(checked.stops)
 
 

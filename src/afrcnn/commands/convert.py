@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from afrcnn.core.errors import require_dataset
+from afrcnn.core.terminal import say
 from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def convert(
 def show(conversion: Conversion) -> None:
     """Print what was written, what was lost, and what comes next."""
     for words in conversion.splits.values():
-        print(words)
+        say(words)
     for what, count in conversion.lost.items():
-        print(f"lost: {count:,} {what}")
-    print(f"dataset: {conversion.folder}")
-    print(f"next:    afrcnn proposals {shlex.quote(str(conversion.folder))}")
+        say(f"lost: {count:,} {what}")
+    say(f"dataset: {conversion.folder}")
+    say(f"next:    afrcnn proposals {shlex.quote(str(conversion.folder))}")

@@ -89,9 +89,11 @@ def convert_weights(file: Path | str, out: Path | str) -> str:
 
 def show(network: str, *, out: Path) -> None:
     """Print where the weights are, and what takes them."""
-    print(f"weights: {out}")
+    from afrcnn.core.terminal import say
+
+    say(f"weights: {out}")
     fields = ["--detector.backbone", network, "--detector.weights", str(out), "--detector.normalisation", "caffe"]
-    print(f"next:    afrcnn train RECIPE {shlex.join(fields)}")
+    say(f"next:    afrcnn train RECIPE {shlex.join(fields)}")
 
 
 def _tensors(layers: dict[str, list[NDArray[np.float32]]], network: str) -> dict[str, NDArray[np.float32]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from afrcnn.core.errors import UserError, require_dataset, suggest
+from afrcnn.core.terminal import say
 
 
 def deepmask(
@@ -104,5 +105,5 @@ def deepmask(
 
 def show(file: Path, *, dataset: Path) -> None:
     """Print where the weights are, and what comes next."""
-    print(f"weights: {file}")
-    print(f"next:    afrcnn proposals {shlex.quote(str(dataset))} --method deepmask --weights {shlex.quote(str(file))}")
+    say(f"weights: {file}")
+    say(f"next:    afrcnn proposals {shlex.quote(str(dataset))} --method deepmask --weights {shlex.quote(str(file))}")

@@ -152,6 +152,7 @@ def show(result: _RunDiagnosis, *, run: Path, out: Path | None = None) -> None:
     """Print tables of the errors, and where figures and numbers are."""
     from rich.console import Console
 
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import change_table, error_tables, tide_table
 
     console = Console()
@@ -165,10 +166,10 @@ def show(result: _RunDiagnosis, *, run: Path, out: Path | None = None) -> None:
     else:
         print("TIDE's errors: not shown, hotcoco is not installed")
     folder = out or Run(run).diagnosis
-    print(f"errors:  {folder / 'errors.png'}")
+    say(f"errors:  {folder / 'errors.png'}")
     if result.new_false_positives:
-        print(f"new:     {folder / 'false_positives.png'}, of {len(result.new_false_positives)}")
-    print(f"numbers: {folder / 'diagnosis.json'}")
+        say(f"new:     {folder / 'false_positives.png'}, of {len(result.new_false_positives)}")
+    say(f"numbers: {folder / 'diagnosis.json'}")
 
 
 def _write(result: _RunDiagnosis, images: DetectionDataset, crops: int, out: Path) -> None:

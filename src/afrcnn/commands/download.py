@@ -74,18 +74,19 @@ def download(
 
 def show(root: Path, *, dataset: str, parts: Sequence[str] = ()) -> None:
     """Print where the dataset is, and what comes next."""
+    from afrcnn.core.terminal import say
     from afrcnn.data.archives import SOURCES
 
     source = SOURCES[dataset]
     splits = [archive.split for name, archive in source.archives.items() if archive.split and name in (parts or [name])]
-    print(f"dataset: {root}")
+    say(f"dataset: {root}")
     if source.note:
-        print(f"note:    {source.note}")
+        say(f"note:    {source.note}")
     if splits:
-        print(f"next:    afrcnn proposals {shlex.join([str(root), '--split', *splits])}")
+        say(f"next:    afrcnn proposals {shlex.join([str(root), '--split', *splits])}")
     elif dataset == "selective-search":
         files = [str(root / f"voc_2007_{split}.mat") for split in ("trainval", "test")]
-        print(f"next:    afrcnn proposals VOCdevkit/VOC2007 --split trainval test --import {shlex.join(files)}")
+        say(f"next:    afrcnn proposals VOCdevkit/VOC2007 --split trainval test --import {shlex.join(files)}")
 
 
 def _begun(archive: Archive, folder: Path) -> list[Path]:

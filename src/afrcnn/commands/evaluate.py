@@ -134,6 +134,7 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
     from rich.console import Console
 
     from afrcnn.core.distributed import rank_and_size
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import ap_table, subset_table
 
     if rank_and_size()[0]:  # of all processes, the first speaks
@@ -145,9 +146,9 @@ def show(results: Results | None, *, run: Path | None = None, out: Path | None =
         if results.subsets:
             Console().print(subset_table(results.subsets))
         if run or out:
-            print(f"results:    {Run(out or run or '').results_file}")
+            say(f"results:    {Run(out or run or '').results_file}")
     if run:
-        print(f"detections: {Run(out or run).detections}")
+        say(f"detections: {Run(out or run).detections}")
 
 
 def _detector(runs: Sequence[Run], svd: tuple[int, int] | None, trust: Sequence[str]) -> nn.Module:

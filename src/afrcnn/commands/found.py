@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.core.terminal import say
 from afrcnn.run import Run, dataset_root
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def show(made: _Found) -> None:
 
     Console().print(found_table(made.counts, made.levels, made.objects, made.images))
     for strip in made.strips:
-        print(strip)
+        say(str(strip))
 
 
 def _indices(dataset: DetectionDataset, split: str, ids: Sequence[str], among: int) -> list[int]:

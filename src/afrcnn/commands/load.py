@@ -151,7 +151,7 @@ def _pixels_of(image: _Pixels) -> NDArray[np.uint8]:
     from PIL import Image
     from torch import Tensor
 
-    from afrcnn.data.image import read_image, to_rgb
+    from afrcnn.data.image import read_image, to_rgb, to_uint8
 
     if isinstance(image, str | Path):
         remote = str(image).startswith(("http://", "https://"))
@@ -163,13 +163,10 @@ def _pixels_of(image: _Pixels) -> NDArray[np.uint8]:
     if array.ndim != 3 or array.shape[2] != 3:
         fix = "give H x W x 3, or a tensor 3 x H x W"
         raise UserError(f"has the shape {'x'.join(map(str, array.shape))}", field="image", fix=fix)
-    if np.issubdtype(array.dtype, np.floating) and 0 <= array.min() <= array.max() <= 1:
-        array = (255 * array).round().astype(np.uint8)
-    if array.dtype != np.uint8:
-        fix = "give uint8, or floating point from 0 to 1"
-        raise UserError(f"has values of {array.dtype} from {array.min():g} to {array.max():g}", field="image", fix=fix)
-    pixels: NDArray[np.uint8] = np.ascontiguousarray(array)
-    return pixels
+    try:
+        return to_uint8(array)
+    except ValueError as error:
+        raise UserError(str(error), field="image", fix="scale them, and give uint8") from error
 
 
 def _fetch(address: str) -> bytes:

@@ -134,11 +134,13 @@ def masks(
 
 def show(images: Sequence[_MaskedImage], *, run: Path, out: Path | None = None, search: bool = False) -> None:
     """Print what is shown of each image, and where it is written."""
+    from afrcnn.core.terminal import say
+
     for image in images:
         left_out = f"; {image.left_out} left out" if image.left_out else ""
-        print(f"{image.picture}: {count_names(item.name for item in image.objects)}{left_out}")
+        say(f"{image.picture}: {count_names(item.name for item in image.objects)}{left_out}")
     name = "search" if search else "masks"
-    print(f"{name}: {(out or Run(run).masks) / f'{name}.json'}")
+    say(f"{name}: {(out or Run(run).masks) / f'{name}.json'}")
 
 
 def _search(recipe: Recipe, size: int) -> WindowSearch:

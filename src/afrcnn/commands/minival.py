@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from afrcnn.core.errors import require_dataset
+from afrcnn.core.terminal import say
 
 if TYPE_CHECKING:
     from afrcnn.data.minival import MinivalSplit
@@ -48,6 +49,6 @@ def minival(dataset: Path | str, images: Path | str) -> tuple[MinivalSplit, Mini
 def show(splits: Sequence[MinivalSplit], *, dataset: Path) -> None:
     """Print what is where, and what comes next."""
     for split in splits:
-        print(f"{split.name + ':':12} {split.images} images, {split.objects} objects: {split.file}")
+        say(f"{split.name + ':':12} {split.images} images, {split.objects} objects: {split.file}")
     words = [str(dataset), "--split", *(split.name for split in splits)]
-    print(f"next:        afrcnn proposals {shlex.join(words)}, or --import DeepMask's files")
+    say(f"next:        afrcnn proposals {shlex.join(words)}, or --import DeepMask's files")

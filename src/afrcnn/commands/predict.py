@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
+    from torchvision import tv_tensors
 
     from afrcnn.data.target import Target
     from afrcnn.detectors.rcnn import FastRCNN
@@ -27,6 +29,11 @@ _LARGEST_SEARCHED = 640
 """Longer side in pixels from which on an image is searched in a smaller copy. Selective search is made for images of
 VOC's and COCO's sizes (500 and 640); with those of a camera it takes minutes and gigabytes, and the detector resizes
 them anyway."""
+
+
+_MOST_PIXELS = 25_000_000
+"""Pixels from which on an image is decoded at a fraction of its size: larger ones take gigabytes, and the detector
+resizes them to less than a megapixel."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +109,21 @@ def predict(
     pictures = picture_files(images, out, ".jpg")
     detections = detect_images(load_detector_at(trained, score, trust), [*pictures], recipe, score)
 
-    from afrcnn.data.image import read_image
     from afrcnn.evaluation.results import write_record
     from afrcnn.visualize.detections import draw_detections
 
     predictions = []
     for (path, picture), detection in zip(pictures.items(), detections, strict=True):
-        pixels = read_image(path, upright=True).permute(1, 2, 0).numpy()
+        pixels = _read_upright(path)
+        (height, width), scale = _size_and_scale(path, pixels)
+        drawn = {**detection, "boxes": detection["boxes"] / scale}
         with atomic_write(picture, "wb") as file:
-            draw_detections(pixels, detection, classes).save(file, "JPEG", quality=92, subsampling=0)
+            draw_detections(pixels.permute(1, 2, 0).numpy(), drawn, classes).save(
+                file, "JPEG", quality=92, subsampling=0
+            )
         names = [classes[label - 1] for label in detection["labels"].tolist()]
         boxes = map(tuple, detection["boxes"].tolist())
         objects = tuple(map(_DetectedObject, names, detection["scores"].tolist(), boxes))
-        height, width = pixels.shape[:2]
         predictions.append(_Prediction(str(path), str(picture), width, height, objects))
     write_record(out / "predictions.json", predictions)
     return predictions
@@ -122,9 +131,11 @@ def predict(
 
 def show(predictions: Sequence[_Prediction], *, run: Path, out: Path | None = None) -> None:
     """Print what was detected in each image, and where it is written."""
+    from afrcnn.core.terminal import say
+
     for prediction in predictions:
-        print(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
-    print(f"predictions: {(out or Run(run).predictions) / 'predictions.json'}")
+        say(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
+    say(f"predictions: {(out or Run(run).predictions) / 'predictions.json'}")
 
 
 def detect_image(
@@ -134,7 +145,7 @@ def detect_image(
 
     Args:
         detector: a trained detector in evaluation mode, as of ``load_detector``.
-        image: H x W x 3, uint8, RGB.
+        image: H x W x 3, RGB, uint8 or floating point from 0 to 1.
         mode: of selective search, as in training.
         limit: how many proposals are used at most, best first.
 
@@ -147,6 +158,9 @@ def detect_image(
     """
     import torch
 
+    from afrcnn.data.image import to_uint8
+
+    image = to_uint8(image)
     device = next(detector.parameters()).device
     proposals = torch.from_numpy(_propose(image, mode)[:limit]).to(device)
     with torch.inference_mode():
@@ -187,12 +201,16 @@ def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, sc
         UserError: an image is damaged, or such proposals cannot be made.
     """
     from afrcnn.core.engine import build_fabric
+    from afrcnn.data.image import read_image_size
     from afrcnn.evaluation.detect import detect
 
     images = _ProposedImages(paths, proposal_mode(recipe), recipe.data.for_evaluation().proposals_per_image)
     fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
     workers = min(recipe.data.workers, len(paths))
     detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
+    for path, detection in zip(paths, detections, strict=True):
+        if math.prod(read_image_size(path)) > _MOST_PIXELS:
+            detection["boxes"] = detection["boxes"] * _size_and_scale(path, _read_upright(path))[1]
     return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
 
 
@@ -223,11 +241,34 @@ class _ProposedImages:
     def __getitem__(self, index: int) -> tuple[Tensor, Target]:
         import torch
 
-        from afrcnn.data.image import read_image
-
-        image = read_image(self.paths[index], upright=True)
+        image = _read_upright(self.paths[index])
         proposals = _propose(image.permute(1, 2, 0).numpy(), self.mode)
         return image, {"proposals": torch.from_numpy(proposals[: self.limit])}
+
+
+def _read_upright(path: Path) -> tv_tensors.Image:
+    """Return an image as its EXIF says it is to be seen, smaller if it is larger than ``_MOST_PIXELS``."""
+    from afrcnn.data.image import read_image
+
+    return read_image(path, upright=True, most_pixels=_MOST_PIXELS)
+
+
+def _size_and_scale(path: Path, image: tv_tensors.Image) -> tuple[tuple[int, int], Tensor]:
+    """Return height and width of an image's file, upright, and the factors from boxes in what was read to those in it.
+
+    Args:
+        path: the file.
+        image: what ``_read_upright`` made of it.
+    """
+    import torch
+
+    from afrcnn.data.image import read_image_size
+
+    (height, width), (rows, columns) = read_image_size(path), image.shape[-2:]
+    if (height > width) != (rows > columns):  # turned by EXIF
+        height, width = width, height
+    x, y = width / columns, height / rows
+    return (height, width), torch.tensor([x, y, x, y])
 
 
 def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:

@@ -142,11 +142,12 @@ def show(made: dict[str, tuple[ProposalStore, Recall | None]]) -> None:
     """Print the recall of each split, and where its proposals are."""
     from rich.console import Console
 
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import recall_table
 
     for split, (store, recall) in made.items():
         if recall is None:
-            print(f"recall of {split}: none, since its images are not annotated")
+            say(f"recall of {split}: none, since its images are not annotated")
         else:
             Console().print(recall_table(recall))
-        print(f"proposals of {split}: {store.folder}")
+        say(f"proposals of {split}: {store.folder}")

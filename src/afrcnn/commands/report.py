@@ -54,4 +54,6 @@ def report(
 
 def show(file: Path) -> None:
     """Print where the page is."""
-    print(f"report: {file}")
+    from afrcnn.core.terminal import say
+
+    say(f"report: {file}")

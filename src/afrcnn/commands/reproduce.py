@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.terminal import printable, say
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run
 
@@ -153,10 +154,10 @@ def show(made: _Reproduction, *, out: Path | str = "reproduction", dry_run: bool
     for name, rows in made.tables.items():
         console.print(reproduction_table(name, list(METRICS), [shown_row(*row) for row in rows]))
         for line in coco_lines(rows):
-            print(line)
-        print(f"{Path(out) / name}.md")
+            say(line)
+        say(f"{Path(out) / name}.md")
     if made.fraction < 1:
-        print(f"a trial with {made.fraction:g} of every schedule: these numbers mean nothing")
+        say(f"a trial with {made.fraction:g} of every schedule: these numbers mean nothing")
 
 
 def _plan(run: RowRun, out: Path, data: Path, configs: Path, fraction: float, words: Sequence[str]) -> _PlannedRun:
@@ -213,7 +214,7 @@ def _run(*words: str | Path) -> None:
         UserError: it failed.
     """
     shown = " ".join(map(str, words[:2]))
-    print(f"afrcnn {shown}", flush=True)
+    print(printable(f"afrcnn {shown}"), flush=True)
     status = subprocess.run([sys.executable, "-m", "afrcnn.cli", *map(str, words)], check=False).returncode
     if status:
         fix = "see its message above; the same command goes on from there"

@@ -57,5 +57,7 @@ def shapes(
 
 def show(_: None, *, folder: Path) -> None:
     """Print where the dataset is, and what comes next."""
-    print(f"dataset: {folder}")
-    print(f"next:    afrcnn proposals {shlex.quote(str(folder))}")
+    from afrcnn.core.terminal import say
+
+    say(f"dataset: {folder}")
+    say(f"next:    afrcnn proposals {shlex.quote(str(folder))}")

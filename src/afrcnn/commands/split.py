@@ -72,10 +72,11 @@ def show(splits: Sequence[OcclusionSplit], *, dataset: Path, out: Path | None = 
     """Print what is where, and what comes next."""
     from rich.console import Console
 
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import split_table
 
     Console().print(split_table(splits))
     for new in splits:
-        print(f"{new.name}: {new.file}")
+        say(f"{new.name}: {new.file}")
     words = [str(out or dataset), "--split", *(new.name for new in splits)]
-    print(f"next: afrcnn proposals {shlex.join(words)}")
+    say(f"next: afrcnn proposals {shlex.join(words)}")

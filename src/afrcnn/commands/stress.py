@@ -101,11 +101,12 @@ def show(results: StressResults, *, run: Path, out: Path | None = None) -> None:
     from rich.console import Console
 
     from afrcnn.core.distributed import rank_and_size
+    from afrcnn.core.terminal import say
     from afrcnn.visualize.tables import stress_table
 
     if rank_and_size()[0]:  # of all processes, the first speaks
         return
     for curve in results.curves:
         Console().print(stress_table(curve))
-    print(f"results: {Run(out or run).stress_file}")
-    print(f"curves:  {Run(out or run).stress_figure}")
+    say(f"results: {Run(out or run).stress_file}")
+    say(f"curves:  {Run(out or run).stress_figure}")

@@ -74,9 +74,11 @@ def submit(
 
 def show(submission: Submission) -> None:
     """Print the archive and what is in it, a fact a line."""
+    from afrcnn.core.terminal import say
+
     first, last = submission.members[0], submission.members[-1]
-    print(f"archive:    {submission.file}")
-    print(f"files:      {len(submission.members)}, {first}{f' to {Path(last).name}' if last != first else ''}")
-    print(f"images:     {submission.images}")
-    print(f"detections: {submission.detections}")
-    print(f"upload at:  {submission.server}")
+    say(f"archive:    {submission.file}")
+    say(f"files:      {len(submission.members)}, {first}{f' to {Path(last).name}' if last != first else ''}")
+    say(f"images:     {submission.images}")
+    say(f"detections: {submission.detections}")
+    say(f"upload at:  {submission.server}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.terminal import say
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run, training_splits
 from afrcnn.shipped import are_parts, shipped_recipes
@@ -68,11 +69,11 @@ def train(
         images = len(open_dataset(folder, split, loaded.data.layout, field="data.train_split"))
         loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
         if speaks:
-            print(f"updates: {_told(loaded, images)}", flush=True)
+            say(f"updates: {_told(loaded, images)}")
     name = "first" if first else "+".join(Path(one).stem for one in names)
     trained = Path("runs", folder.resolve().name, f"{name}-seed{loaded.seed}") if run is None else Path(run)
     if speaks:
-        print(f"run:     {trained}", flush=True)
+        say(f"run:     {trained}")
     made = train_stages(loaded, trained)
     if first and speaks:
         _examine(made)
@@ -83,16 +84,16 @@ def show(run: Run) -> None:
     """Print what was made, and what comes next."""
     if not _is_first_process():
         return
-    print(f"weights: {run.weights_file}")
+    say(f"weights: {run.weights_file}")
     if run.predictions.is_dir():
         from afrcnn.commands.evaluate import show as show_results
         from afrcnn.evaluation.results import read_results
 
         if run.results_file.is_file():
             show_results(read_results(run.results_file), run=run.folder)
-        print(f"shown:   {run.predictions}")
+        say(f"shown:   {run.predictions}")
     command = "predict {} IMAGE" if run.results_file.is_file() else "evaluate {}"
-    print(f"next:    afrcnn {command.format(shlex.quote(str(run.folder)))}")
+    say(f"next:    afrcnn {command.format(shlex.quote(str(run.folder)))}")
 
 
 def _is_first_process() -> bool:

@@ -31,6 +31,11 @@ def sum_over_processes(value: Tensor) -> Tensor:
     return value
 
 
+def in_any_process(flag: bool, device: torch.device) -> bool:
+    """Tell all processes whether a flag is set in any of them."""
+    return flag if rank_and_size()[1] == 1 else bool(sum_over_processes(torch.tensor(float(flag), device=device)) > 0)
+
+
 def mean_count(count: int | Tensor, device: torch.device) -> Tensor | int:
     """Return the mean over all processes of a count, for a sum of losses to be divided by; of none, as of one in all.
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from afrcnn.core.terminal import printable
+
 
 class UserError(Exception):
     """A mistake in the input: says where it is, what is wrong, and how to mend it.
@@ -29,7 +31,7 @@ class UserError(Exception):
         self.problem, self.file, self.field, self.fix = problem, file, field, fix
         message = ": ".join(str(item) for item in (file, field, problem) if item is not None)
         message += f"; {fix}" if fix else ""
-        super().__init__(" ".join(message.split()))
+        super().__init__(printable(" ".join(message.split())))
 
 
 def require_dataset(root: Path | str) -> None:

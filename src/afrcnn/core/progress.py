@@ -10,8 +10,11 @@ from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from afrcnn.core.terminal import printable
 
 
 class _Report(Protocol):
@@ -43,7 +46,7 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
         done: how many are done already, when work is resumed.
         quiet: show nothing (in all processes but the first).
     """
-    console = Console(stderr=True)
+    console, description = Console(stderr=True), printable(description)
     if quiet:
         yield lambda _done, _note="": None
     elif console.is_terminal:
@@ -52,7 +55,7 @@ def progress(description: str, total: int, unit: str, *, done: int = 0, quiet: b
         columns += [TextColumn("{task.fields[note]}", style="dim")]
         # The default, 30 s, would show no rate where reports are further apart than that.
         with Progress(*columns, console=console, speed_estimate_period=300) as bar:
-            task = bar.add_task(description, total=total, completed=done, note="", unit=unit)
+            task = bar.add_task(escape(description), total=total, completed=done, note="", unit=unit)
             yield lambda done, note="": bar.update(task, completed=done, note=note)
     else:
         yield _plain_lines(description, total, unit, done)

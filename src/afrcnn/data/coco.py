@@ -31,6 +31,8 @@ _PREFIXES = ("instances_", "image_info_")
 
 MADE_BY_MINIVAL = ("instances_trainval35k.json", "instances_minival.json")
 """What is not published, but made from the annotations of 2014."""
+_MOST_PIXELS = 2 * 89_478_485
+"""Of an image; no larger one is decoded (Pillow's bound)."""
 
 
 class COCOLayout:
@@ -218,8 +220,12 @@ class AnnotationFile:
         """Return a field of the record at a place in the file; it must be there and of the kind."""
         value = record.get(key, default)
         if not isinstance(value, kind) or isinstance(value, bool):
-            problem = f"{value!r:.40} is of the wrong type" if key in record else "is missing"
+            problem = f"{_short(value)} is of the wrong type" if key in record else "is missing"
             raise self.error(problem, f"{at}.{key}".lstrip("."))
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise self.error(f"{_short(value)} is too large a number", f"{at}.{key}".lstrip("."))
+        if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+            raise self.error(f"{value!a:.40} has half a character", f"{at}.{key}".lstrip("."), "write it as UTF-8")
         return value
 
     def records(self, key: str) -> dict[int, _Record]:
@@ -237,9 +243,10 @@ class AnnotationFile:
 
     def box(self, annotation: _Record, at: str) -> list[float]:
         """Return x, y, width, height of an annotation."""
-        box: list[float] = self.get(annotation, "bbox", list, at)
-        if len(box) != 4 or not all(isinstance(value, int | float) for value in box):
-            raise self.error(f"{box!r:.60} is not a list of four numbers", f"{at}.bbox", "write x, y, w, h")
+        box: list[Any] = self.get(annotation, "bbox", list, at)
+        numbers = [value for value in box if isinstance(value, float | int)]
+        if not len(box) == len(numbers) == 4 or any(isinstance(value, int) and abs(value) >= 2**63 for value in box):
+            raise self.error(f"{_short(box)} is not a list of four numbers", f"{at}.bbox", "write x, y, w, h")
         return box
 
     def object(
@@ -267,7 +274,7 @@ class AnnotationFile:
     def size(self, image: _Record, at: str) -> tuple[int, int]:
         """Return the height and width of an image in pixels."""
         height, width = (self.get(image, key, int, at) for key in ("height", "width"))
-        if min(height, width) < 1:
+        if min(height, width) < 1 or height * width > _MOST_PIXELS:
             raise self.error(f"{width} x {height} is not a valid size", f"{at}.width", "correct the size")
         return height, width
 
@@ -277,6 +284,14 @@ def _headings(categories: Collection[_Record]) -> set[str]:
     above = {str(category.get("supercategory")) for category in categories}
     names = {category["name"] for category in categories if category.get("supercategory") == "none"}
     return names if len(names) == 1 and len(categories) > 1 and above == names | {"none"} else set()
+
+
+def _short(value: Any) -> str:
+    """Return the beginning of how Python writes a value."""
+    try:
+        return f"{value!r:.60}"
+    except (ValueError, RecursionError):  # thousands of digits
+        return f"a {type(value).__name__}"
 
 
 def _find_images(

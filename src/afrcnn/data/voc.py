@@ -21,6 +21,8 @@ from afrcnn.data.image import image_suffixes
 from afrcnn.data.voc_xml import VOC_FLAGS, VOC_NUMBERS, VOCObject, read_annotation, read_pairs, write_annotation
 
 _LISTS = Path("ImageSets", "Main")
+_LONGEST_ID = 200
+"""Bytes; no file has a longer name, with its suffix."""
 
 
 class VOCLayout:
@@ -161,6 +163,10 @@ class VOCLayout:
         ids = [row[1] if by_class else row[0] for row in rows if row]
         if not ids:
             raise mistake("the split is empty", fix="list the ids of its images, one a line")
+        if too_long := [id_ for id_ in ids if len(id_.encode()) > _LONGEST_ID]:
+            raise mistake(
+                f"{too_long[0]:.40}... is not the id of an image", fix="list the ids of its images, one a line"
+            )
         [(id_, count)] = Counter(ids).most_common(1)
         if count > 1:
             raise mistake(f"the image {id_} is listed twice", fix="list each image once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -10,8 +11,10 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.transforms.v2.functional import resize
 
 from afrcnn.adversaries.base import BoxHeadSpec
+from afrcnn.core.errors import UserError
 from afrcnn.data.target import Target
 from afrcnn.detectors.backbones import Backbone
 from afrcnn.detectors.box_coding import offsets
@@ -20,6 +23,9 @@ from afrcnn.detectors.integral_loss import IntegralPredictor
 from afrcnn.detectors.roi_heads import RoIHeads
 from afrcnn.detectors.roi_pooling import Features, RoIPooling
 from afrcnn.detectors.sampling import RoIs
+
+_MOST_PIXELS = 25_000_000
+"""Of an image that is resized in one step."""
 
 _NORMALISATIONS = {
     "imagenet": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
@@ -91,12 +97,17 @@ class FastRCNN(nn.Module):
 
     def features(self, images: Sequence[Tensor]) -> Features:
         """Return the features of images, which are resized, normalised and padded to one batch first."""
-        pixels = [image.as_subclass(Tensor) for image in images]
+        for image in images:
+            height, width = image.shape[-2:]
+            if min(height, width) * self.transform.max_size < max(height, width):
+                fix = "cut it into pieces, or raise detector.long_side"
+                raise UserError(f"nothing is left of an image of {width} x {height} pixels when it is resized", fix=fix)
+        pixels = [_reduced(image.as_subclass(Tensor)) for image in images]
         pixels = [image if image.is_floating_point() else image.float().div_(255) for image in pixels]
         if self.reverses_channels:
             pixels = [image.flip(0) for image in pixels]
         batch, _ = self.transform(pixels)
-        sizes = [(image.shape[-2], image.shape[-1]) for image in pixels]
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         scales = [
             batch.tensors.new_tensor([w / width, h / height]).repeat(2)
             for (h, w), (height, width) in zip(batch.image_sizes, sizes, strict=True)
@@ -153,6 +164,13 @@ class FastRCNN(nn.Module):
         features: int = roi_heads.predictor.cls_score.in_features  # type: ignore[union-attr, assignment]
         channels: int = self.backbone.out_channels  # type: ignore[assignment]
         return BoxHeadSpec(roi_heads.box_head, features, channels, roi_heads.roi_pool.size)
+
+
+def _reduced(image: Tensor) -> Tensor:
+    """Return an image of at most ``_MOST_PIXELS``; larger ones would take gigabytes as floating point."""
+    height, width = image.shape[-2:]
+    factor = math.ceil(math.sqrt(height * width / _MOST_PIXELS))
+    return image if factor == 1 else resize(image, [max(height // factor, 1), max(width // factor, 1)], antialias=True)
 
 
 def fast_rcnn(

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from afrcnn.core.engine import build_fabric, in_every_process
 from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.core.progress import progress
+from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.formats import Detection
 
@@ -66,6 +67,7 @@ def _detect_rows(
         sampler=rows,
         num_workers=min(workers, len(rows)),
         collate_fn=cast(Any, _inputs),
+        worker_init_fn=begin_loading,
         generator=torch.Generator(),
     )
     detections: list[Detection] = []
@@ -74,7 +76,7 @@ def _detect_rows(
         torch.inference_mode(),
         progress("detecting", len(rows), "image", quiet=not fabric.is_global_zero) as report,
     ):
-        for inputs in loader:
+        for inputs in batches(loader):
             (detection,) = model(*([item.to(device)] for item in inputs))
             detections.append({name: detection[name].cpu() for name in ("boxes", "labels", "scores")})
             report(len(detections))

@@ -14,6 +14,8 @@ import torch
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.names import file_name
+from afrcnn.core.schema import SchemaError, parse_json
 
 Detection = dict[str, torch.Tensor]
 """What was detected in one image: ``boxes`` D x 4 float32 (XYXY, pixels), ``labels`` D int64 (1..K), ``scores`` D
@@ -28,10 +30,10 @@ _Row = tuple[int, int, float, float, float, float, float]
 """A detection: its image's index, label, score, x1, y1, x2, y2."""
 
 _FIELDS = {
-    "image_id": ("the image {!r} is not in the dataset", "give the results of this split"),
-    "category_id": ("the category {!r} is not in the dataset", "give the results of this dataset"),
-    "bbox": ("{!r} is not a box", "give x, y, width, height in pixels"),
-    "score": ("{!r} is not a finite number", "give a finite score"),
+    "image_id": ("the image {!r:.80} is not in the dataset", "give the results of this split"),
+    "category_id": ("the category {!r:.80} is not in the dataset", "give the results of this dataset"),
+    "bbox": ("{!r:.80} is not a box", "give x, y, width, height in pixels"),
+    "score": ("{!r:.80} is not a finite number", "give a finite score"),
 }
 """By field of a record of COCO's results, what can be wrong with it and what to do."""
 
@@ -78,10 +80,10 @@ def read_coco_results(path: Path | str, ids: Sequence[str], category_ids: Sequen
         UserError: the file is missing or malformed, or speaks of other images or categories.
     """
     try:
-        records = json.loads(_read_text(path))
-    except json.JSONDecodeError as error:
-        problem, fix = f"is not valid JSON ({error.msg})", "write the file anew"
-        raise UserError(problem, file=path, field=f"line {error.lineno}", fix=fix) from error
+        records = parse_json(_read_text(path))
+    except SchemaError as error:
+        problem, fix = f"is not valid JSON ({error.problem})", "write the file anew"
+        raise UserError(problem, file=path, field=error.place, fix=fix) from error
     if not isinstance(records, list):
         raise UserError("is not a list of detections", file=path, fix="give a file in COCO's results format")
     indices = {image_id: index for index, image_id in enumerate(ids)}
@@ -129,7 +131,7 @@ def write_voc_results(
         split: the split, e.g. ``test``.
 
     Raises:
-        UserError: a file cannot be written, or a class cannot be part of a file's name.
+        UserError: a file cannot be written, or a class's name is too long for one.
     """
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, label, score, x1, y1, x2, y2 in _rows(detections, ids):
@@ -174,17 +176,14 @@ def read_voc_results(path: Path | str, ids: Sequence[str], classes: Sequence[str
             if xmax < xmin - 1 or ymax < ymin - 1:
                 raise mistake("the box ends before it begins", fix="swap its sides")
             if image_id not in indices:
-                raise mistake(f"the image {image_id!r} is not in the dataset", fix="give the results of this split")
+                raise mistake(f"the image {image_id!r:.80} is not in the dataset", fix="give the results of this split")
             rows.append((indices[image_id], label, score, xmin - 1, ymin - 1, xmax, ymax))
     return _by_image(rows, len(ids))
 
 
 def _voc_file(split: str, name: str) -> str:
     """Return the name of the file of a class, without the competition's prefix."""
-    file = f"det_{split}_{name}.txt"
-    if Path(file).name != file:  # a stranger's class must not choose the folder that we write to
-        raise UserError("cannot be part of a file's name", field=f"class {name!r}", fix="rename the class")
-    return file
+    return f"det_{file_name(split)}_{file_name(name)}.txt"
 
 
 def _find_voc_file(path: Path, name: str) -> Path:

@@ -139,13 +139,85 @@ def _decode(segmentation: Any, size: tuple[int, int], file: Path, id_: int) -> _
     """Return a mask's pixels, H x W, 0 or 1, of polygons or a run-length encoding."""
     height, width = size
     try:
+        if isinstance(segmentation, dict):
+            _check_run_lengths(segmentation, size)
+        else:
+            segmentation = [_clip(np.asarray(polygon, dtype=np.float64), size) for polygon in segmentation]
+            segmentation = [polygon for polygon in segmentation if polygon]
+        if not segmentation:
+            return np.zeros(size, dtype=np.uint8)
         mask: _Masks = np.ascontiguousarray(coco_mask.decode(coco_mask.segmToRle(segmentation, width, height)))
         if mask.shape != size:
             raise ValueError(f"{mask.shape[1]} x {mask.shape[0]} pixels in an image of {width} x {height}")
-    except (RuntimeError, TypeError, ValueError, KeyError, IndexError) as error:
+    except (RuntimeError, TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
         field = f"annotations[id={id_}].segmentation"
         raise UserError(f"is not a valid mask ({error})", file=file, field=field, fix="correct the file") from error
     return mask
+
+
+def _check_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> None:
+    """Refuse a run-length encoding that is not of an image of this size, before any pixel is written.
+
+    Raises:
+        ValueError: it is not.
+    """
+    counts = segmentation["counts"]
+    if segmentation["size"] != [*size]:
+        raise ValueError(f"the size is {segmentation['size']!r:.40} in an image of {size[1]} x {size[0]}")
+    if isinstance(counts, str | bytes):
+        counts = _decompress(counts.encode("ascii") if isinstance(counts, str) else counts)
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
+        raise ValueError("the run lengths are not those of all pixels")
+
+
+def _decompress(text: bytes) -> list[int]:
+    """Return the run lengths of COCO's compressed form: five bits a character, from the third run on as differences."""
+    counts, value, shift = list[int](), 0, 0
+    for code in (byte - 48 for byte in text):
+        if not 0 <= code < 64:
+            raise ValueError("the run lengths are not in COCO's compressed form")
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:  # the sign
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    if shift:
+        raise ValueError("the last run length is cut off")
+    return counts
+
+
+def _clip(polygon: npt.NDArray[np.float64], size: tuple[int, int]) -> list[float]:
+    """Return a polygon (x1, y1, x2, y2, ...) cut off where it is further from its image than that is large.
+
+    COCO's tools walk along its outline, so that a corner at 1e7 takes gigabytes. Polygons that keep near the image, as
+    all published ones do, stay as they are, to the bit.
+
+    Raises:
+        ValueError: it is not a list of pairs of finite numbers.
+    """
+    if polygon.ndim != 1 or polygon.size % 2 or not np.isfinite(polygon).all():
+        raise ValueError("a polygon is not a list of x, y, x, y, ...")
+    height, width = size
+    corners = polygon.reshape(-1, 2)
+    for axis, low, high in ((0, -width, 2 * width), (1, -height, 2 * height)):
+        for sign, limit in ((1.0, high), (-1.0, -low)):  # keep what is below the limit
+            distance = limit - sign * corners[:, axis]
+            if (distance >= 0).all():
+                continue
+            kept = list[npt.NDArray[np.float64]]()
+            for index, corner in enumerate(corners):
+                inside, was_inside = distance[index] >= 0, distance[index - 1] >= 0
+                if inside != was_inside:  # from the one that is inside on, for the other may be at 1e308
+                    near, far = (index, index - 1) if inside else (index - 1, index)
+                    at = distance[near] / (distance[near] - distance[far])
+                    kept.append(corners[near] * (1 - at) + corners[far] * at)
+                if inside:
+                    kept.append(corner)
+            corners = np.array(kept, dtype=np.float64).reshape(-1, 2)
+    return corners.flatten().tolist() if len(corners) > 2 or corners.size == polygon.size else []
 
 
 def read_list(path: Path | str, dataset: DetectionDataset) -> list[Tensor]:

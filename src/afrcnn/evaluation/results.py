@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from torch import Tensor
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, checked, parse_json
 from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.coco_ap import evaluate_coco
 from afrcnn.evaluation.matching import Images, Matches, match
 from afrcnn.evaluation.subsets import SubsetResult, subset_ap
+from afrcnn.evaluation.voc_ap import Metric
 
 _T = TypeVar("_T")
 
@@ -56,11 +59,23 @@ class Results:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Results:
-        """Return the results that a record of ``results.json`` holds, also one of an earlier version."""
-        record["mean_ap"].setdefault(COCO_METRIC, record["coco"].get("AP50", math.nan))
-        subsets = record.get("subsets", {}).items()
-        by_name = {_OLD_SUBSETS.get(name, name): SubsetResult(**result) for name, result in subsets}
-        return cls(**record | {"subsets": by_name})
+        """Return the results that a record of ``results.json`` holds, also one of an earlier version.
+
+        Raises:
+            SchemaError: it is not such a record.
+        """
+        results = checked(record, cls)
+        results.mean_ap.setdefault(COCO_METRIC, results.coco.get("AP50", math.nan))
+        for metric in {*get_args(Metric), *results.ap}:
+            if metric not in results.mean_ap or results.ap.get(metric, {}).keys() != results.objects.keys():
+                raise SchemaError(f"mean_ap or ap: {metric} is missing, or of other classes than objects")
+        if "AP" not in results.coco:
+            raise SchemaError("AP is missing", "coco")
+        for of_subset in results.subsets.values():
+            if absent := [metric for metric in get_args(Metric) if metric not in of_subset.mean_ap]:
+                raise SchemaError(f"subsets: mean_ap: {absent[0]} is missing")
+        by_name = {_OLD_SUBSETS.get(name, name): result for name, result in results.subsets.items()}
+        return replace(results, subsets=by_name)
 
 
 def evaluate_detections(
@@ -118,25 +133,25 @@ def write_record(path: Path | str, record: Any, indent: int | None = 2) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    content = _replace(record, math.nan, None)
+    text = json.dumps(_replace(record, math.nan, None), indent=indent, ensure_ascii=False, allow_nan=False)
     with atomic_write(path) as file:
-        json.dump(content, file, indent=indent, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
+        # A file's name that is not UTF-8 has characters that only JSON's own way of writing them can hold.
+        file.write(re.sub("[\ud800-\udfff]", lambda half: json.dumps(half[0])[1:-1], text) + "\n")
 
 
 def read_record(path: Path | str, build: Callable[[Any], _T], problem: str, fix: str) -> _T:
     """Return what ``build`` makes of a file of ``write_record``.
 
     Raises:
-        UserError: the file cannot be read; or it is not JSON or not what ``build`` expects, which is the ``problem``.
+        UserError: the file cannot be read; or it is not JSON or ``build`` raises SchemaError, which is the
+            ``problem``.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return build(_replace(content, None, math.nan))
+        return build(_replace(parse_json(Path(path).read_bytes()), None, math.nan))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", file=path, fix=fix) from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UserError(problem, file=path, fix=fix) from error
+    except (SchemaError, RecursionError) as error:
+        raise UserError(f"{problem} ({error})", file=path, fix=fix) from error
 
 
 def _replace(value: Any, old: float | None, new: float | None) -> Any:

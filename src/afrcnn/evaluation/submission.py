@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import shutil
 import tarfile
 import zipfile
@@ -23,6 +22,8 @@ from typing import IO, Any
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.names import file_name
+from afrcnn.core.schema import SchemaError, parse_json
 
 _VOC_CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -73,7 +74,7 @@ def write_voc_archive(
         problem, fix = f"the server takes VOC's 20 classes; {odd[0]!r} differs", "submit a run that was trained on VOC"
         raise UserError(problem, field="data.classes", fix=fix)
     sources = {
-        f"results/{year}/Main/{competition}_det_{split}_{name}.txt": folder / f"comp4_det_{split}_{name}.txt"
+        f"results/{year}/Main/{competition}_det_{split}_{name}.txt": folder / f"comp4_det_{file_name(split)}_{name}.txt"
         for name in _VOC_CLASSES
     }
     with atomic_write(path, "w+b") as file:
@@ -170,8 +171,8 @@ def _check_coco_archive(
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == [name]
         try:
-            records = json.loads(archive.read(name))
-        except ValueError as error:
+            records = parse_json(archive.read(name))
+        except SchemaError as error:
             raise mistake(f"is not valid JSON ({error})") from error
     if not isinstance(records, list):
         raise mistake("is not a list of detections")

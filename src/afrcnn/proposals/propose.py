@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import joblib
 import numpy as np
 from numpy.typing import NDArray
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.lock import locked
+from afrcnn.core.opencv import require_opencv
+from afrcnn.core.workers import end_with_parent
 from afrcnn.data.image import read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
@@ -57,9 +60,25 @@ def propose(
             another method or cannot be written, or the cluster's package is not installed.
         ValueError: the proposer's boxes are not what ``Proposer`` says.
     """
+    require_opencv()
     folder = Path(folder)
     if not len(dataset):
         raise UserError("the split has no images", file=dataset.root)
+    with locked(folder, "filled"):
+        for leftover in folder.glob(".*.part"):  # of a process that was killed
+            leftover.unlink()
+        return _propose(dataset, folder, proposer, jobs, backend, progress)
+
+
+def _propose(
+    dataset: DetectionDataset,
+    folder: Path,
+    proposer: Proposer,
+    jobs: int,
+    backend: _Backend,
+    progress: Callable[[int], object] | None,
+) -> ProposalStore:
+    """Propose boxes as :func:`propose` does, in a folder that is this process's alone."""
     # As they will be read back: JSON knows no tuples.
     method, parameters = proposer.method, json.loads(json.dumps(proposer.parameters))
     earlier = _earlier_store(folder, method, parameters)
@@ -105,10 +124,16 @@ def _propose_all(
     """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
     step, order = (100, "list") if backend == "ray" else (max(len(images), 1), "generator_unordered")
-    with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs):
-        for start in range(0, len(images), step):
-            tasks = (joblib.delayed(_propose_file)(proposer, *image) for image in images[start : start + step])
-            yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
+    options = {"initializer": end_with_parent} if backend == "loky" else {}
+    with _connect(backend), joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
+        try:
+            for start in range(0, len(images), step):
+                tasks = (joblib.delayed(_propose_file)(proposer, *image) for image in images[start : start + step])
+                yield from joblib.Parallel(return_as=order, batch_size=1)(tasks)
+        except BrokenProcessPool as error:
+            problem = "a worker that searches images has ended; the memory may be full"
+            fix = "start again with fewer, as --jobs 1: it goes on with the images that are left"
+            raise UserError(problem, fix=fix) from error
 
 
 def _connect(backend: _Backend) -> AbstractContextManager[object]:
@@ -135,6 +160,8 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
 
 
 def _propose_file(proposer: Proposer, path: Path, size: tuple[int, int]) -> tuple[bytes, NDArray[np.float32]]:
+    import cv2  # noqa: PLC0415  once `require_opencv` has seen to it
+
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
     image = read_image(path, size=size).permute(1, 2, 0).numpy()

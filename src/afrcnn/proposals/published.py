@@ -12,9 +12,9 @@ import ijson
 import joblib
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.workers import end_with_parent
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
 
@@ -39,10 +39,14 @@ def _read_selective_search_mat(path: Path | str) -> dict[str, Proposals]:
     if not path.is_file():
         raise mistake("is missing")
     try:
+        from scipy.io import loadmat  # noqa: PLC0415  100 MB that nothing else needs
+    except ImportError as error:
+        raise mistake("needs SciPy to be read", fix="install it with `pip install 'afrcnn[matlab]'`") from error
+    try:
         # In a process of its own: a damaged file can crash SciPy's parser, and what calls it with it. That process
         # may be an earlier call's, in another working directory.
         load = joblib.delayed(loadmat)(path.absolute(), variable_names=["images", "boxes"])
-        with joblib.parallel_config(backend="loky"):
+        with joblib.parallel_config(backend="loky", initializer=end_with_parent):
             [content] = joblib.Parallel(n_jobs=2)([load])
     except NotImplementedError as error:
         problem = "is in MATLAB's 7.3 format, which is not read"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from afrcnn.core.opencv import require_opencv
 from afrcnn.proposals.proposer import check_image
+
+require_opencv()
+import cv2  # noqa: E402
 
 Mode = Literal["fast", "quality"]
 

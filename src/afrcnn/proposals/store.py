@@ -7,18 +7,21 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from zlib import crc32
 
 import numpy as np
+from msgspec import Meta
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from afrcnn import __version__
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
+from afrcnn.core.schema import SchemaError, checked, parse_json
 
 _FORMAT = 1
 repeat_error = partial(UserError, fix="compute them again with `afrcnn proposals DATASET`")
@@ -63,6 +66,18 @@ def default_folder(root: Path | str, split: str, method: str, stores: Path | str
     return (Path(root) / "proposals" if stores is None else Path(stores)) / f"{split}-{method}"
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What ``proposals.json`` says."""
+
+    format: int
+    method: str
+    parameters: dict[str, Any]
+    images: Annotated[int, Meta(ge=0)]
+    proposals: Annotated[int, Meta(ge=0)]
+    scores: bool
+
+
 class ProposalStore:
     """The proposals of every image of a dataset, in arrays of a folder.
 
@@ -97,20 +112,21 @@ class ProposalStore:
         self.folder = Path(folder)
         description = self.folder / "proposals.json"
         try:
-            header = json.loads(description.read_text(encoding="utf-8"))
-            if (version := header["format"]) != _FORMAT:
+            record = parse_json(description.read_bytes())
+            if isinstance(record, dict) and (version := record.get("format", _FORMAT)) != _FORMAT:
                 problem = f"is format {version!r}; this version of afrcnn reads {_FORMAT}"
                 raise repeat_error(problem, file=description, field="format")
-            self.method: str = header["method"]
-            self.parameters: dict[str, Any] = header["parameters"]
-            count, total, self.has_scores = header["images"], header["proposals"], header["scores"]
+            header = checked(record, _Description)
         except FileNotFoundError as error:
             raise repeat_error("holds no proposals", file=self.folder) from error
-        except KeyError as error:
-            raise repeat_error("is missing", file=description, field=error.args[0]) from error
-        except (OSError, ValueError, TypeError) as error:
-            raise repeat_error("is not a description of proposals", file=description) from error
-        self.ids: list[str] = self._load("ids", (count,), "U").tolist()
+        except (OSError, SchemaError) as error:
+            raise repeat_error(f"is not a description of proposals ({error})", file=description) from error
+        self.method, self.parameters = header.method, header.parameters
+        count, total, self.has_scores = header.images, header.proposals, header.scores
+        try:
+            self.ids: list[str] = self._load("ids", (count,), "U").tolist()
+        except ValueError as error:  # characters that there are not
+            raise repeat_error(f"is damaged ({error})", file=self.folder / "ids.npy") from error
         self._index = {image_id: index for index, image_id in enumerate(self.ids)}
         self._fingerprints = self._load("fingerprints", (count, 16), "u1")
         self._checksums = self._load("checksums", (count,), "u4")
@@ -120,17 +136,17 @@ class ProposalStore:
         self._load("boxes", (total, 4), "f4", mapped=True)
 
     def _load(self, name: str, shape: tuple[int, ...], kind: str, mapped: bool = False) -> NDArray[Any]:
-        """Read one array, of just this shape and kind."""
+        """Read one array, of just this shape and kind; nothing of it before its header is known to be right."""
         file = self.folder / f"{name}.npy"
         try:
-            array: NDArray[Any] = np.load(file, mmap_mode="r" if mapped else None, allow_pickle=False)
+            array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
             raise repeat_error("is missing", file=file) from error
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # NumPy reads a header as Python's own parser does, with all that this can raise
             raise repeat_error(f"is damaged ({error})", file=file) from error
-        if array.shape != shape or not array.dtype.str[1:].startswith(kind):
+        if array.shape != shape or not array.dtype.str.startswith((f"<{kind}", f"|{kind}")):
             raise repeat_error(f"is damaged (it is {array.dtype}, {array.shape})", file=file)
-        return array
+        return array if mapped else np.array(array)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._index

@@ -194,7 +194,7 @@ def _ap(metric: str, name: str) -> Number:
 
 
 def _coco(name: str) -> Number:
-    return lambda run: run.results.coco[name] if run.results else nan
+    return lambda run: run.results.coco.get(name, nan) if run.results else nan
 
 
 def _of_subset(name: str, quantity: Callable[[SubsetResult], float]) -> Number:

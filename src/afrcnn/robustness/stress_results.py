@@ -15,6 +15,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from afrcnn.core.schema import SchemaError, checked
 from afrcnn.evaluation.results import Results, read_record, write_record
 from afrcnn.evaluation.voc_ap import Metric, mean_over_classes
 
@@ -129,19 +130,49 @@ def read_stress(path: Path | str) -> StressResults:
     return read_record(path, _results, "holds no results of a stress test", fix)
 
 
+@dataclass(frozen=True)
+class _WrittenLevel:
+    """A level as files have it; ``hidden`` is what earlier versions called ``occluded``, and NaN stands for null."""
+
+    level: float
+    results: dict[str, Any]
+    recall: dict[str, float]
+    occluded: OccludedFraction | float = math.nan
+    hidden: OccludedFraction | float = math.nan
+
+
+@dataclass(frozen=True)
+class _WrittenCurve:
+    """A curve as files have it."""
+
+    name: str
+    unit: str
+    levels: list[_WrittenLevel]
+
+
+@dataclass(frozen=True)
+class _WrittenResults:
+    """The file."""
+
+    seed: int
+    curves: list[_WrittenCurve]
+    split: str = ""
+
+
 def _results(record: Any) -> StressResults:
-    return StressResults(record["seed"], tuple(map(_curve, record["curves"])), record.get("split", ""))
+    written = checked(record, _WrittenResults)
+    return StressResults(written.seed, tuple(map(_curve, written.curves)), written.split)
 
 
-def _curve(record: dict[str, Any]) -> Curve:
-    levels = tuple(map(_level, record["levels"]))
-    return Curve(_words(record["name"]), _words(record["unit"]), levels)
+def _curve(written: _WrittenCurve) -> Curve:
+    if not written.levels:
+        raise SchemaError("curves: levels: is empty")
+    return Curve(_words(written.name), _words(written.unit), tuple(map(_level, written.levels)))
 
 
-def _level(record: dict[str, Any]) -> LevelResults:
-    occluded = record["hidden" if "hidden" in record else "occluded"]  # as earlier versions wrote
-    fraction = OccludedFraction(**occluded) if isinstance(occluded, dict) else None
-    return LevelResults(record["level"], Results.from_record(record["results"]), record["recall"], fraction)
+def _level(written: _WrittenLevel) -> LevelResults:
+    fractions = (value for value in (written.occluded, written.hidden) if isinstance(value, OccludedFraction))
+    return LevelResults(written.level, Results.from_record(written.results), written.recall, next(fractions, None))
 
 
 def _words(text: str) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING
 
 from afrcnn.core.atomic import atomic_write, writing
+from afrcnn.core.errors import UserError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Log:
@@ -16,18 +20,17 @@ class Log:
 
     Args:
         file: the CSV file; rows of iterations after ``iteration`` are dropped.
-        tensorboard: the folder of TensorBoard's events.
+        tensorboard: the folder of TensorBoard's events; nothing is written there where TensorBoard is not installed.
         iteration: how many iterations are done already.
 
     Raises:
-        UserError: the log cannot be written.
+        UserError: the log cannot be written, or is damaged.
     """
 
     def __init__(self, file: Path, tensorboard: Path, iteration: int = 0) -> None:
         self.file, self.columns = file, ["iteration"]
         if file.is_file():
-            with file.open(encoding="utf-8", newline="") as lines:
-                rows = [row for row in csv.reader(lines) if row]
+            rows = [row for row in self._read() if row]
             # What was logged after the checkpoint is done, and logged, again; the last row may have been cut short.
             whole = [row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit()]
             kept = [row for row in whole if int(row[0]) <= iteration]
@@ -35,8 +38,12 @@ class Log:
                 self.columns = rows[0]
             self._rewrite(kept)
         self.tensorboard = tensorboard
-        with writing(tensorboard):
-            self.writer = SummaryWriter(str(tensorboard), purge_step=iteration + 1)
+        self.writer: SummaryWriter | None = None
+        if find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  as long to import as PyTorch
+
+            with writing(tensorboard):
+                self.writer = SummaryWriter(str(tensorboard), purge_step=iteration + 1)
 
     def write(self, iteration: int, values: Mapping[str, float | str]) -> None:
         """Log ``values`` as they are after ``iteration`` updates; a name that is new becomes a new column.
@@ -53,6 +60,8 @@ class Log:
             self._rewrite([line + [""] * len(new) for line in rows])
         with writing(self.file), self.file.open("a", encoding="utf-8", newline="") as lines:
             csv.writer(lines).writerow([row.get(name, "") for name in self.columns])
+        if self.writer is None:
+            return
         with writing(self.tensorboard):
             for name, value in values.items():
                 if not isinstance(value, str):
@@ -60,10 +69,15 @@ class Log:
 
     def _rows(self) -> list[list[str]]:
         """Return what the file holds below its header."""
-        if not self.file.is_file():
-            return []
-        with self.file.open(encoding="utf-8", newline="") as lines:
-            return list(csv.reader(lines))[1:]
+        return self._read()[1:] if self.file.is_file() else []
+
+    def _read(self) -> list[list[str]]:
+        try:
+            with self.file.open(encoding="utf-8", newline="") as lines:
+                return list(csv.reader(lines))
+        except (OSError, ValueError, csv.Error) as error:
+            problem, fix = f"is not a log ({error})", "remove it, to begin another"
+            raise UserError(problem, file=self.file, fix=fix) from error
 
     def _rewrite(self, rows: list[list[str]]) -> None:
         """Write the file anew: a header, where there is more to say than the iteration, and rows."""
@@ -72,5 +86,6 @@ class Log:
 
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
-        with writing(self.tensorboard):
-            self.writer.close()
+        if self.writer is not None:
+            with writing(self.tensorboard):
+                self.writer.close()

@@ -7,7 +7,9 @@ have seen.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 
 import numpy as np
@@ -106,7 +108,8 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
             if self.augmentation is not None and perturbed:
                 image, target = self.augmentation(image, target)
             if self.transform is not None:
-                image, target = self.transform(image, target)
+                with _seeded(self.seed, position):
+                    image, target = self.transform(image, target)
         adversarial = perturbed and is_adversarial(position, self.clean_fraction, self.adversarial_first)
         return image, target | {"adversarial": adversarial}
 
@@ -196,6 +199,22 @@ def trainable(target: Target, use_difficult: bool = False) -> Target:
             target[name] = value[remaining]
     target["boxes"] = tv_tensors.wrap(boxes[remaining], like=boxes)
     return target
+
+
+@contextmanager
+def _seeded(seed: int, position: int) -> Iterator[None]:
+    """Seed NumPy's and Python's own random numbers for a sample, as PyTorch's are, and put them back as they were.
+
+    Transforms of other packages draw from these, which worker processes would else have in the same state each time.
+    """
+    numpy_state, python_state = np.random.get_state(), random.getstate()  # noqa: NPY002  the one that others draw from
+    np.random.seed(seed_of(seed, 3, position) % 2**32)  # noqa: NPY002
+    random.seed(seed_of(seed, 4, position))
+    try:
+        yield
+    finally:
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        random.setstate(python_state)
 
 
 def seed_of(*words: int) -> int:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
+from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
-from afrcnn.recipe import JointRecipe, Recipe, ScheduleRecipe
+from afrcnn.recipe import JointRecipe, Recipe, ScheduleRecipe, dump_recipe, load_recipe
+from afrcnn.run import Run, resolve
 
 _StageName = Literal["detector", "pretraining", "joint"]
 
@@ -92,3 +95,46 @@ def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
         problem = "takes the place of the first stage, and no other has iterations"
         raise UserError(problem, field="init_from", fix="set joint.iterations")
     return planned
+
+
+def lengthen(run: Run, recipe: Recipe, done: int) -> None:
+    """Let a run make more iterations than it began with; a recipe that differs in anything else is left to the run.
+
+    The lengthened run ends as one of that length from the beginning. Its weights, where it was finished, go: they are
+    not those of the recipe any more.
+
+    Args:
+        run: the run, which need not be there.
+        recipe: its recipe now, resolved.
+        done: how many updates it has made.
+
+    Raises:
+        UserError: a stage would become shorter, or one would change that is over.
+    """
+    if not run.recipe_file.is_file():
+        return
+    earlier = resolve(load_recipe(run.recipe_file))
+    names = ("schedule", "pretraining", "joint")
+    lengths = {name: getattr(recipe, name).iterations for name in names}
+    longer = replace(earlier, **{name: replace(getattr(earlier, name), iterations=lengths[name]) for name in names})
+    if dump_recipe(longer) != dump_recipe(recipe) or longer == earlier:
+        return
+    for name in names:
+        if lengths[name] < (iterations := getattr(earlier, name).iterations):
+            problem = f"is {iterations} in this run, which {lengths[name]} would shorten"
+            fix = "name another folder with --run, or choose more"
+            raise UserError(problem, file=run.folder, field=f"{name}.iterations", fix=fix)
+    planned = {stage.name: stage for stage in plan_stages(recipe)}
+    for stage in plan_stages(earlier):
+        moved = planned[stage.name].first != stage.first and done > stage.first
+        changed = planned[stage.name].last != stage.last and done > stage.first + stage.perturbed
+        if moved or changed:
+            fix = "name another folder with --run"
+            problem = f"cannot change after {done} iterations, of which some are of a later stage, or clean"
+            raise UserError(problem, file=run.folder, field=f"{stage.section}.iterations", fix=fix)
+    for file in (run.weights_file, run.adversary_file):
+        file.unlink(missing_ok=True)
+    if lengths["schedule"] != earlier.schedule.iterations:
+        run.detector_file.unlink(missing_ok=True)
+    with atomic_write(run.recipe_file) as stream:
+        stream.write(dump_recipe(recipe))

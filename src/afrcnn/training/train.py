@@ -5,10 +5,11 @@ The loop knows no detector by name: it trains any module that returns a dictiona
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from itertools import chain as concatenate
 from pathlib import Path
@@ -25,10 +26,14 @@ from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
 from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
-from afrcnn.core.distributed import gather, sum_over_processes
-from afrcnn.core.engine import build_fabric
+from afrcnn.core.distributed import gather, in_any_process, sum_over_processes
+from afrcnn.core.engine import build_fabric, in_first_process
 from afrcnn.core.errors import UserError
+from afrcnn.core.interruption import Interrupted, Interruption
+from afrcnn.core.lock import locked
+from afrcnn.core.names import file_name
 from afrcnn.core.progress import progress
+from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.inspection import announce
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.frozen_head import column_major
@@ -36,7 +41,14 @@ from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict
 from afrcnn.recipe import PretrainingRecipe, Recipe
 from afrcnn.run import Run, initial_weights, resolve
-from afrcnn.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
+from afrcnn.training.checkpoint import (
+    NAMES,
+    load_checkpoint,
+    restore_training,
+    save_checkpoint,
+    save_weights,
+    training_state,
+)
 from afrcnn.training.log import Log
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
@@ -50,10 +62,10 @@ from afrcnn.training.samples import (
     seed_of,
     trainable,
 )
-from afrcnn.training.stages import Stage, plan_stages
+from afrcnn.training.stages import Stage, lengthen, plan_stages
+from afrcnn.training.step import step
 
-_CHECKPOINT = ("iteration", "detector", "optimizer", "precision", "randomness")
-"""What a checkpoint holds."""
+_RESUMES = "the same command goes on from there"
 
 _IMAGES_MEASURED = 1000
 """Training images whose foreground proposals give the mean and deviation of box targets (MultiPathNet)."""
@@ -91,7 +103,9 @@ def train_stages(
         The run; its trained detector is ``load_detector(run)``.
 
     Raises:
-        UserError: the recipe, the data or the folder is at fault, or a loss is not finite.
+        UserError: the recipe, the data or the folder is at fault, another process trains the same run, or a loss is not
+            finite.
+        Interrupted: Ctrl-C or SIGTERM came; a checkpoint is written first.
     """
     fabric = build_fabric(**asdict(recipe.engine))
     fabric.launch()
@@ -99,16 +113,30 @@ def train_stages(
     dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
-    torch.manual_seed(recipe.seed)  # every process builds the same detector
-    detector = _initial_detector(recipe, dataset, detector, resumed=run.checkpoint_file.is_file())
-    if fabric.is_global_zero:
-        announce(dataset)
-        run.begin(recipe)
-    fabric.barrier()
-    training = _Training(fabric, recipe, run, dataset, detector, transform)
+    for name in (*dataset.classes, recipe.data.test_split):
+        file_name(name)  # which the evaluation writes
+    with ExitStack() as stack:
+        in_first_process(fabric, lambda: stack.enter_context(locked(run.folder, "trained")))
+        saved = load_checkpoint(run.checkpoint_file, *NAMES) if run.checkpoint_file.is_file() else None
+        torch.manual_seed(recipe.seed)  # every process builds the same detector
+        detector = _initial_detector(recipe, dataset, detector, resumed=saved is not None)
+        done = 0 if saved is None else int(saved["iteration"])
+        in_first_process(fabric, lambda: lengthen(run, recipe, done))
+        in_first_process(fabric, lambda: run.begin(recipe))
+        if fabric.is_global_zero:
+            announce(dataset)
+        _run_stages(_Training(fabric, recipe, run, dataset, detector, transform), stages, saved)
+    return run
+
+
+def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, Any] | None) -> None:
+    """Run the stages, those before a checkpoint left out, and write the trained detector and its adversaries."""
+    fabric, recipe, run, detector = training.fabric, training.recipe, training.run, training.detector
     description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
-    saved = load_checkpoint(run.checkpoint_file, *_CHECKPOINT) if run.checkpoint_file.is_file() else None
     done = 0 if saved is None else int(saved["iteration"])
+    if done > stages[-1].last:
+        problem = f"is of iteration {done}, and the recipe has {stages[-1].last}"
+        raise UserError(problem, file=run.checkpoint_file, fix="delete it to train from the beginning")
     adversaries: Chain | None = None
     for stage in stages:
         # What a stage draws depends on the seed and the stage alone, not on what came before: a detector from another
@@ -135,7 +163,6 @@ def train_stages(
             save_weights(run.adversary_file, adversaries, {"adversaries": list(recipe.adversaries)})
         save_weights(run.weights_file, detector, description)
     fabric.barrier()
-    return run
 
 
 def _initial_detector(
@@ -175,7 +202,10 @@ def _run_stage(training: _Training, stage: Stage, adversaries: Chain | None, sav
 
     # Every process draws its own RoIs and dropout masks.
     torch.manual_seed(seed_of(recipe.seed, stage.number, fabric.global_rank))
-    done = 0 if saved is None else _restore(training, saved, optimizer) - stage.first
+    done, unlogged = 0, dict[str, list[Tensor]]()
+    if saved is not None:
+        unlogged = restore_training(fabric, saved, optimizer, training.run.checkpoint_file)
+        done = int(saved["iteration"]) - stage.first
     augments = stage.name in recipe.data.augmentation.stages
     augmentation = build_augmentation(recipe.data, training.dataset) if augments else []
     samples = SampleSequence(
@@ -198,28 +228,44 @@ def _run_stage(training: _Training, stage: Stage, adversaries: Chain | None, sav
         batch_sampler=BatchSampler(done, schedule.iterations, images, fabric.global_rank, fabric.world_size),
         num_workers=recipe.data.workers,
         collate_fn=collate,
+        worker_init_fn=begin_loading,
         pin_memory=fabric.device.type == "cuda",
         generator=torch.Generator(),  # the loader's own, or it would draw from the one that is restored
     )
-    batches = cast(Iterable[Batch], fabric.setup_dataloaders(loader, use_distributed_sampler=False))
     # While the detector is frozen, the exhaustive search may have its first layer's weight as it reads it fastest.
     with column_major(module.head) if isinstance(module, Pretraining) else nullcontext():
-        _fit(training, stage, model, optimizer, batches, done)
+        _fit(training, stage, model, optimizer, loader, done, unlogged)
 
 
 def _fit(
-    training: _Training, stage: Stage, model: _FabricModule, optimizer: Optimizer, batches: Iterable[Batch], start: int
+    training: _Training,
+    stage: Stage,
+    model: _FabricModule,
+    optimizer: Optimizer,
+    loader: Iterable[Batch],
+    start: int,
+    unlogged: dict[str, list[Tensor]],
 ) -> None:
-    """Make the updates of a stage after the first ``start``."""
+    """Make the updates of a stage after the first ``start``, or as many as there are until somebody interrupts.
+
+    Raises:
+        Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
+    """
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
     log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
-    values: dict[str, list[Tensor]] = defaultdict(list)
+    values = defaultdict(list, unlogged)
     began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
-    with progress(stage.name, schedule.iterations, "iteration", done=start, quiet=quiet) as report:
-        for done, batch in enumerate(batches, start=start + 1):
+    done, stopped = start, False
+    with (
+        Interruption(quiet) as interruption,
+        progress(stage.name, schedule.iterations, "iteration", done=start, quiet=quiet) as report,
+    ):
+        for loaded in batches(loader, _RESUMES):
+            done += 1
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
+            batch = cast(Batch, fabric.to_device(loaded))
             losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
             what = f"the loss of iteration {stage.first + done} is"
             _refuse_not_finite(training, losses["loss"], what, batch[1], stage)
@@ -235,56 +281,22 @@ def _fit(
                     log.write(stage.first + done, row)
                 report(done, f"loss {means['loss']:.3f}")
                 values, began, since = defaultdict(list), time.monotonic(), done
-            if done % schedule.checkpoint_every == 0 or done == schedule.iterations:
+            stopped = in_any_process(interruption.number > 0, fabric.device)
+            if done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped:
                 norm = nn.utils.get_total_norm(detector.parameters())
                 what = f"the weights after iteration {stage.first + done} are"
                 _refuse_not_finite(training, norm, what, batch[1], stage)
-                _checkpoint(training, optimizer, stage.first + done)
+                state = training_state(fabric, stage.first + done, detector, optimizer, values)
+                if fabric.is_global_zero:
+                    save_checkpoint(run.checkpoint_file, state)
+                fabric.barrier()
+            if stopped:
+                break
     if log is not None:
         log.close()
-
-
-def step(
-    fabric: Fabric, model: _FabricModule, optimizer: Optimizer, batch: Batch, images_at_once: int | None
-) -> tuple[dict[str, Tensor], list[tuple[str, Tensor]]]:
-    """Compute the gradients of a batch, some images at a time.
-
-    A loss is a mean over the RoIs of some images, and counts by their fraction of all images, as Caffe's ``iter_size``
-    has it; the adversary's, which only adversarial images have, by their fraction of these. Where images give as many
-    RoIs, that is the mean over the RoIs of all.
-
-    Returns:
-        The losses: ``loss``, the sum that was differentiated, and what it is made of. And what the module measured,
-        time by time.
-    """
-    images, targets = batch
-    size = images_at_once or len(images)
-    chunks = [slice(start, start + size) for start in range(0, len(images), size)]
-    counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
-    adversarial = sum_over_processes(torch.tensor(counts, device=fabric.device)).tolist()
-    losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
-    metrics: list[tuple[str, Tensor]] = []
-    for number, chunk in enumerate(chunks):
-        fraction = len(images[chunk]) / len(images)
-        weights = {"adversary": adversarial[number] / max(sum(adversarial), 1)}
-        with fabric.no_backward_sync(model, enabled=number + 1 < len(chunks)):
-            some = _call(model, images[chunk], targets[chunk])
-            some = {name: loss * weights.get(name, fraction) for name, loss in some.items()}
-            some["loss"] = torch.stack(list(some.values())).sum()
-            if number == 0:  # not before: the old gradients' memory goes from hand to hand
-                optimizer.zero_grad()
-            fabric.backward(some["loss"])
-        for name, value in some.items():
-            losses[name] = losses[name] + value.detach()
-        metrics += getattr(model.module, "metrics", {}).items()
-    return losses, metrics
-
-
-def _call(model: nn.Module, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-    """Return the losses of a model, which is given the images' proposals where there are some."""
-    proposals = [target["proposals"] for target in targets if "proposals" in target]
-    losses: dict[str, Tensor] = model(images, proposals, targets) if proposals else model(images, targets)
-    return losses
+    if stopped:
+        checkpoint = f"a checkpoint of iteration {done} of {schedule.iterations} of the stage {stage.name} is written"
+        raise Interrupted(f"{checkpoint}; {_RESUMES}", interruption.number or signal.SIGINT)
 
 
 def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
@@ -310,41 +322,3 @@ def _refuse_not_finite(training: _Training, value: Tensor, what: str, targets: S
             field=f"{stage.section}.learning_rate",
             fix=f"lower it, or add {stage.section}.warmup_iterations",
         )
-
-
-def _checkpoint(training: _Training, optimizer: Optimizer, iteration: int) -> None:
-    """Write all that the next iteration depends on."""
-    fabric, cuda = training.fabric, training.fabric.device.type == "cuda"
-    randomness = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state(fabric.device)} if cuda else {})
-    state = {
-        "iteration": iteration,
-        "detector": training.detector.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "precision": fabric.strategy.precision.state_dict(),
-        "randomness": gather(randomness),
-    }
-    if fabric.is_global_zero:
-        save_checkpoint(training.run.checkpoint_file, state)
-    fabric.barrier()
-
-
-def _restore(training: _Training, saved: dict[str, Any], optimizer: Optimizer) -> int:
-    """Bring optimiser and random numbers to where a checkpoint was saved, and return its iteration.
-
-    Raises:
-        UserError: the checkpoint is of another number of processes.
-    """
-    fabric = training.fabric
-    if len(saved["randomness"]) != fabric.world_size:
-        raise UserError(
-            f"was written by {len(saved['randomness'])} processes, not {fabric.world_size}",
-            file=training.run.checkpoint_file,
-            fix="go on with as many devices and nodes",
-        )
-    optimizer.load_state_dict(saved["optimizer"])
-    fabric.strategy.precision.load_state_dict(saved["precision"])
-    randomness = saved["randomness"][fabric.global_rank]
-    torch.set_rng_state(randomness["cpu"])
-    if fabric.device.type == "cuda":
-        torch.cuda.set_rng_state(randomness["cuda"], fabric.device)
-    return int(saved["iteration"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from afrcnn.data.image import to_uint8
 
 _Colour = tuple[int, int, int]
 _Rectangle = tuple[int, int, int, int]
@@ -17,21 +20,24 @@ _GOLDEN_ANGLE = 0.381966
 """Steps of this part of the circle of hues keep any number of classes apart (1 minus the golden section)."""
 
 
-def draw_detections(image: NDArray[np.uint8], detections: Mapping[str, Tensor], classes: Sequence[str]) -> Image.Image:
+def draw_detections(image: NDArray[Any], detections: Mapping[str, Tensor], classes: Sequence[str]) -> Image.Image:
     """Draw boxes with the name of their class and their score.
 
     Lines and text grow with the image. A label stands above its box, or where that is taken or outside the image, at
     the nearest free place along the box's upper and lower side; where none is free, the better detection lies on top.
 
     Args:
-        image: H x W x 3, uint8, RGB.
+        image: H x W x 3, RGB, uint8 or floating point from 0 to 1.
         detections: ``boxes`` D x 4 (XYXY, pixels), ``labels`` D (1..K) and ``scores`` D, as a detector returns them.
         classes: names of the classes 1..K.
 
     Returns:
         The picture, W x H, RGB; the array is left as it is.
+
+    Raises:
+        ValueError: the image is neither.
     """
-    picture = Image.fromarray(image)
+    picture = Image.fromarray(to_uint8(image))
     draw = ImageDraw.Draw(picture)
     line = max(2, round(max(picture.size) / 300))
     font = ImageFont.load_default(size=max(11, round(max(picture.size) / 42)))

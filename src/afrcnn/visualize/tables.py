@@ -9,6 +9,7 @@ from math import isnan
 from rich.markup import escape
 from rich.table import Table
 
+from afrcnn.core.terminal import printable
 from afrcnn.data.splits import OcclusionSplit
 from afrcnn.evaluation.diagnosis import ErrorChange, Errors
 from afrcnn.evaluation.error_kinds import KINDS
@@ -26,7 +27,7 @@ _Row = tuple[str | float, ...]
 def ap_table(results: Results) -> Table:
     """Return a table of AP in percent: one class a row, then the mean, with COCO's numbers below."""
     title = f"{results.images} images, {results.detections} detections, AP in %"
-    coco = "  ".join(f"{name} {percent(results.coco[name])}" for name in ("AP", "AP50", "AP75"))
+    coco = "  ".join(f"{name} {percent(results.coco[name])}" for name in ("AP", "AP50", "AP75") if name in results.coco)
     metrics, objects = list(results.mean_ap), results.objects
     rows: list[_Row] = [
         (name, str(objects[name]), *(results.ap[metric][name] for metric in metrics)) for name in objects
@@ -47,7 +48,7 @@ def reproduction_table(name: str, metrics: Sequence[str], rows: Iterable[Sequenc
     for head in ("ours", "paper", "difference"):
         table.add_column(head, justify="right")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*map(_shown, row))
     return table
 
 
@@ -62,7 +63,7 @@ def plan_table(costs: Sequence[tuple[str, int, float, float]]) -> Table:
     for head, total in {"iterations": f"{sum(updates):,}", "hours": total_hours, "GB": f"{sum(sizes):.1f}"}.items():
         table.add_column(head, total, justify="right")
     for name, iterations, time, size in costs:
-        table.add_row(escape(name), f"{iterations:,}", "-" if isnan(time) else f"{time:.2f}", f"{size:.1f}")
+        table.add_row(_shown(name), f"{iterations:,}", "-" if isnan(time) else f"{time:.2f}", f"{size:.1f}")
     return table
 
 
@@ -198,13 +199,18 @@ def _table(title: str, heading: Sequence[str], rows: Iterable[_Row], footer: _Ro
 
     Texts stand as they are, brackets included; numbers are fractions, shown in percent.
     """
-    table = Table(title=escape(title), caption=caption, show_footer=bool(footer))
+    table = Table(title=_shown(title), caption=caption, show_footer=bool(footer))
     for index, (head, foot) in enumerate(zip_longest(heading, footer, fillvalue="")):
-        table.add_column(escape(str(head)), _cell(foot), justify="right" if index else "left", overflow="fold")
+        table.add_column(_shown(str(head)), _cell(foot), justify="right" if index else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row))
     return table
 
 
 def _cell(value: str | float) -> str:
-    return escape(value) if isinstance(value, str) else percent(value)
+    return _shown(value) if isinstance(value, str) else percent(value)
+
+
+def _shown(text: str) -> str:
+    """Return a text as Rich prints it as it is: no markup, nothing that steers the terminal."""
+    return escape(printable(text))
