@@ -310,5 +310,7 @@ def test_a_hostile_download_runs_no_code(publish, model, tmp_path):
 
 def test_a_download_that_is_not_there_names_its_address(publish, model):
     publish("squeezenet-01234567.pth", None)
-    with pytest.raises(UserError, match=r"http://127\.0\.0\.1.*404.*give the path"):
+    with pytest.raises(
+        UserError, match=r"http://127\.0\.0\.1.*404.*put it into .*checkpoints, or set detector\.weights"
+    ):
         load(model, "IMAGENET1K_V1")

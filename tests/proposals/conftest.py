@@ -48,6 +48,9 @@ class Scenes:
                 }
             )
 
+    def describe(self) -> str:
+        return f"{len(self)} scenes"
+
     def __len__(self) -> int:
         return len(self.ids)
 

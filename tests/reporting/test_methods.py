@@ -72,7 +72,9 @@ def test_what_cannot_be_compared_is_refused(make, tmp_path):
 def test_results_of_another_split_are_not_taken_for_those_of_the_test(make):
     folder = make("run")
     metrics = ("11-point", "area", "COCO")
-    nothing = Results(3, 0, 0.5, {"a": 4, "b": 0}, dict.fromkeys(metrics, 0.0), {key: {} for key in metrics}, {})
+    objects = {"a": 4, "b": 0}
+    of_classes = {metric: dict.fromkeys(objects, 0.0) for metric in metrics}
+    nothing = Results(3, 0, 0.5, objects, dict.fromkeys(metrics, 0.0), of_classes, {"AP": 0.0})
     of_test, of_val, of_any = (replace(nothing, split=split) for split in ("test", "val", ""))
     for results, stress in ((of_val, None), (of_test, "val")):
         write_record(folder / "results.json", results)
