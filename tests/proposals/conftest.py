@@ -48,9 +48,6 @@ class Scenes:
                 }
             )
 
-    def describe(self) -> str:
-        return f"{len(self)} scenes"
-
     def __len__(self) -> int:
         return len(self.ids)
 

@@ -32,7 +32,7 @@ class WithProposals:
         self.dataset, self.store, self.limit = dataset, store, limit
         self.root, self.ids, self.annotation_file = dataset.root, dataset.ids, dataset.annotation_file
         self.classes, self.category_ids, self.annotated = dataset.classes, dataset.category_ids, dataset.annotated
-        self.image_path, self.image_size, self.describe = dataset.image_path, dataset.image_size, dataset.describe
+        self.image_path, self.image_size = dataset.image_path, dataset.image_size
         self._verified: set[int] = set()
 
     def __len__(self) -> int:
@@ -51,6 +51,10 @@ class WithProposals:
     def target(self, index: int) -> Target:
         """Return the target, proposals included, without decoding the image or checking that it is the same."""
         return {**self.dataset.target(index), "proposals": self._proposals(index, self.image_size(index))}
+
+    def describe(self) -> str:
+        """Return what the dataset is, in a line."""
+        return self.dataset.describe()
 
     def _proposals(self, index: int, size: tuple[int, int]) -> tv_tensors.BoundingBoxes:
         (height, width), image_id = size, self.ids[index]
