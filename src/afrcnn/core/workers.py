@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from multiprocessing import connection
 from multiprocessing.queues import Queue
 from types import FrameType
 from typing import NoReturn, TypeVar
@@ -21,6 +22,9 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 
 _SECONDS_OF_GRACE = 10.0
 """For which a worker goes on after SIGTERM; what it works for has ended it before, as a rule."""
+
+_SECONDS_TO_END = 10.0
+"""For which the end of a worker is waited for whose pipe has broken."""
 
 _watching: set[int] = set()
 """This process, once it watches its parent; a process that is forked from it has another number."""
@@ -100,6 +104,11 @@ def batches(loader: Iterable[_T], resumed: str = "") -> Iterator[_T]:
             # An error that a worker sent begins so; the others are of the way from it to here.
             if not workers or str(error).startswith("Caught "):
                 raise
+            # The pipe of a dying worker can break before the system says how it ended.
+            ended = connection.wait([process.sentinel for process in workers], _SECONDS_TO_END)
+            for process in workers:
+                if process.sentinel in ended:
+                    process.join()
             raise _dead_worker([process.exitcode for process in workers], error, resumed) from error
         yield batch
 
