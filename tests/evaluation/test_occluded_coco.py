@@ -14,11 +14,11 @@ from scipy.spatial import ConvexHull
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
+from afrcnn.data.segmentation import read_run_lengths
 from afrcnn.evaluation.occluded_coco import (
     _clip,
     _count_parts,
     _decode,
-    _decompress,
     _occluded_by_hull,
     derive_subsets,
     read_list,
@@ -279,7 +279,7 @@ def test_run_lengths_of_another_image_are_refused_before_a_pixel_is_written(tmp_
     packed = encoded(mask)
     counts = packed["counts"].decode()
     assert np.array_equal(_decode({"size": [40, 60], "counts": counts}, (40, 60), tmp_path, 1), mask)
-    plain = {"size": [40, 60], "counts": _decompress(packed["counts"])}
+    plain = {"size": [40, 60], "counts": read_run_lengths({"size": [40, 60], "counts": packed["counts"]}, (40, 60))}
     assert np.array_equal(_decode(plain, (40, 60), tmp_path, 1), mask)
     for spoiled in (
         {"size": [40, 10**9], "counts": counts},

@@ -76,13 +76,7 @@ def decode_segmentation(segmentation: Any, size: tuple[int, int]) -> NDArray[np.
         return np.asarray(coco_mask.decode(runs), dtype=np.uint8)
     if not isinstance(segmentation, dict):
         raise ValueError("is neither polygons nor run lengths")
-    if segmentation.get("size") != [height, width]:
-        raise ValueError(f"is of the size {segmentation.get('size')!r:.40}, and the image of {[height, width]}")
-    given = segmentation.get("counts")
-    counts: Any = _read_counts(given) if isinstance(given, str) else given
-    whole = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
-    if not whole or sum(counts) != height * width:
-        raise ValueError("has run lengths that do not make up the image")
+    counts = read_run_lengths(segmentation, size)
     inside = np.arange(len(counts)) % 2
     return np.repeat(inside.astype(np.uint8), counts).reshape(width, height).T
 
@@ -98,21 +92,44 @@ def _polygon(points: Any, size: tuple[int, int]) -> list[float]:
     return clipped
 
 
-def _read_counts(text: str) -> list[int]:
-    """Read run lengths from COCO's string: digits of 5 bits from 48 on, lowest first, with a bit for "more follow".
+def read_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> list[int]:
+    """Return the run lengths of a mask, outside and inside in turns, once they are known to be those of its image.
+
+    Args:
+        segmentation: ``size``, and ``counts`` as numbers or as COCO's string of them.
+        size: height and width of the image.
+
+    Raises:
+        ValueError: they are malformed, or of an image of another size.
+    """
+    if segmentation.get("size") != [*size]:
+        raise ValueError(f"is of the size {segmentation.get('size')!r:.40}, and the image of {[*size]}")
+    counts: Any = segmentation.get("counts")
+    if isinstance(counts, str | bytes):
+        counts = _decompress(counts if isinstance(counts, str) else counts.decode("latin-1"))
+    whole = isinstance(counts, list) and all(isinstance(count, int) and count >= 0 for count in counts)
+    if not whole or sum(counts) != size[0] * size[1]:
+        raise ValueError("has run lengths that do not make up the image")
+    return list(counts)
+
+
+def _decompress(text: str) -> list[int]:
+    """Return run lengths of COCO's string: digits of 5 bits from 48 on, lowest first, with a bit for "more follow".
 
     From the fourth number on, each is the difference to the last but one; the highest bit of a last digit is the sign.
     """
     counts, value, shift = list[int](), 0, 0
-    for letter in text:
-        digit = ord(letter) - 48
+    for digit in (ord(letter) - 48 for letter in text):
         if not 0 <= digit < 64 or shift > 60:
             raise ValueError("has run lengths that cannot be read")
         value |= (digit & 31) << shift
         shift += 5
-        if not digit & 32:
-            if digit & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
+        if digit & 32:
+            continue
+        if digit & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise ValueError("has run lengths whose last one is cut off")
     return counts

@@ -32,6 +32,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from afrcnn.core.errors import UserError
+from afrcnn.data.segmentation import read_run_lengths
 from afrcnn.data.target import DetectionDataset
 
 _PART = 0.01
@@ -140,7 +141,7 @@ def _decode(segmentation: Any, size: tuple[int, int], file: Path, id_: int) -> _
     height, width = size
     try:
         if isinstance(segmentation, dict):
-            _check_run_lengths(segmentation, size)
+            read_run_lengths(segmentation, size)  # refuses those of another size before any pixel is written
         else:
             segmentation = [_clip(np.asarray(polygon, dtype=np.float64), size) for polygon in segmentation]
             segmentation = [polygon for polygon in segmentation if polygon]
@@ -153,40 +154,6 @@ def _decode(segmentation: Any, size: tuple[int, int], file: Path, id_: int) -> _
         field = f"annotations[id={id_}].segmentation"
         raise UserError(f"is not a valid mask ({error})", file=file, field=field, fix="correct the file") from error
     return mask
-
-
-def _check_run_lengths(segmentation: dict[str, Any], size: tuple[int, int]) -> None:
-    """Refuse a run-length encoding that is not of an image of this size, before any pixel is written.
-
-    Raises:
-        ValueError: it is not.
-    """
-    counts = segmentation["counts"]
-    if segmentation["size"] != [*size]:
-        raise ValueError(f"the size is {segmentation['size']!r:.40} in an image of {size[1]} x {size[0]}")
-    if isinstance(counts, str | bytes):
-        counts = _decompress(counts.encode("ascii") if isinstance(counts, str) else counts)
-    if not all(isinstance(count, int) and count >= 0 for count in counts) or sum(counts) != size[0] * size[1]:
-        raise ValueError("the run lengths are not those of all pixels")
-
-
-def _decompress(text: bytes) -> list[int]:
-    """Return the run lengths of COCO's compressed form: five bits a character, from the third run on as differences."""
-    counts, value, shift = list[int](), 0, 0
-    for code in (byte - 48 for byte in text):
-        if not 0 <= code < 64:
-            raise ValueError("the run lengths are not in COCO's compressed form")
-        value |= (code & 31) << shift
-        shift += 5
-        if code & 32:
-            continue
-        if code & 16:  # the sign
-            value -= 1 << shift
-        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-        value, shift = 0, 0
-    if shift:
-        raise ValueError("the last run length is cut off")
-    return counts
 
 
 def _clip(polygon: npt.NDArray[np.float64], size: tuple[int, int]) -> list[float]:
