@@ -25,9 +25,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 
+from afrcnn.data.image import fingerprint
 from afrcnn.data.target import Target
 from afrcnn.proposals.dataset import WithProposals
-from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore
 
 WORKERS, BATCH, SIDE = 2, 8, 64
 

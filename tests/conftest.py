@@ -12,9 +12,10 @@ from PIL import Image
 
 from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
+from afrcnn.data.image import fingerprint
 from afrcnn.data.voc_xml import VOCObject, write_annotation
 from afrcnn.evaluation.detect import detect
-from afrcnn.proposals.store import Proposals, ProposalStore, default_folder, fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore, default_folder
 from afrcnn.recipe import DataRecipe, DetectorRecipe, EngineRecipe, Recipe, ScheduleRecipe
 from afrcnn.training.train import train_stages
 from server import Server

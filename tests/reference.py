@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 
 from afrcnn.adversaries.base import Adversary, AdversaryOutput, Head
-from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+from afrcnn.data.image import fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore
 
 # --- proposals ---
 

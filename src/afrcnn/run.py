@@ -78,6 +78,22 @@ class Run:
             raise UserError("names no classes", file=self.recipe_file, field="data.classes", fix=fix)
         return self.recipe.data.classes
 
+    def require_classes_of(self, first: Run, fix: str) -> None:
+        """Refuse a run of other classes than the first one's.
+
+        Raises:
+            UserError: it is; ``fix`` says what to do.
+        """
+        if self.classes != first.classes:
+            problem = f"knows other classes than {first.folder}"
+            raise UserError(problem, file=self.folder, field="data.classes", fix=fix)
+
+    @staticmethod
+    def names(runs: Sequence[Run]) -> list[str]:
+        """Return what runs are called: their folders' names, or their paths where two share one."""
+        names = [run.folder.resolve().name for run in runs]
+        return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
+
     def trained(self) -> Path:
         """Return the file of the trained detector.
 

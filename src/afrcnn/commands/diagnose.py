@@ -103,9 +103,7 @@ def diagnose(
     recipe, classes = runs[0].recipe, runs[0].classes
     split = split or recipe.data.test_split
     for one in runs:
-        if one.classes != classes:
-            problem = f"knows other classes than {runs[0].folder}"
-            raise UserError(problem, file=one.folder, field="data.classes", fix="compare runs of the same classes")
+        one.require_classes_of(runs[0], "compare runs of the same classes")
         if not one.detections_file(split).is_file():
             problem, fix = f"has no detections in {split}", f"run `afrcnn evaluate {one.folder} --split {split}` first"
             raise UserError(problem, file=one.folder, fix=fix)
@@ -123,8 +121,7 @@ def diagnose(
 
     groups, images = class_groups(classes, similar), require_annotations(open_images(recipe, split))
     targets = [images.target(index) for index in range(len(images))]
-    last = [one.folder.resolve().name for one in runs]
-    names = last if len(set(last)) == len(runs) else [str(one.folder) for one in runs]
+    names = Run.names(runs)
     detections = [read_coco_results(one.detections_file(split), images.ids, images.category_ids) for one in runs]
     matches = [match(detected, targets, classes) for detected in detections]
     diagnoses = [diagnose_errors(of_run, groups, top) for of_run in matches]

@@ -85,9 +85,7 @@ def evaluate(
     runs = [Run(folder, overrides) for folder in (run, *ensemble) if folder]
     recipe = runs[0].recipe if runs else load_recipe(os.devnull, overrides)
     for other in runs:
-        if other.classes != runs[0].classes:
-            problem = f"knows other classes than {runs[0].folder}"
-            raise UserError(problem, file=other.folder, field="data.classes", fix="join runs of the same classes")
+        other.require_classes_of(runs[0], "join runs of the same classes")
         other.trained()
     dataset_root(recipe)  # refused before anything slow
 

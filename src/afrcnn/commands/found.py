@@ -85,9 +85,7 @@ def found(
     shown = [Run(folder, overrides) for folder in runs]
     for run in shown:
         run.trained()
-        if run.classes != shown[0].classes:
-            problem = f"knows other classes than {shown[0].folder}"
-            raise UserError(problem, file=run.folder, field="data.classes", fix="show runs of the same classes")
+        run.require_classes_of(shown[0], "show runs of the same classes")
     recipe = shown[0].recipe
     dataset_root(recipe)
 
@@ -95,6 +93,7 @@ def found(
 
     from afrcnn.build import load_detector, open_split
     from afrcnn.core.atomic import atomic_write
+    from afrcnn.core.names import file_name
     from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.robustness.found import by_difference, count_found, find_objects
@@ -107,11 +106,11 @@ def found(
     objects, images = find_objects(detectors, dataset, indices, levels=levels, score=score, seed=stress_seed)
     chosen = objects if image else by_difference([one for one in objects if len(one.labels)], dataset.ids)[:limit]
     folder = shown[-1].folder / "found" if out is None else Path(out)
-    names, strips = _names(shown), []
+    names, strips = Run.names(shown), []
     for one in chosen:
         first = indices.index(one.image) * len(levels)
         pixels = [images[first + number][0].permute(1, 2, 0).numpy() for number in range(len(levels))]
-        strips.append(folder / f"{dataset.ids[one.image].replace('/', '_')}.png")
+        strips.append(folder / f"{file_name(dataset.ids[one.image])}.png")
         with atomic_write(strips[-1], "wb") as file:
             draw_found(pixels, one, names, levels).save(file, "PNG")
     counts = dict(zip(names, (tuple(row) for row in count_found(objects).tolist()), strict=True))
@@ -144,9 +143,3 @@ def _indices(dataset: DetectionDataset, split: str, ids: Sequence[str], among: i
         raise UserError("the split has no images", file=dataset.root, field=split, fix="name another split")
     count = min(among, len(known))
     return [known[image_id] for image_id in ids] or [number * len(known) // count for number in range(count)]
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """Return what the runs are called: their folders' names, or their paths where two share one."""
-    names = [run.folder.resolve().name for run in runs]
-    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from afrcnn.core.errors import UserError
-from afrcnn.core.terminal import say
+from afrcnn.core.terminal import printable, say
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.run import Run, training_splits
 from afrcnn.shipped import are_parts, shipped_recipes
@@ -69,11 +69,11 @@ def train(
         images = len(open_dataset(folder, split, loaded.data.layout, field="data.train_split"))
         loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
         if speaks:
-            say(f"updates: {_told(loaded, images)}")
+            print(f"updates: {_told(loaded, images)}", flush=True)
     name = "first" if first else "+".join(Path(one).stem for one in names)
     trained = Path("runs", folder.resolve().name, f"{name}-seed{loaded.seed}") if run is None else Path(run)
     if speaks:
-        say(f"run:     {trained}")
+        print(printable(f"run:     {trained}"), flush=True)
     made = train_stages(loaded, trained)
     if first and speaks:
         _examine(made)
@@ -191,12 +191,7 @@ def _seconds(recipe: Recipe) -> float:
     began = 0.0
     for update in range(2):  # the first warms up
         began = time.monotonic()
-        images, targets = collate([samples[2 * update], samples[2 * update + 1]])
-        images = [image.to(fabric.device) for image in images]
-        targets = [
-            {name: value.to(fabric.device) if isinstance(value, torch.Tensor) else value for name, value in one.items()}
-            for one in targets
-        ]
+        images, targets = fabric.to_device(collate([samples[2 * update], samples[2 * update + 1]]))
         with fabric.autocast():
             losses = detector(images, [target["proposals"] for target in targets], targets)
         torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]

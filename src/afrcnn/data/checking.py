@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 
 from PIL import ExifTags
@@ -15,7 +14,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages, count_of
 from afrcnn.data.faults import Faults
 from afrcnn.data.folders import walk_images
-from afrcnn.data.image import open_image, upright_size
+from afrcnn.data.image import fingerprint, open_image, upright_size
 from afrcnn.data.inspection import UNREADABLE, image_faults
 from afrcnn.data.layouts import find_layout, list_splits, open_dataset
 
@@ -113,7 +112,7 @@ def _check_images(
         for kind, message in problems:
             faults.add(kind, message)
         if all(kind != UNREADABLE for kind, _ in problems):
-            copies[blake2b(path.read_bytes(), digest_size=16).digest()].append((split, path))
+            copies[fingerprint(path)].append((split, path))
             _check_orientation(path, size, notes)
         annotation = dataset.root / dataset.annotation_files[index]
         if dataset.annotated and not annotation.is_file():

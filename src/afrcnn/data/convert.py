@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,10 +71,13 @@ def convert_dataset(
     datasets = {dataset.split: require_annotations(dataset) for dataset in opened}
     classes = list(dict.fromkeys(name for dataset in datasets.values() for name in dataset.classes))
     names, lost, done = _names(datasets), Counter[str](), 0
-    with writing(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with ExitStack() as stack:
+        with writing(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            private = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True)
+            # In a private folder, one with the permissions of any other.
+            temporary = Path(stack.enter_context(private), out.name)
+            temporary.mkdir()
         for split, dataset in datasets.items():
             files = [writer.image_file(split, name) for name in names[split]]
             for index, file in enumerate(files):
@@ -86,10 +89,7 @@ def convert_dataset(
                     progress(done)
             lost.update(writer.write(temporary, split, dataset, files, classes))
         with writing(out):
-            temporary.chmod(0o777 & ~_mask())
             temporary.replace(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     written = {split: dataset.describe() for split, dataset in datasets.items()}
     return Conversion(out, written, {what: count for what, count in lost.items() if count})
 
@@ -107,10 +107,3 @@ def _names(datasets: Mapping[str, AnnotatedImages]) -> dict[str, list[str]]:
             taken.add(stem.lower())
             names[split].append(f"{stem}{path.suffix}")
     return names
-
-
-def _mask() -> int:
-    """Return the permissions that new files do not get."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

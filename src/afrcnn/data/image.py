@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import struct
@@ -155,6 +156,18 @@ def _factor(size: tuple[int, int], most_pixels: int) -> int:
     while math.prod(math.ceil(side / factor) for side in size) > most_pixels:
         factor += 1
     return factor
+
+
+def fingerprint(file: Path) -> bytes:
+    """Return 16 bytes that change whenever the content of a file does (BLAKE2b).
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror})", file=file, fix="restore the image") from error
 
 
 def read_image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:

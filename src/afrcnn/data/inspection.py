@@ -9,12 +9,13 @@ from pathlib import Path
 from PIL import Image
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.terminal import printable
 from afrcnn.data.annotations import count_of
 from afrcnn.data.image import open_image, read_image, upright_size
 from afrcnn.data.target import DetectionDataset
 
 UNREADABLE = "unreadable images"
-WRONG_SIZE = "images of another size than their annotations say"
+_WRONG_SIZE = "images of another size than their annotations say"
 
 
 def image_faults(path: Path, size: tuple[int, int], *, decode: bool = False) -> Iterator[tuple[str, str]]:
@@ -31,7 +32,7 @@ def image_faults(path: Path, size: tuple[int, int], *, decode: bool = False) -> 
         if size not in sizes:
             (height, width), *_ = sizes
             problem = f"is {width} x {height} pixels, but its annotation says {size[1]} x {size[0]}"
-            yield WRONG_SIZE, str(UserError(problem, file=path, fix="correct the size or replace the image"))
+            yield _WRONG_SIZE, str(UserError(problem, file=path, fix="correct the size or replace the image"))
         if decode or not whole:
             read_image(path)
     except UserError as error:
@@ -64,7 +65,7 @@ def announce(dataset: DetectionDataset) -> None:
         UserError: as of :func:`require_readable`.
     """
     require_readable(dataset)
-    print(f"data:    {dataset.describe()}", flush=True)
+    print(printable(f"data:    {dataset.describe()}"), flush=True)
 
 
 def _looks_whole(image: Image.Image, path: Path) -> bool:

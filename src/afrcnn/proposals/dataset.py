@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torchvision import tv_tensors
 
+from afrcnn.data.image import fingerprint
 from afrcnn.data.target import DetectionDataset, Target
-from afrcnn.proposals.store import ProposalStore, fingerprint, repeat_error
+from afrcnn.proposals.store import ProposalStore, repeat_error
 
 
 class WithProposals:

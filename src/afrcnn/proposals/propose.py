@@ -18,11 +18,11 @@ from afrcnn.core.errors import UserError
 from afrcnn.core.lock import locked
 from afrcnn.core.opencv import require_opencv
 from afrcnn.core.workers import end_with_parent
-from afrcnn.data.image import read_image
+from afrcnn.data.image import fingerprint, read_image
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.journal import Journal
 from afrcnn.proposals.proposer import Proposer
-from afrcnn.proposals.store import Proposals, ProposalStore, check_boxes, fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore, check_boxes
 
 _Backend = Literal["loky", "dask", "ray"]
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from afrcnn.core.errors import UserError
 from afrcnn.core.workers import end_with_parent
+from afrcnn.data.image import fingerprint
 from afrcnn.data.target import DetectionDataset
-from afrcnn.proposals.store import Proposals, ProposalStore, fingerprint
+from afrcnn.proposals.store import Proposals, ProposalStore
 
 _other_split = partial(UserError, fix="take the file of this dataset and split")
 

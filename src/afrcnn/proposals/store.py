@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -42,18 +41,6 @@ class Proposals(NamedTuple):
 
 _Record = tuple[str, bytes, Proposals]
 """An image's id, the fingerprint of its file, and its proposals."""
-
-
-def fingerprint(file: Path) -> bytes:
-    """Return 16 bytes that change whenever the content of a file does (BLAKE2b).
-
-    Raises:
-        UserError: the file cannot be read.
-    """
-    try:
-        return hashlib.blake2b(file.read_bytes(), digest_size=16).digest()
-    except OSError as error:
-        raise UserError(f"cannot be read ({error.strerror})", file=file, fix="restore the image") from error
 
 
 def is_complete(folder: Path) -> bool:
