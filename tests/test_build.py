@@ -124,13 +124,14 @@ def test_jitter_and_mining_take_part_in_their_stages_alone(recipe):
     arms = replace(
         recipe,
         detector=replace(recipe.detector, ohem=["detector"]),
-        joint=JointRecipe(jitter=JitterRecipe(0.1, 0.2, 3.0), least_iou=0.7),
+        joint=JointRecipe(jitter=JitterRecipe(0.1, 0.2, 3.0), least_iou=0.7, perturb_background=True),
     )
     arm(arms, detector, "joint", None)
     jitter = detector.roi_heads.jitter
     assert (jitter.scale, jitter.aspect_ratio, jitter.degrees) == (0.1, 0.2, 3.0)
     assert detector.roi_heads.miner is None
     assert detector.roi_heads.least_iou == 0.7
+    assert detector.roi_heads.perturb_background
     arm(arms, detector, "detector", None)
     assert detector.roi_heads.jitter is None
     assert detector.roi_heads.miner.rois_per_image == recipe.detector.rois_per_image

@@ -219,6 +219,7 @@ def arm(recipe: Recipe, detector: nn.Module, stage: str, chain: Chain | None) ->
         roi_heads.miner = miner if stage in recipe.detector.ohem else None
         roi_heads.jitter = ProposalJitter(*ranges) if joint and any(ranges) else None
         roi_heads.adversary, roi_heads.least_iou = chain, recipe.joint.least_iou
+        roi_heads.perturb_background = recipe.joint.perturb_background
 
 
 def initial_spec(recipe: Recipe, detector: nn.Module, *, resumed: bool) -> BoxHeadSpec:

@@ -246,6 +246,9 @@ class JointRecipe(ScheduleRecipe):
     """Whether the layer that predicts boxes begins anew, as in the authors' release."""
     least_iou: ClosedUnitInterval = 0.0
     """Smallest IoU with its object of a proposal that adversaries perturb; any foreground's in the paper."""
+    perturb_background: bool = False
+    """Whether adversaries perturb background proposals by the same rule, from which they learn nothing (not in the
+    paper): what they leave behind is then no sign of an object."""
     jitter: JitterRecipe = field(default_factory=JitterRecipe)
     """Random changes of the proposals of adversarial images."""
     decay_at: list[PositiveInt] = field(default_factory=list)

@@ -62,6 +62,22 @@ def test_only_foreground_of_adversarial_images_that_fits_changes_and_all_else_ke
                 assert metrics == {"objects": torch.tensor(len(chosen))}
 
 
+def test_background_of_adversarial_images_changes_too_where_asked_and_teaches_the_adversary_nothing():
+    for images in (1, 2, 3):
+        for _ in range(6):
+            labels = [torch.randint(0, 3, (5 + image,)).tolist() for image in range(images)]
+            flags = (torch.rand(images) < 0.5).tolist()
+            rois = rois_of(*labels, adversarial=flags)
+            features = torch.rand(len(rois.labels), 4, 3, 3) - 0.5
+            without = perturb(features, rois, Negating(), None, 0.6)
+            perturbed, loss, metrics = perturb(features, rois, Negating(), None, 0.6, background=True)
+            for at, (label, image, iou) in enumerate(zip(rois.labels, rois.image, rois.iou, strict=True)):
+                hard = flags[image] and (label == 0 or iou >= 0.6)
+                assert torch.equal(perturbed[at], -features[at] if hard else features[at])
+            assert loss == without.loss
+            assert metrics == without.metrics
+
+
 def test_gradients_pass_around_the_adversary_and_through_it():
     features = torch.rand(5, 4, 3, 3, requires_grad=True)
     weight, adversary = torch.rand_like(features), Negating()

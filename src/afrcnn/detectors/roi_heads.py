@@ -41,6 +41,7 @@ class RoIHeads(nn.Module):
         adversary: perturbs the features of foreground RoIs of adversarial images.
         least_iou: the smallest IoU with its object, in [0, 1], of a RoI that is perturbed (0, any, in the paper). A RoI
             that shows part of an object, and most of that hidden, shows little else than background.
+        perturb_background: whether the background RoIs of adversarial images are perturbed, too (not in the paper).
         dropout_in_scores: whether dropout is on where RoIs are scored for the miner or the adversary, as in their
             authors' code.
         score_threshold: detections below are dropped.
@@ -65,6 +66,7 @@ class RoIHeads(nn.Module):
         jitter: ProposalJitter | None = None,
         adversary: Adversary | None = None,
         least_iou: float = 0.0,
+        perturb_background: bool = False,
         dropout_in_scores: bool = False,
         score_threshold: float = 0.01,
         nms_iou: float = 0.3,
@@ -76,7 +78,8 @@ class RoIHeads(nn.Module):
         self.box_coder = box_coder or BoxCoder()
         # Registered also where there is none, so that attaching and detaching one leaves nothing behind.
         self.register_module("adversary", adversary)
-        self.least_iou, self.dropout_in_scores = least_iou, dropout_in_scores
+        self.least_iou, self.perturb_background = least_iou, perturb_background
+        self.dropout_in_scores = dropout_in_scores
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.detections_per_image = detections_per_image
@@ -107,7 +110,8 @@ class RoIHeads(nn.Module):
         """Return features (n x C x d x d) of which some are harder, and the adversary's loss, if there is one."""
         if self.adversary is None:
             return pooled, {}
-        pooled, loss, self.metrics = perturb(pooled, rois, self.adversary, self.frozen_head(), self.least_iou)
+        options = self.frozen_head(), self.least_iou, self.perturb_background
+        pooled, loss, self.metrics = perturb(pooled, rois, self.adversary, *options)
         return pooled, {"adversary": loss}
 
     def frozen_head(self) -> FrozenHead:
@@ -193,8 +197,13 @@ class RoIHeads(nn.Module):
 
 
 def perturb(
-    pooled: Tensor, rois: RoIs, adversary: Adversary, head: Head, least_iou: float = 0.0
-) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    pooled: Tensor,
+    rois: RoIs,
+    adversary: Adversary,
+    head: Head,
+    least_iou: float = 0.0,
+    background: bool = False,
+) -> AdversaryOutput:
     """Hand the foreground RoIs of adversarial images to an adversary, and put back what it made of them: the seam.
 
     Args:
@@ -203,11 +212,22 @@ def perturb(
         adversary: what makes them harder.
         head: the detector's classifier.
         least_iou: as of ``RoIHeads``.
+        background: whether it perturbs the background RoIs of adversarial images, too, from which it learns nothing.
 
     Returns:
         Features n x C x d x d of which some are harder; the adversary's loss, a scalar; and what it measured.
     """
-    chosen = ((rois.labels > 0) & rois.adversarial & (rois.iou >= least_iou)).nonzero().flatten()
     context = Context(pooled.detach(), rois.labels)
-    output: AdversaryOutput = adversary(pooled[chosen], rois.labels[chosen], head, context)
-    return pooled.index_copy(0, chosen, output.features.to(pooled.dtype)), output.loss, output.metrics
+
+    def hand(chosen: Tensor) -> AdversaryOutput:
+        index = (chosen & rois.adversarial).nonzero().flatten()
+        output: AdversaryOutput = adversary(pooled[index], rois.labels[index], head, context)
+        return output._replace(features=pooled.index_copy(0, index, output.features.to(pooled.dtype)))
+
+    foreground = rois.labels > 0
+    output = hand(foreground & (rois.iou >= least_iou))
+    if background:
+        # Where objects alone lose cells, a detector learns that what has lost some is an object.
+        keep = foreground[:, None, None, None]
+        output = output._replace(features=torch.where(keep, output.features, hand(~foreground).features))
+    return output
