@@ -78,7 +78,8 @@ class WindowSampling(nn.Module):
         heat = heatmap.float().sigmoid()
         mask = torch.zeros_like(heatmap, dtype=torch.bool)
         for height, width in torch.unique(sides, dim=0).tolist():
-            same = (sides == torch.tensor([height, width])).all(dim=1).to(heatmap.device)
+            same = (sides == torch.tensor([height, width])).all(dim=1).nonzero().flatten()
+            same = same.to(heatmap.device, non_blocking=True)
             means = F.avg_pool2d(heat[same][:, None], (height, width), stride=1).flatten(1)  # m x places
             candidates = means.topk(max(1, _cell_count(self.top, means.shape[1])), dim=1).indices
             chosen = candidates.gather(1, (place[same] * candidates.shape[1]).long()[:, None])

@@ -47,5 +47,7 @@ def mean_count(count: int | Tensor, device: torch.device) -> Tensor | int:
     _, size = rank_and_size()
     if size == 1 and not isinstance(count, Tensor):
         return max(count, 1)
-    total = sum_over_processes(torch.as_tensor(count, dtype=torch.float32, device=device).clone())
+    if not isinstance(count, Tensor):
+        count = torch.full((), count, dtype=torch.float32, device=device)  # a copy from the host would wait
+    total = sum_over_processes(count.to(torch.float32, copy=True))
     return (total / size).clamp(min=1 / size)

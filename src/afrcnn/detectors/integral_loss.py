@@ -57,6 +57,6 @@ class IntegralPredictor(nn.Module):
 
         To the first, it is what the sampler says. A RoI that was jittered counts as it is then, but for its rotation.
         """
-        below = rois.iou[:, None] < torch.tensor(self.thresholds, device=rois.boxes.device)  # n x T
+        below = rois.iou[:, None] < torch.tensor(self.thresholds).to(rois.boxes.device, non_blocking=True)  # n x T
         below[:, 0] = False
         return rois.labels[:, None].masked_fill(below, 0)

@@ -35,6 +35,16 @@ _NORMALISATIONS = {
 lib/fast_rcnn/config.py, PIXEL_MEANS), which leaves pixels in [0, 255] minus the mean."""
 
 
+class _Transform(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """Torchvision's, but that it does not wait for the device."""
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Return an image (3 x H x W) minus the mean, divided by the deviation."""
+        mean, deviation = (torch.tensor(values, dtype=image.dtype) for values in (self.image_mean, self.image_std))
+        mean, deviation = (values.to(image.device, non_blocking=True) for values in (mean, deviation))
+        return (image - mean[:, None, None]) / deviation[:, None, None]
+
+
 class FastRCNN(nn.Module):
     """The detector of the paper: backbone, RoI pooling, box head, and a linear layer each for classes and boxes.
 
@@ -51,7 +61,12 @@ class FastRCNN(nn.Module):
         long_side: the bound in pixels on the longer side.
         normalisation: how images are normalised: ``"imagenet"``, RGB by ImageNet's mean and deviation, as for
             torchvision's weights; or ``"caffe"``, BGR from 0 to 255 minus a mean, as for Caffe's.
+
+    Attributes:
+        targets_on_host: tells the training loop to leave targets and proposals where they were read.
     """
+
+    targets_on_host = True
 
     def __init__(
         self,
@@ -64,7 +79,7 @@ class FastRCNN(nn.Module):
         super().__init__()
         sides = [short_side] if isinstance(short_side, int) else list(short_side)
         mean, deviation = _NORMALISATIONS[normalisation]
-        self.transform = GeneralizedRCNNTransform(sides, long_side, mean, deviation, size_divisible=32)
+        self.transform = _Transform(sides, long_side, mean, deviation, size_divisible=32)
         self.reverses_channels = normalisation == "caffe"
         # Convolutions run fastest with channels last, on CPUs and on tensor cores.
         self.backbone = backbone.to(memory_format=torch.channels_last)
@@ -78,7 +93,8 @@ class FastRCNN(nn.Module):
 
         Args:
             images: N images, 3 x H_i x W_i, uint8 in [0, 255] or floating point in [0, 1], RGB.
-            proposals: N tensors P_i x 4, XYXY pixels of their image; P_i may be 0.
+            proposals: N tensors P_i x 4, XYXY pixels of their image; P_i may be 0. In training, where they and the
+                targets lie on the host, no update waits for the device.
             targets: N targets with ``boxes`` and ``labels``, and ``adversarial`` where an adversary or jitter takes
                 part; needed in training.
 
@@ -109,7 +125,7 @@ class FastRCNN(nn.Module):
         batch, _ = self.transform(pixels)
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         scales = [
-            batch.tensors.new_tensor([w / width, h / height]).repeat(2)
+            torch.tensor([w / width, h / height], dtype=batch.tensors.dtype).repeat(2)
             for (h, w), (height, width) in zip(batch.image_sizes, sizes, strict=True)
         ]
         return Features(self.backbone(batch.tensors.contiguous(memory_format=torch.channels_last)), scales, sizes)
@@ -122,7 +138,8 @@ class FastRCNN(nn.Module):
         foreground = type(sampler)(per_image, 1.0, sampler.foreground_iou, sampler.background_iou)
         rois: RoIs = foreground(proposals, targets)
         rois = rois.select(rois.labels > 0)
-        return self.roi_heads.roi_pool(self.features(images), rois.boxes, rois.image), rois.labels
+        pooled = self.roi_heads.roi_pool(self.features(images), rois.boxes, rois.image)
+        return pooled, rois.labels.to(pooled.device, non_blocking=True)
 
     def pool(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> Tensor:
         """Return the features n x C x d x d of boxes (n_i x 4, XYXY pixels of their image, n in all)."""

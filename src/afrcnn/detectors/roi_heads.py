@@ -98,7 +98,8 @@ class RoIHeads(nn.Module):
     def losses(self, features: Features, rois: RoIs) -> dict[str, Tensor]:
         """Return the losses of an update: ``classification``, ``box_regression`` and ``adversary``, if there is one."""
         if self.miner is not None:
-            rois = self.miner(rois, self.loss_of_each(features, rois), len(features.sizes))
+            losses = self.loss_of_each(features, rois).to(rois.boxes.device)
+            rois = self.miner(rois, losses, len(features.sizes))
         if self.jitter is not None:
             rois = self.jitter(rois, features.sizes)
         pooled = self.roi_pool(features, rois.boxes, rois.image, rois.angle)  # n x C x d x d
@@ -146,7 +147,7 @@ class RoIHeads(nn.Module):
 
     def _roi_losses(self, logits: Tensor, deltas: Tensor, rois: RoIs) -> dict[str, Tensor]:
         """Return each RoI's two losses (n each); a background's box has none."""
-        foreground = rois.labels.nonzero().flatten()
+        foreground, rois = rois.labels.nonzero().flatten().to(deltas.device, non_blocking=True), rois.to(deltas.device)
         labels = rois.labels[foreground]
         chosen = deltas.view(len(deltas), deltas.shape[1] // 4, 4)[foreground, labels]
         goals = self.box_coder.encode(rois.matched[foreground], rois.boxes[foreground], labels)
@@ -217,17 +218,18 @@ def perturb(
     Returns:
         Features n x C x d x d of which some are harder; the adversary's loss, a scalar; and what it measured.
     """
-    context = Context(pooled.detach(), rois.labels)
+    labels = rois.labels.to(pooled.device, non_blocking=True)
+    context = Context(pooled.detach(), labels)
 
     def hand(chosen: Tensor) -> AdversaryOutput:
-        index = (chosen & rois.adversarial).nonzero().flatten()
-        output: AdversaryOutput = adversary(pooled[index], rois.labels[index], head, context)
+        index = (chosen & rois.adversarial).nonzero().flatten().to(pooled.device, non_blocking=True)
+        output: AdversaryOutput = adversary(pooled[index], labels[index], head, context)
         return output._replace(features=pooled.index_copy(0, index, output.features.to(pooled.dtype)))
 
     foreground = rois.labels > 0
     output = hand(foreground & (rois.iou >= least_iou))
     if background:
         # Where objects alone lose cells, a detector learns that what has lost some is an object.
-        keep = foreground[:, None, None, None]
+        keep = (labels > 0)[:, None, None, None]
         output = output._replace(features=torch.where(keep, output.features, hand(~foreground).features))
     return output

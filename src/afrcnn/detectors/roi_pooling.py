@@ -26,7 +26,8 @@ class Features(NamedTuple):
 
     Attributes:
         maps: N x C x H x W.
-        scales: by image 4, the factors (x, y, x, y) from pixels of the image as given to those the backbone saw.
+        scales: by image 4, on the host, the factors (x, y, x, y) from pixels of the image as given to those the
+            backbone saw.
         sizes: by image, height and width in pixels as given.
     """
 
@@ -59,7 +60,7 @@ class RoIPooling(nn.Module):
 
         Args:
             features: of N images.
-            boxes: n x 4, XYXY pixels of the images as given.
+            boxes: n x 4, XYXY pixels of the images as given; on the host or where the features are.
             image: n, the index of each one's image, rising.
             angle: n, radians, by which a RoI is turned clockwise about its centre; 0 or None for not at all.
 
@@ -70,6 +71,7 @@ class RoIPooling(nn.Module):
             return self._pool_images(features, boxes, image)
         cover, theta = _cover_of_turned(boxes[turned], angle[turned])
         pooled = self._pool_images(features, boxes.index_copy(0, turned, cover), image)
+        turned, theta = (tensor.to(pooled.device, non_blocking=True) for tensor in (turned, theta))
         return pooled.index_copy(0, turned, warp(pooled[turned], theta[:, None]))
 
     def _pool_images(self, features: Features, boxes: Tensor, image: Tensor) -> Tensor:
@@ -77,7 +79,8 @@ class RoIPooling(nn.Module):
         if self.last_pixel:
             boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - self.last_pixel], dim=1)
         by_image = zip(torch.split(boxes, counts), features.scales, strict=True)
-        return self.pool(features.maps, [box * scale for box, scale in by_image])
+        scaled = [box * scale.to(box.device, non_blocking=True) for box, scale in by_image]
+        return self.pool(features.maps, [box.to(features.maps.device, non_blocking=True) for box in scaled])
 
     @abstractmethod
     def pool(self, maps: Tensor, boxes: list[Tensor]) -> Tensor:

@@ -15,6 +15,9 @@ from afrcnn.data.target import Target
 class RoIs(NamedTuple):
     """The regions of interest of all images of an update, image by image.
 
+    They lie where the proposals do that they are drawn from. In training that is the host, whatever the detector's
+    device: what is chosen among them is known there, and nothing has to wait for the device.
+
     Attributes:
         boxes: n x 4, XYXY pixels of their image.
         labels: n, int64; 0 is background, 1..K are objects.
@@ -34,6 +37,11 @@ class RoIs(NamedTuple):
     def select(self, rows: Tensor) -> RoIs:
         """Return some of the RoIs, by their indices or by a mask."""
         return RoIs(*(None if field is None else field[rows] for field in self))  # type: ignore[arg-type]
+
+    def to(self, device: torch.device) -> RoIs:
+        """Return the RoIs on a device, without waiting for it."""
+        fields = (None if field is None else field.to(device, non_blocking=True) for field in self)
+        return RoIs(*fields)  # type: ignore[arg-type]
 
     @property
     def iou(self) -> Tensor:

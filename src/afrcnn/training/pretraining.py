@@ -22,7 +22,10 @@ class Pretraining(nn.Module):
 
     Attributes:
         metrics: what the adversaries measured in the last update.
+        targets_on_host: as of ``FastRCNN``.
     """
+
+    targets_on_host = True
 
     def __init__(self, adversaries: Mapping[str, Adversary], detector: nn.Module, foreground_per_image: int) -> None:
         super().__init__()

@@ -32,7 +32,9 @@ def step(
     size = images_at_once or len(images)
     chunks = [slice(start, start + size) for start in range(0, len(images), size)]
     counts = [sum(target["adversarial"] for target in targets[chunk]) for chunk in chunks]
-    adversarial = sum_over_processes(torch.tensor(counts, device=fabric.device)).tolist()
+    adversarial = counts
+    if fabric.world_size > 1:
+        adversarial = sum_over_processes(torch.tensor(counts, device=fabric.device)).tolist()
     losses: dict[str, Tensor] = defaultdict(lambda: torch.zeros((), device=fabric.device))
     metrics: list[tuple[str, Tensor]] = []
     for number, chunk in enumerate(chunks):

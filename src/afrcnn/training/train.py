@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
 from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
-from afrcnn.core.distributed import gather, in_any_process, sum_over_processes
+from afrcnn.core.distributed import gather, in_any_process
 from afrcnn.core.engine import build_fabric, in_first_process
 from afrcnn.core.errors import UserError
 from afrcnn.core.interruption import Interrupted, Interruption
@@ -35,7 +35,7 @@ from afrcnn.core.names import file_name
 from afrcnn.core.progress import progress
 from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.inspection import announce
-from afrcnn.data.target import DetectionDataset, Target
+from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict
@@ -49,6 +49,7 @@ from afrcnn.training.checkpoint import (
     save_weights,
     training_state,
 )
+from afrcnn.training.finite import FiniteGuard
 from afrcnn.training.log import Log
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
@@ -253,7 +254,7 @@ def _fit(
     """
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
     log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
-    values = defaultdict(list, unlogged)
+    values, guard = defaultdict(list, unlogged), FiniteGuard(run, stage.section)
     began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
     done, stopped = start, False
     with (
@@ -265,15 +266,18 @@ def _fit(
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            batch = cast(Batch, fabric.to_device(loaded))
+            images, targets = loaded
+            if not getattr(model.module, "targets_on_host", False):
+                targets = fabric.to_device(targets)
+            batch = cast(Batch, (fabric.to_device(images), targets))
             losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
-            what = f"the loss of iteration {stage.first + done} is"
-            _refuse_not_finite(training, losses["loss"], what, batch[1], stage)
+            guard.watch(stage.first + done, losses["loss"], targets)
             optimizer.step()
 
             for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
             if done % schedule.log_every == 0 or done == schedule.iterations:
+                guard.check()
                 means = _mean_over_processes(values)
                 speed = (done - since) / (time.monotonic() - began)
                 if log is not None:
@@ -283,9 +287,7 @@ def _fit(
                 values, began, since = defaultdict(list), time.monotonic(), done
             stopped = in_any_process(interruption.number > 0, fabric.device)
             if done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped:
-                norm = nn.utils.get_total_norm(detector.parameters())
-                what = f"the weights after iteration {stage.first + done} are"
-                _refuse_not_finite(training, norm, what, batch[1], stage)
+                guard.check_weights(stage.first + done, detector, targets)
                 state = training_state(fabric, stage.first + done, detector, optimizer, values)
                 if fabric.is_global_zero:
                     save_checkpoint(run.checkpoint_file, state)
@@ -304,21 +306,3 @@ def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, fl
     processes = gather({name: torch.stack(list(items)).tolist() for name, items in values.items()})
     names = dict.fromkeys(name for process in processes for name in process)
     return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
-
-
-def _refuse_not_finite(training: _Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
-    """Stop all processes before an update from a loss, or a checkpoint of weights, that is not finite.
-
-    Raises:
-        UserError: some process's value is infinite or not a number; says what it is, and names the images.
-    """
-    if sum_over_processes((~torch.isfinite(value.detach())).float()) > 0:
-        ids = gather([target["image_id"] for target in targets])
-        images = ", ".join(image_id for process in ids for image_id in process)
-        written = training.run.checkpoint_file.is_file()
-        state = "the last checkpoint remains" if written else "no checkpoint was written yet"
-        raise UserError(
-            f"{what} not finite (images {images}); {state}",
-            field=f"{stage.section}.learning_rate",
-            fix=f"lower it, or add {stage.section}.warmup_iterations",
-        )
