@@ -239,6 +239,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "predict": "out score trust",
         "masks": "box boxes score search out trust",
         "show": "image split among limit levels score stress-seed out trust",
+        "demo": "port trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
         "report": "baseline out trust",
         "reproduce": "configs data devices dry-run fraction nodes",

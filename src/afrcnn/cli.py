@@ -50,6 +50,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "predict": {},
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "show": {},
+    "demo": {},
     "stress": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
