@@ -51,6 +51,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "show": {},
     "stress": {},
+    "export": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
 }
