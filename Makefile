@@ -1,11 +1,12 @@
 # make demo    from nothing to a trained detector and its pictures, in minutes
 # make test    linter, type checker and the whole test suite
+# make docs    the documentation as a site, in site/
 # make bench   speeds and memory, as ratios against peers measured in the same run
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint docs bench clean
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
@@ -32,6 +33,9 @@ demo: install
 	$(BIN)/afrcnn predict demo/run $(foreach i,0 1 2 3 4 5 6 7,demo/shapes/JPEGImages/test_00000$(i).jpg) --out demo/pictures
 	$(BIN)/afrcnn evaluate demo/run
 
+docs: install
+	$(BIN)/mkdocs build --strict
+
 bench: install
 	$(BIN)/python benchmarks/detector_speed.py
 	$(BIN)/python benchmarks/joint_step.py
@@ -39,6 +43,7 @@ bench: install
 	$(BIN)/python benchmarks/voc_evaluation.py
 	$(BIN)/python benchmarks/selective_search.py
 	$(BIN)/python benchmarks/proposals_memory.py
+	$(BIN)/python benchmarks/export.py
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

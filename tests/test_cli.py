@@ -241,6 +241,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "show": "image split among limit levels score stress-seed out trust",
         "demo": "port trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
+        "export": "format out",
         "report": "baseline out trust",
         "reproduce": "configs data devices dry-run fraction nodes",
     }

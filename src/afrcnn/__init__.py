@@ -2,7 +2,8 @@
 
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``check``,
 ``convert``, ``minival``, ``split``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``,
-``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress`` and ``report``.
+``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress``, ``export`` and
+``report``.
 All names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
@@ -51,6 +52,7 @@ _MODULES = {
     "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",
+    "export": "commands.export",
     "found": "commands.found",
     "load": "commands.load",
     "load_adversary": "build",

@@ -52,6 +52,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "show": {},
     "demo": {},
     "stress": {},
+    "export": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
 }

@@ -32,7 +32,7 @@ def test_mpc_and_rpc_are_those_of_the_runs():
     ]
     section = by_stress(methods)
     (table,) = section.tables
-    assert table.caption == "grey"
+    assert table.caption == "Grey"
     columns = {head: [row.cells[index].value for row in table.rows] for index, head in enumerate(table.heads[1:])}
     hard = aps[:, :, 1:].mean(axis=2)
     assert columns["mPC"] == pytest.approx(100 * hard.mean(axis=1))
@@ -43,8 +43,8 @@ def test_mpc_and_rpc_are_those_of_the_runs():
 
 def test_figures_tell_every_level_in_words():
     base = Method("base", (run("base", 0, [0.9, 0.5, 0.25], [0.95, 0.75, 0.5]),))
-    pictures = by_stress([base]).pictures
-    (ap,), (recall,) = pictures["Mean AP in %"], pictures["Mean recall in %"]
+    ap, kept, recall = by_stress([base]).pictures["grey"]
+    assert "base: 100 at 0, 55.6 at 0.2, 27.8 at 0.4" in kept.alternative
     assert "base: 90 at 0, 50 at 0.2, 25 at 0.4" in ap.alternative
     assert "base: 95 at 0, 75 at 0.2, 50 at 0.4" in recall.alternative
 
@@ -55,11 +55,11 @@ def test_runs_without_a_stress_test_are_named_with_the_command_and_leave_no_trac
     section = by_stress([tested, missing])
     assert section.commands == ["afrcnn stress 'runs/the other'"]
     assert [row.cells[0].value for row in section.tables[0].rows] == [pytest.approx(37.5), None]
-    assert "other" not in section.pictures["Mean AP in %"][0].alternative
+    assert "other" not in section.pictures["grey"][0].alternative
     nothing = by_stress([missing])
     assert (nothing.tables, nothing.pictures) == ([], {})
 
 
 def test_levels_without_objects_have_no_point():
     base = Method("base", (run("base", 0, [0.9, float("nan"), 0.25], [1, 1, 1]),))
-    assert "base: 90 at 0, 25 at 0.4" in by_stress([base]).pictures["Mean AP in %"][0].alternative
+    assert "base: 90 at 0, 25 at 0.4" in by_stress([base]).pictures["grey"][0].alternative

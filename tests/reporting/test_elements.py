@@ -1,15 +1,16 @@
 """The page keeps what it is given: text stays text, pictures stay what they are."""
 
 import base64
+import re
 from io import BytesIO
 
 import numpy as np
-import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table, render
+from afrcnn.reporting.finding import Headline
 from afrcnn.reporting.methods import Method
 from tiny import build_reported_run
 
@@ -17,6 +18,9 @@ HOSTILE = "<script>alert('&\"')</script>"
 ESCAPED = "&lt;script&gt;alert(&#39;&amp;&#34;&#39;)&lt;/script&gt;"
 
 SECTIONS = [
+    "found_and_missed",
+    "confusions",
+    "by_score",
     "summary",
     "by_class",
     "changes_by_class",
@@ -46,13 +50,19 @@ def page_of(section, name="name"):
     recipe = Recipe(data=DataRecipe(root=name, classes=["a"]))
     runs = (build_reported_run("run", recipe),)
     methods = [Method(name, runs)] * 2
-    return render(methods=methods, **dict.fromkeys(SECTIONS, section))
+    return rendered(methods, section, Headline(name, (name,), methods[0], ""))
+
+
+def rendered(methods, section, finding=None):
+    finding = finding or Headline("", (), methods[0], "")
+    return render(methods=methods, finding=finding, figure=[], **dict.fromkeys(SECTIONS, section))
 
 
 def test_markup_in_names_is_shown_and_not_followed():
     picture = Picture.of_figure(figure(HOSTILE), HOSTILE, HOSTILE)
     table = Table(HOSTILE, [HOSTILE, HOSTILE, HOSTILE], [Row(HOSTILE, [Cell(HOSTILE, HOSTILE, 1.0), HOSTILE])])
     section = Section([table], {HOSTILE: [picture]}, {HOSTILE: HOSTILE}, commands=[HOSTILE], missing=[HOSTILE])
+    section.text, section.more = HOSTILE, {HOSTILE: Section([table])}
     page = page_of(section, HOSTILE)
     assert HOSTILE not in page
     assert page.count(ESCAPED) >= 16 * len(SECTIONS)
@@ -89,9 +99,22 @@ def test_a_table_knows_its_columns_of_text():
     assert [table.is_text(column) for column in (0, 1)] == [True, False]
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_one_method_has_nothing_to_compare(count):
+def test_a_section_without_content_is_left_out_of_page_and_contents():
     run = build_reported_run("run", Recipe(data=DataRecipe(root="x", classes=["a"])))
-    sections = dict.fromkeys(SECTIONS, Section())
-    page = render(methods=[Method("m", (run,))] * count, **sections)
-    assert page.count("there is only one method") == (2 if count == 1 else 0)
+    methods = [Method("m", (run,))]
+    assert rendered(methods, Section()).count("<h2>") == 0
+    text = rendered(methods, Section(pictures={"": []}, commands=["afrcnn evaluate run"]))
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Not shown"]
+    assert "#section-" not in text
+    table = Table("numbers", ["method", "n"], [Row("m", [Cell("1", value=1.0)])])
+    text = rendered(methods, Section([table]))
+    links = re.findall('href="#(section-[0-9]+)"', text)
+    assert links == re.findall('id="(section-[0-9]+)"', text)
+    assert len(links) == len(SECTIONS) - 1  # all but the strips, which lead the page
+
+
+def test_cells_are_shaded_by_their_fraction_of_the_row():
+    table = Table("matrix", ["object", "a", "b"], [Row("a", [Cell("3", value=3, right=0.75), Cell("1", wrong=0.25)])])
+    text = page_of(Section([table]))
+    assert '<td data-value="3" class="right" style="--of-row: 0.75">3' in text
+    assert '<td class="wrong" style="--of-row: 0.25">1' in text

@@ -146,6 +146,12 @@ def test_the_same_runs_give_the_same_bytes(page, runs, tmp_path):
     assert report(list(runs.values()), out=tmp_path / "again.html").read_bytes() == page.read_bytes()
 
 
+def test_images_are_named_by_their_files(page):
+    text = page.read_text(encoding="utf-8")
+    assert "<figcaption>test_0.jpg</figcaption>" in text
+    assert "; image test_0" not in text
+
+
 def test_it_says_what_was_measured_and_what_differs(page):
     text = page.read_text(encoding="utf-8")
     assert (
@@ -164,8 +170,9 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(runs, tmp_path,
     assert "<code>afrcnn evaluate &#39;" in text
     assert "log.csv is missing" in text
     text = report([lone], out=tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "no run has an adversary" in text
-    assert "there is only one method" in text
+    assert "<h2>Not shown</h2>" in text
+    assert "What the adversaries do" not in text  # there is none
+    assert "Change by class" not in text  # there is one method
     gone = ["--data.root", str(tmp_path / "nowhere")]
     text = report([runs["full-seed0"]], out=tmp_path / "report.html", overrides=gone).read_text(encoding="utf-8")
     assert "no such folder" in text
@@ -192,8 +199,15 @@ def test_a_damaged_file_of_results_is_refused_by_name(runs, tmp_path):
 
 def test_numbers_are_read_by_iteration_and_gaps_texts_and_broken_rows_left_out(tmp_path):
     log = tmp_path / "log.csv"
-    log.write_text("iteration,stage,loss,adversary/asdn\n20,joint,1.5,\n40,joint,nan,2\n60,joint,0.5,3\n80,jo")
-    assert _read_log(log) == {"loss": [(20, 1.5), (60, 0.5)], "adversary/asdn": [(40, 2), (60, 3)]}
+    log.write_text(
+        "iteration,stage,loss,adversary/asdn\n10,pretraining,90,90\n20,joint,1.5,\n40,joint,nan,2\n60,joint,0.5,3\n80,jo"
+    )
+    assert _read_log(log) == {
+        "loss, pre-training": [(10, 90)],
+        "adversary/asdn, pre-training": [(10, 90)],
+        "loss": [(20, 1.5), (60, 0.5)],
+        "adversary/asdn": [(40, 2), (60, 3)],
+    }
     log.write_text("")
     assert _read_log(log) == {}
     with pytest.raises(UserError, match="cannot be read"):
@@ -213,7 +227,7 @@ def test_a_strangers_adversary_is_refused_and_none_of_its_code_runs(runs, tmp_pa
     fields = ["--adversaries", "[stranger:Mine]"]
     file = report([runs["frcn-seed0"]], out=tmp_path / "report.html", overrides=fields)
     text = file.read_text(encoding="utf-8")
-    assert "Not shown: " in text
+    assert "<h2>Not shown</h2>" in text
     assert "--trust stranger" in text
     assert not (tmp_path / "ran").exists()
     text = report([runs["frcn-seed0"]], out=file, overrides=fields, trust=["stranger"]).read_text(encoding="utf-8")

@@ -117,12 +117,13 @@ class RoIPoolV2(RoIPooling):
         """Pool; see ``RoIPooling``."""
         left, top, right, bottom = _round(torch.cat(boxes) / self.stride).unbind(1)
         rows, columns = self._bins(top, bottom, maps.shape[-2]), self._bins(left, right, maps.shape[-1])  # n x d x 2
-        size = (len(rows), self.size, self.size, 2)
+        size = (rows.shape[0], self.size, self.size, 2)
         bins = torch.stack([columns[:, None].expand(size), rows[:, :, None].expand(size)], dim=-1)  # n x d x d x 2 x 2
         empty = (bins[..., 0, :] >= bins[..., 1, :]).any(dim=-1)  # n x d x d
         # Each bin is a RoI of its own, of whole cells, to the operator of Fast R-CNN, whose last cells are inclusive.
         cells = torch.cat([bins[..., 0, :], bins[..., 1, :] - 1], dim=-1).flatten(0, 2).float()  # (n * d * d) x 4
-        by_image = torch.split(cells, [len(box) * self.size**2 for box in boxes])
+        # One image is not split, so that its number of RoIs can be left open in an exported graph.
+        by_image = torch.split(cells, [len(box) * self.size**2 for box in boxes]) if len(boxes) > 1 else [cells]
         with torch.autocast(maps.device.type, enabled=False):
             pooled: Tensor = ops.roi_pool(maps.float(), list(by_image), 1)
         pooled = pooled.view(*size[:3], maps.shape[1]).masked_fill(empty[..., None], 0).permute(0, 3, 1, 2)

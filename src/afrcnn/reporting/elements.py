@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from math import isnan, nan
-from typing import Self
+from typing import Any, Self
 
 import matplotlib as mpl
 import numpy as np
@@ -58,21 +58,33 @@ class Picture:
         return cls(_address(_webp(image), "webp"), image.width, image.height, alternative, caption)
 
     @classmethod
-    def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, *, markers: bool = False) -> Self:
-        """Return a figure of curves of all methods (see ``draw_curves``), and their numbers in words."""
+    def of_curves(cls, curves: Mapping[str, Points], x: str, y: str, **options: Any) -> Self:
+        """Return a figure of curves of all methods, as ``draw_curves`` draws it, and their numbers in words."""
         shown = {name: curve for name, curve in curves.items() if curve}
-        words = "; ".join(f"{name}: {_in_words(curve)}" for name, curve in shown.items())
-        return cls.of_figure(draw_curves(shown, list(curves), x, y, markers=markers), f"{y}, by {x}. {words}.")
+        labels = options.get("labels") or {}
+        words = "; ".join(f"{labels.get(name, name)}: {_in_words(curve)}" for name, curve in shown.items())
+        return cls.of_figure(draw_curves(shown, list(curves), x, y, **options), f"{y}, by {x}. {words}.")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in a table: its text, small print below it, the value that it is sorted by, and whether it is best."""
+    """A number in a table.
+
+    Attributes:
+        text: what is written.
+        small: small print below it.
+        value: what it is sorted by.
+        best: whether it is the best of its column.
+        right: how dark its ground is, in [0, 1], in the colour of what is right.
+        wrong: likewise of what is wrong.
+    """
 
     text: str = "\N{EN DASH}"
     small: str = ""
     value: float | None = None
     best: bool = False
+    right: float = 0.0
+    wrong: float = 0.0
 
     @classmethod
     def percent(cls, numbers: Sequence[float], written: Callable[[float], str] = "{:.1f}".format) -> Self:
@@ -112,15 +124,24 @@ class Section:
         tables: its tables.
         pictures: its pictures, by what stands above them.
         listings: further text by its title, as it is, folded away.
+        more: further content by its title, folded away.
         commands: the commands that make what is missing here.
         missing: what else is missing here, and why.
+        text: what is to be said of its content, besides the template's words.
     """
 
     tables: list[Table] = field(default_factory=list)
     pictures: dict[str, list[Picture]] = field(default_factory=dict)
     listings: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Section] = field(default_factory=dict)
     commands: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    text: str = ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is anything to show: a section without content is left out."""
+        return bool(self.tables or any(self.pictures.values()) or self.listings or self.more)
 
 
 def render(**content: object) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,8 +20,7 @@ from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.evaluation.error_kinds import class_groups
 from afrcnn.evaluation.false_positives import FalsePositive, new_false_positives
-from afrcnn.evaluation.formats import read_coco_results
-from afrcnn.evaluation.matching import ignored_by_default, match
+from afrcnn.evaluation.matching import ignored_by_default
 from afrcnn.reporting.elements import Picture, Section
 from afrcnn.reporting.methods import Method, ReportedRun
 from afrcnn.visualize.false_positives import draw_false_positive
@@ -50,11 +48,12 @@ def adversary_examples(methods: Sequence[Method], trust: Sequence[str] = ()) -> 
         run = method.runs[0]
         if run.recipe.adversaries:
             try:
-                section.pictures[f"{method.name}, seed {run.recipe.seed}"] = _draw_traces(run, trust)
+                title, pictures = f"{method.name}, seed {run.recipe.seed}", _draw_traces(run, trust)
+                section.pictures[title] = pictures[:1]
+                if pictures[1:]:
+                    section.more[f"More images: {title}"] = Section(pictures={"": pictures[1:]})
             except UserError as error:  # the rest of the report is worth having
                 section.missing.append(f"{error}.")
-    if not section.pictures and not section.missing:
-        section.missing.append("no run has an adversary; train one with --adversaries [asdn,astn].")
     return section
 
 
@@ -64,16 +63,14 @@ def false_positive_examples(methods: Sequence[Method]) -> Section:
     for method in methods[1:]:
         run = method.runs[0]
         other = baseline.of_seed(run.recipe.seed)
-        pair = (run, other)
-        if unevaluated := [run for run in pair if not _detections_file(run).is_file()]:
-            section.commands += [run.command("evaluate") for run in unevaluated]
-            continue
         try:
-            dataset, targets = run.test_split
-            files = map(_detections_file, pair)
-            detections = (read_coco_results(file, dataset.ids, dataset.category_ids) for file in files)
-            matches = (match(image, targets, dataset.classes) for image in detections)
-            errors = new_false_positives(*matches, similar=class_groups(dataset.classes).similar)
+            matches = [one.matches for one in (run, other)]
+            if (new := matches[0]) is None or (old := matches[1]) is None:
+                unevaluated = [one for one, known in zip((run, other), matches, strict=True) if known is None]
+                section.commands += [one.command("evaluate") for one in unevaluated]
+                continue
+            dataset, _ = run.test_split
+            errors = new_false_positives(new, old, similar=class_groups(dataset.classes).similar)
             pictures = [_draw_error(error, dataset) for error in errors[:_FALSE_POSITIVES]]
         except UserError as error:
             section.missing.append(f"{error}.")
@@ -93,7 +90,7 @@ def _draw_traces(run: ReportedRun, trust: Sequence[str]) -> list[Picture]:
         objects = _largest(targets[index])
         traces = trace_objects(detector, chain, image, objects, run.classes, run.recipe.seed)
         figure = _pixels(draw_masks(image.permute(1, 2, 0).numpy(), traces))
-        name = f"image {dataset.ids[index]}"
+        name = dataset.image_path(index).name
         pictures.append(Picture.of_image(figure, f"{name}: {' '.join(map(_in_words, traces))}", name))
     return pictures
 
@@ -130,15 +127,10 @@ def _draw_error(error: FalsePositive, dataset: DetectionDataset) -> Picture:
     image, _ = dataset[error.image]
     on = f", on {error.object_name} (IoU {error.iou:.2f})" if error.object_name else ""
     baseline = f"{error.baseline_score:.2f}" if error.baseline_score else "none"
-    caption = (
-        f"{error.name} {error.score:.2f} (baseline: {baseline}), {error.kind}{on}; image {dataset.ids[error.image]}"
-    )
+    file = dataset.image_path(error.image).name
+    caption = f"{error.name} {error.score:.2f} (baseline: {baseline}), {error.kind}{on}; {file}"
     drawn = draw_false_positive(image.permute(1, 2, 0).numpy(), error.box)
     return Picture.of_image(drawn, f"False positive: {caption}.", caption)
-
-
-def _detections_file(run: ReportedRun) -> Path:
-    return run.detections_file(run.recipe.data.test_split)
 
 
 def _pixels(figure: Figure) -> Image.Image:

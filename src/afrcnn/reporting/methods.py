@@ -16,6 +16,8 @@ import numpy as np
 from afrcnn.build import open_images
 from afrcnn.core.errors import UserError
 from afrcnn.data.target import DetectionDataset, Target, require_annotations
+from afrcnn.evaluation.formats import read_coco_results
+from afrcnn.evaluation.matching import Matches, match
 from afrcnn.evaluation.results import Results, read_results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.recipe import Recipe, dump_recipe
@@ -55,6 +57,19 @@ class ReportedRun(Run):
         """
         images = require_annotations(open_images(self.recipe, self.recipe.data.test_split))
         return images, [images.target(index) for index in range(len(images))]
+
+    @cached_property
+    def matches(self) -> Matches | None:
+        """The detections in the test split, and what they match at an IoU above 0.5; None where there are none.
+
+        Raises:
+            UserError: the detections are damaged, or as of ``test_split``.
+        """
+        file = self.detections_file(self.recipe.data.test_split)
+        if not file.is_file():
+            return None
+        dataset, targets = self.test_split
+        return match(read_coco_results(file, dataset.ids, dataset.category_ids), targets, dataset.classes)
 
     @property
     def dataset(self) -> str:

@@ -16,10 +16,15 @@ from afrcnn.recipe import Recipe, dump_recipe
 from afrcnn.reporting.comparison import by_class, by_stress, by_subset, changes_by_class, paper_table, summary
 from afrcnn.reporting.elements import Picture, Row, Section, Table, render
 from afrcnn.reporting.examples import adversary_examples, false_positive_examples
+from afrcnn.reporting.finding import find
 from afrcnn.reporting.methods import Method, read_methods
+from afrcnn.reporting.scores import by_score, confusions
+from afrcnn.reporting.strips import found_and_missed
 from afrcnn.visualize.curves import Points, mean_curve
 
-_NOT_LEARNED = ("learning_rate", "iterations_per_second")
+_NOT_LEARNED = tuple(
+    name + stage for name in ("learning_rate", "iterations_per_second") for stage in ("", ", pre-training")
+)
 """Columns of a log that say nothing of what was learned."""
 
 
@@ -28,11 +33,20 @@ def report_page(
 ) -> str:
     """Return the report of runs as HTML; see ``afrcnn.commands.report.report``."""
     methods = read_methods(runs, baseline, overrides)
-    numbers = (summary, by_class, changes_by_class, by_subset, by_stress)
+    numbers = (summary, by_class, changes_by_class, by_subset, by_stress, by_score, paper_table)
     sections = (*numbers, false_positive_examples, _training_curves, _recipe_fields)
     content = {section.__name__.lstrip("_"): section(methods) for section in sections}
-    examples = adversary_examples(methods, trust)
-    return render(methods=methods, adversary_examples=examples, paper_table=paper_table(), **content)
+    finding = find(methods)
+    compared = methods[:1] if finding.best is methods[0] else [methods[0], finding.best]
+    return render(
+        methods=methods,
+        finding=finding,
+        figure=content["by_stress"].pictures.pop(finding.stress, []),  # it leads the page
+        found_and_missed=found_and_missed(compared, trust),
+        confusions=confusions(methods, finding.best),
+        adversary_examples=adversary_examples(methods, trust),
+        **content,
+    )
 
 
 def _read_log(file: Path) -> dict[str, Points]:
@@ -42,7 +56,8 @@ def _read_log(file: Path) -> dict[str, Points]:
         file: ``log.csv`` of a run.
 
     Returns:
-        A curve for each column of numbers; where a row says nothing of it, it has no point.
+        A curve for each column of numbers, and another for pre-training, whose numbers are on another scale; where a
+        row says nothing of it, it has no point.
 
     Raises:
         UserError: the file cannot be read.
@@ -55,7 +70,8 @@ def _read_log(file: Path) -> dict[str, Points]:
                     with suppress(TypeError, ValueError):  # texts, and what a broken row lacks
                         point = float(row["iteration"]), float(text)
                         if name != "iteration" and all(map(isfinite, point)):
-                            curves.setdefault(name, []).append(point)
+                            column = f"{name}, pre-training" if row.get("stage") == "pretraining" else name
+                            curves.setdefault(column, []).append(point)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"cannot be read ({error})", file=file, fix="name a run whose log.csv is whole") from error
     return curves
@@ -71,7 +87,9 @@ def _training_curves(methods: Sequence[Method]) -> Section:
     for column in columns:
         runs = {name: [log[column] for log in of_method if column in log] for name, of_method in logs.items()}
         curves = {name: mean_curve(of_method) for name, of_method in runs.items()}
-        section.pictures[""].append(Picture.of_curves(curves, "iteration", column))
+        losses = column.partition(",")[0] == "loss"
+        shown = section if losses else section.more.setdefault("All that was logged", Section(pictures={"": []}))
+        shown.pictures[""].append(Picture.of_curves(curves, "iteration", column))
     return section
 
 

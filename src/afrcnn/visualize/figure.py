@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 SIZE = 9
 """Of letters, in points."""
 
-_LEGEND_LINE, _LEGEND_GAP = 0.19, 0.1
+_LEGEND_LINE, _LEGEND_GAP = 0.165, 0.1
 """Inches: a line of a legend, and the space above a legend."""
 
 INK = "#808080"
