@@ -23,7 +23,7 @@ def check(dataset: Path | str, *, layout: LayoutName = "auto") -> tuple[DatasetC
     boxes, boxes outside their image or without area, unknown classes, wrong sizes; and what a training would not stop
     at: images turned by EXIF, images that are there twice or in two splits, classes under two spellings or in one split
     alone, objects that are too small; and what fraction of the objects proposals cover, where there are some. Ends with
-    status 1 if something would stop a training.
+    status 1 if something would stop a training, or if it would leave images out.
 
     Args:
         dataset: folder of images and boxes, in any layout of docs/data.md
@@ -59,17 +59,18 @@ def check(dataset: Path | str, *, layout: LayoutName = "auto") -> tuple[DatasetC
 
 
 def show(result: tuple[DatasetCheck, list[str]], *, dataset: Path) -> int:
-    """Print what was found; return 1 if something would stop a training."""
+    """Print what was found; return 1 if something would stop a training, or be left out."""
     checked, coverage = result
     say(f"{dataset}: {checked.layout}")
     for line in (*checked.splits.values(), *coverage):
         say(f"  {line}")
     for finding in checked.findings:
-        say(f"{'error' if finding.stops else 'note'}: {len(finding.messages):,} {finding.kind}")
+        say(f"{finding.consequence}: {len(finding.messages):,} {finding.kind}")
         for message in finding.messages[:_EXAMPLES]:
             say(f"  {message}")
-    say("this would stop a training" if checked.stops else "nothing would stop a training")
-    return int(checked.stops)
+    without = ", which would leave images out" if checked.leaves_out else ""
+    say("this would stop a training" if checked.stops else f"nothing would stop a training{without}")
+    return int(checked.stops or checked.leaves_out)
 
 
 def _coverage(root: Path, splits: list[str], layout: LayoutName) -> list[str]:

@@ -28,12 +28,15 @@ def proposals(
     backend: Literal["loky", "dask", "ray"] = "loky",
     published: Sequence[Path | str] = (),
     allow_missing: bool = False,
+    strict: bool = False,
 ) -> dict[str, tuple[ProposalStore, Recall | None]]:
     """Propose boxes, by selective search, DeepMask or a class of your own, or import published ones.
 
     Proposes boxes for the images of a dataset, and reports how many of its objects they cover. Interrupted, the same
     command goes on with the images that are left. A recipe finds them by data.proposals, the folder given by --out,
     and data.proposal_method: the mode of selective search, deepmask, or what the class or import is called.
+
+    Images that cannot be decoded get no boxes. They are named at the end, and the exit status is 1.
 
     Args:
         dataset: folder of images and boxes, in any layout of docs/data.md
@@ -48,6 +51,7 @@ def proposals(
         backend: this machine (loky), or the cluster of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS
         published: import selective search's .mat files or DeepMask's JSON files instead of searching
         allow_missing: accept that the files lack some of the images
+        strict: refuse images that are damaged, in place of leaving them out
 
     Examples:
         afrcnn proposals VOCdevkit/VOC2007
@@ -63,6 +67,7 @@ def proposals(
     """
     require_dataset(dataset)
 
+    from afrcnn.core.image_warnings import refusing
     from afrcnn.core.progress import progress
     from afrcnn.data.inspection import announce
     from afrcnn.data.layouts import list_splits, open_dataset
@@ -81,16 +86,17 @@ def proposals(
     made = {}
     # Without any split, opening one says what is missing.
     for split_or_stand_in in split or list_splits(dataset, layout) or ["trainval"]:
-        images = open_dataset(dataset, split_or_stand_in, layout)
+        with refusing(strict):
+            images = open_dataset(dataset, split_or_stand_in, layout)
         name = images.split
-        announce(images)
+        announce(images, strict=strict)
         folder = default_folder(dataset, name, name_of_store, out)
         if published:
             store = import_published(
                 images, folder, boxes, method=name_of_store, source=source, allow_missing=allow_missing
             )
         else:
-            with progress(f"searching {name}", len(images), "image") as report:
+            with refusing(strict), progress(f"searching {name}", len(images), "image") as report:
                 store = propose(images, folder, proposer, jobs=jobs, backend=backend, progress=report)
         made[name] = store, recall(images, store) if images.annotated else None
     return made

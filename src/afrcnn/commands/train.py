@@ -31,6 +31,7 @@ def train(
     A recipe is a YAML file that names what differs from the defaults below, or the name of one that ships (`afrcnn
     recipes`). Of several, later ones win. A folder is the dataset, as --data.root. Every field can be set on the
     command line. Proposals that are missing are made. Interrupted, the same command goes on from the last checkpoint.
+    Another image is drawn in place of one that cannot be decoded. It is named at the end, and the exit status is 1.
 
     Where only a network or methods are named, as squeezenet and cutout, there are as many updates as the images need. A
     dataset alone gets the recipe that works best on small sets, and its detector is evaluated and shown, too.
@@ -135,7 +136,7 @@ def _propose(recipe: Recipe) -> None:
         ).split  # which may stand for the one that is asked for
         folder = default_folder(root, split, mode, data.proposals)
         if not is_complete(folder):
-            proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode)
+            proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode, strict=data.strict)
 
 
 def _has_test_split(recipe: Recipe) -> bool:

@@ -34,6 +34,10 @@ class UserError(Exception):
         super().__init__(printable(" ".join(message.split())))
 
 
+class UnreadableImageError(UserError):
+    """An image that is there and cannot be decoded: long work goes on without it."""
+
+
 def require_dataset(root: Path | str) -> None:
     """Refuse the folder of a dataset that is not there; takes no time, so that commands ask before anything slow.
 

@@ -7,19 +7,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from PIL import ExifTags
 
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages, count_of
-from afrcnn.data.faults import Faults
+from afrcnn.data.faults import UNREADABLE, Faults
 from afrcnn.data.folders import walk_images
 from afrcnn.data.image import fingerprint, open_image, upright_size
-from afrcnn.data.inspection import UNREADABLE, image_faults
+from afrcnn.data.inspection import image_faults
 from afrcnn.data.layouts import find_layout, list_splits, open_dataset
 
 _SHORT_SIDE, _LONG_SIDE, _CELL = 600, 1000, 16
 """What Fast R-CNN resizes images to, and the side of a cell of its features, in pixels."""
+
+
+_Consequence = Literal["error", "left out", "note"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +33,12 @@ class Finding:
     Attributes:
         kind: what it is, a plural noun.
         messages: one for each time that it was met, the file first.
-        stops: whether a training would stop at it.
+        consequence: a training would stop at it, would go on without it, or it is no more than a note.
     """
 
     kind: str
     messages: tuple[str, ...]
-    stops: bool
+    consequence: _Consequence
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,12 @@ class DatasetCheck:
     @property
     def stops(self) -> bool:
         """Whether something would stop a training."""
-        return any(finding.stops for finding in self.findings)
+        return any(finding.consequence == "error" for finding in self.findings)
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether a training would go on without some of the images, and say so at its end."""
+        return any(finding.consequence == "left out" for finding in self.findings)
 
 
 def check_dataset(
@@ -88,10 +97,11 @@ def check_dataset(
         if Path(image).parent in folders and (Path(root) / image).resolve() not in used:
             notes.add("images that no split has", Path(root) / image)
     findings = [
-        Finding(kind, tuple(dict.fromkeys(messages)), stops)
-        for collection, stops in ((faults, True), (notes, False))
-        for kind, messages in collection.messages.items()
+        Finding(kind, tuple(dict.fromkeys(messages)), "left out" if kind == UNREADABLE else "error")
+        for kind, messages in faults.messages.items()
     ]
+    findings += [Finding(kind, tuple(dict.fromkeys(messages)), "note") for kind, messages in notes.messages.items()]
+    findings.sort(key=lambda finding: get_args(_Consequence).index(finding.consequence))
     return DatasetCheck(
         reader.signature, {split: dataset.describe() for split, dataset in datasets.items()}, tuple(findings)
     )
@@ -109,9 +119,9 @@ def _check_images(
     for done, (split, dataset, index) in enumerate(images, start=1):
         path, size = dataset.image_path(index), dataset.image_size(index)
         problems = list(image_faults(path, size, decode=True))
-        for kind, message in problems:
-            faults.add(kind, message)
-        if all(kind != UNREADABLE for kind, _ in problems):
+        for kind, error, consequence in problems:
+            (notes if consequence == "read" else faults).add(kind, error)
+        if all(consequence != "left out" for _, _, consequence in problems) and path.is_file():
             copies[fingerprint(path)].append((split, path))
             _check_orientation(path, size, notes)
         annotation = dataset.root / dataset.annotation_files[index]

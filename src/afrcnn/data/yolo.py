@@ -15,7 +15,7 @@ import yaml
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.faults import Faults, collected
+from afrcnn.data.faults import Faults, collected, readable
 from afrcnn.data.folders import (
     WHOLE,
     image_ids,
@@ -93,7 +93,7 @@ class YOLOLayout:
         rows, places = list[tuple[Any, ...]](), list[tuple[Path, str, str]]()
         files, labels, sizes = list[str](), list[str](), list[tuple[int, int]]()
         for image in images:
-            with collected(faults, "unreadable images"):
+            with collected(faults, "missing images"), readable(faults):
                 sizes.append(read_image_size(root / image, upright=True))
                 files.append(image)
                 labels.append(_label_file(root, image))
