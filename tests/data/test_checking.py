@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.core.image_warnings import ImageWarning, refusing
 from afrcnn.data.checking import DatasetCheck, check_dataset
 from afrcnn.data.inspection import require_readable
-from afrcnn.data.layouts import list_splits, open_dataset
+from afrcnn.data.layouts import dataset_of, list_splits, open_dataset
 from damaged import cut, spoil
 from scenes import (
     WITH_SPLITS,
@@ -226,3 +227,85 @@ def test_the_coverage_of_proposals_is_told(rectangles: Path, capsys: pytest.Capt
     shown = capsys.readouterr().out
     assert "proposals trainval-fast: cover " in shown
     assert "trainval (voc): 6 images, 6 objects of 2 classes (blue, red)" in shown
+
+
+def test_several_processes_tell_the_same_in_the_same_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    voc_lists(tmp_path / "data")
+    images = tmp_path / "data/JPEGImages"
+    shutil.copy(images / "a.jpg", images / "c.jpg")
+    turn(images / "b.jpg", 6)
+    spoil(images / "empty.jpg")
+    monkeypatch.chdir(tmp_path)
+    shown = []
+    for jobs in ("1", "2"):
+        assert main(["check", "data", "--jobs", jobs]) == 1
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    assert "  data/JPEGImages/empty.jpg: the image cannot be decoded" in shown[0]
+
+
+def test_areas_that_are_not_positive_are_told_and_do_not_stop(tmp_path: Path) -> None:
+    coco_standard(tmp_path)
+    file = tmp_path / "annotations/instances_train.json"
+    content = json.loads(file.read_text())
+    annotations = content["annotations"]
+    for annotation, area in zip(annotations, (0, -1, math.nan, math.inf), strict=False):
+        annotation["area"] = area
+    file.write_text(json.dumps(content))
+    result = check_dataset(tmp_path)
+    assert counts(result, "note")["areas of objects that are not positive"] == min(len(annotations), 4)
+    assert not result.stops and not result.leaves_out
+    sides = annotations[0]["bbox"][2:]
+    assert open_dataset(tmp_path, "train").target(0)["area"][0] == sides[0] * sides[1]
+
+
+def test_links_and_dots_that_lead_out_of_a_dataset_are_refused_and_told(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "data", tmp_path / "private.jpg"
+    voc_lists(root)
+    (root / "JPEGImages/a.jpg").rename(elsewhere)
+    (root / "JPEGImages/a.jpg").symlink_to("../../private.jpg")
+    with pytest.raises(UserError, match=r"JPEGImages/a\.jpg: leads out of the dataset, to .*private\.jpg; copy it"):
+        open_dataset(root, "train")
+    result = check_dataset(root)
+    assert counts(result, "error") == {"files outside the dataset": 1}
+    assert "train (voc)" in result.splits["train"]
+
+
+def test_a_link_in_the_dataset_s_own_folder_belongs_to_it(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    voc_lists(root)
+    (root / "JPEGImages").rename(tmp_path / "disk")
+    (root / "JPEGImages").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk/a.jpg").rename(tmp_path / "disk/z")
+    (tmp_path / "disk/a.jpg").symlink_to("z")  # a link within
+    assert not check_dataset(root).stops
+    assert len(open_dataset(root, "train"))
+
+
+def test_linked_folders_that_lead_out_are_passed_over_and_told(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    labelimg(root)
+    shutil.copytree(root / "images", tmp_path / "more")
+    (root / "images/more").symlink_to(tmp_path / "more")
+    kind = "links to folders outside the dataset, which are passed over"
+    assert counts(check_dataset(root), "note")[kind] == 1
+
+
+def test_a_dataset_can_be_named_by_its_yaml_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    roboflow_yolo(tmp_path)
+    assert main(["check", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out.splitlines()[1:]
+    assert main(["check", str(tmp_path / "data.yaml")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == shown
+    assert dataset_of(tmp_path / "data.yaml") == (tmp_path, "yolo", [])
+
+
+def test_a_dataset_can_be_named_by_a_file_of_coco(tmp_path: Path) -> None:
+    coco_standard(tmp_path)
+    assert dataset_of(tmp_path / "annotations/instances_train.json") == (tmp_path, "coco", ["train"])
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(UserError, match=r"other\.json: does not describe a dataset; give"):
+        dataset_of(tmp_path / "other.json")
+    assert dataset_of(tmp_path) == (tmp_path, "auto", [])

@@ -48,6 +48,16 @@ def require_dataset(root: Path | str) -> None:
         raise UserError("no such folder", file=root, fix="give the folder of a dataset")
 
 
+def require_named(dataset: Path | str) -> None:
+    """Refuse a dataset of which neither the folder nor a file is there; takes no time.
+
+    Raises:
+        UserError: as of :func:`require_dataset`.
+    """
+    if not Path(dataset).is_file():
+        require_dataset(dataset)
+
+
 def suggest(name: str, choices: Sequence[str], otherwise: str = "") -> str:
     """Return "did you mean X?" with the choice nearest to a name that is unknown; ``otherwise`` where none is near."""
     near = get_close_matches(name, choices, n=1)

@@ -11,6 +11,9 @@ from afrcnn.core.image_warnings import warn_of
 UNREADABLE = "unreadable images"
 """The kind of images that cannot be decoded."""
 
+ODD_AREAS = "areas of objects that are not positive"
+"""The kind of areas that tools write where they know none; not a mistake at which a training stops."""
+
 
 class Faults:
     """Mistakes by kind, in the order in which they were met.

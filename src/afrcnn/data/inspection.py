@@ -22,7 +22,7 @@ _WRONG_SIZE = "images of another size than their annotations say"
 _MISSING = "images that are missing or may not be read"
 
 
-class ImageFault(NamedTuple):
+class _ImageFault(NamedTuple):
     """What is wrong with an image's file.
 
     Attributes:
@@ -36,7 +36,7 @@ class ImageFault(NamedTuple):
     consequence: Literal["stops", "left out", "read"]
 
 
-def image_faults(path: Path, size: tuple[int, int], *, decode: bool = False) -> Iterator[ImageFault]:
+def image_faults(path: Path, size: tuple[int, int], *, decode: bool = False) -> Iterator[_ImageFault]:
     """Yield what is wrong with an image's file.
 
     Args:
@@ -51,16 +51,16 @@ def image_faults(path: Path, size: tuple[int, int], *, decode: bool = False) -> 
             (height, width), *_ = sizes
             problem = f"is {width} x {height} pixels, but its annotation says {size[1]} x {size[0]}"
             error = UserError(problem, file=path, fix="correct the size or replace the image")
-            yield ImageFault(_WRONG_SIZE, error, "stops")
+            yield _ImageFault(_WRONG_SIZE, error, "stops")
         if decode or not whole:
             with collecting() as warnings:
                 read_image(path)
             for warning in warnings:
-                yield ImageFault(_CUT_OFF, warning.error, "read")
+                yield _ImageFault(_CUT_OFF, warning.error, "read")
     except UnreadableImageError as error:
-        yield ImageFault(UNREADABLE, error, "left out")
+        yield _ImageFault(UNREADABLE, error, "left out")
     except UserError as error:
-        yield ImageFault(_MISSING, error, "stops")
+        yield _ImageFault(_MISSING, error, "stops")
 
 
 def require_readable(dataset: DetectionDataset, *, strict: bool = False) -> None:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.wrappers import _FabricModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.core.engine import build_fabric, in_every_process
+from afrcnn.core.engine import _OneDevice, build_fabric, for_inference, in_every_process
 from afrcnn.core.errors import UnreadableImageError
 from afrcnn.core.evaluation_mode import evaluating
 from afrcnn.core.image_warnings import warn_of
@@ -22,6 +20,9 @@ from afrcnn.core.progress import progress
 from afrcnn.core.workers import batches, begin_loading
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.evaluation.formats import Detection
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _Detector = Callable[..., list[Detection]]
 """A detector in evaluation: images, 3 x H x W, and perhaps their proposals, P x 4, to a dictionary each of ``boxes``
@@ -32,7 +33,7 @@ def detect(
     detector: _Detector,
     dataset: DetectionDataset | Dataset[Any],
     *,
-    fabric: Fabric | None = None,
+    fabric: Fabric | _OneDevice | None = None,
     workers: int = 2,
     leave_out: bool = False,
 ) -> list[Detection]:
@@ -90,7 +91,11 @@ def _nothing() -> Detection:
 
 
 def _detect_rows(
-    detector: _Detector, dataset: DetectionDataset | Dataset[Any], rows: range, fabric: Fabric, workers: int
+    detector: _Detector,
+    dataset: DetectionDataset | Dataset[Any],
+    rows: range,
+    fabric: Fabric | _OneDevice,
+    workers: int,
 ) -> list[Detection | UnreadableImageError]:
     """Return the detections in some images of a dataset, by one process, or why there are none."""
     loader = DataLoader(
@@ -130,7 +135,7 @@ def _inputs(sample: tuple[Tensor, Target] | UnreadableImageError) -> tuple[Tenso
 
 
 @contextmanager
-def _on_device(detector: _Detector, fabric: Fabric) -> Iterator[tuple[_Detector, torch.device]]:
+def _on_device(detector: _Detector, fabric: Fabric | _OneDevice) -> Iterator[tuple[_Detector, torch.device]]:
     """Put a module on Fabric's device and into evaluation mode for a block."""
     if not isinstance(detector, nn.Module):
         yield detector, torch.device("cpu")
@@ -138,7 +143,6 @@ def _on_device(detector: _Detector, fabric: Fabric) -> Iterator[tuple[_Detector,
     device = next((tensor.device for tensor in detector.state_dict().values()), fabric.device)
     with evaluating(detector):
         try:
-            # Of `fabric.setup`, the precision alone: what is not trained needs no process to wait for the others.
-            yield _FabricModule(fabric.to_device(detector), fabric.strategy), fabric.device
+            yield for_inference(fabric, detector), fabric.device
         finally:
             detector.to(device)

@@ -115,8 +115,7 @@ class PatchSampler:
         if not objects:
             problem = f"has no object of {low:.0f} to {high:.0f} pixels, the sizes that DeepMask finds"
             raise UserError(problem, file=dataset.annotation_file, fix="give larger images")
-        order = np.random.default_rng(seed).permutation(len(objects))
-        self.objects = [objects[i] for i in order]
+        self.objects = [objects[i] for i in np.random.default_rng(seed).permutation(len(objects))]
 
     def __getitem__(self, n: int) -> PatchBatch:
         """Return sample n, a batch of one crop; the next of its kind in place of one whose image cannot be decoded."""

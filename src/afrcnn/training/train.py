@@ -27,7 +27,7 @@ from torchvision.transforms import v2
 from afrcnn.adversaries.chain import Chain
 from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
 from afrcnn.core.distributed import gather, in_any_process, sum_over_processes
-from afrcnn.core.engine import build_fabric, in_first_process
+from afrcnn.core.engine import build_training_fabric, in_first_process
 from afrcnn.core.errors import UnreadableImageError, UserError
 from afrcnn.core.image_warnings import refusing
 from afrcnn.core.interruption import Interrupted, Interruption
@@ -112,7 +112,7 @@ def train_stages(
             finite.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint is written first.
     """
-    fabric = build_fabric(**asdict(recipe.engine))
+    fabric = build_training_fabric(**asdict(recipe.engine))
     fabric.launch()
     run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
     with refusing(recipe.data.strict):
