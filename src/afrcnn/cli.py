@@ -3,7 +3,7 @@
 from nothing to a trained detector:
   afrcnn shapes shapes
   afrcnn proposals shapes
-  afrcnn train configs/shapes/small_frcn.yaml --data.root shapes --run run
+  afrcnn train shapes/small_frcn --data.root shapes --run run
   afrcnn evaluate run
   afrcnn predict run shapes/JPEGImages/test_000000.jpg
 

@@ -30,7 +30,7 @@ def train(
     """Train the detector of a recipe, or a first detector of a dataset.
 
     A recipe is a YAML file that names what differs from the defaults below, or the name of one that ships (`afrcnn
-    recipes`). Of several, later ones win. A folder is the dataset, as --data.root. Every field can be set on the
+    recipes`). Of several, later ones win. A folder, or its data.yaml, is the dataset. Every field can be set on the
     command line. Proposals that are missing are made. Interrupted, the same command goes on from the last checkpoint.
     Another image is drawn in place of one that cannot be decoded. It is named at the end, and the exit status is 1.
 
