@@ -158,6 +158,7 @@ def dataset_of(path: Path | str, layout: str = "auto") -> tuple[Path, str, list[
     file = Path(os.path.normpath(path))
     if not file.is_file():
         return Path(path), layout, []
+    file = file.absolute() if file.parent == Path() else file  # whose folder's folder has a name then
     for root in (file.parent, file.parent.parent):
         for reader in _LAYOUTS:
             if not reader.recognises(root):
