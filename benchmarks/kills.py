@@ -1,11 +1,12 @@
 """Kill commands with SIGKILL at random moments, start them again, and compare what they leave with what one run leaves.
 
-    python benchmarks/kills.py --kills 300 --seed 0 > kills.csv
+    python benchmarks/kills.py --kills 300 --seed 0 --out kills.csv
 
-Prints a row for each kill: the command, after how many of its seconds, whether it was still running; whether a process
-of it was left after 10 seconds; and after the next start, whether its status was 0, every file has the bits of an
-undisturbed run, and none is left over. The last rows sum up by command. Logs are compared but for their speed, events
-of TensorBoard and what caches hold not at all.
+Writes a row for each kill as it comes: its number, the command, after how many of its seconds, whether it was still
+running; whether a process of it was left after 10 seconds; and after the next start, its status, the files that have
+other bits than those of an undisturbed run, and those that are left over. Interrupted, or killed itself, the same
+command goes on with the kills that are left, and more of them can be asked for. At the end it prints the sums by
+command. Logs are compared but for their speed, events of TensorBoard and what caches hold not at all.
 """
 
 import argparse
@@ -46,6 +47,8 @@ COMMANDS = {
     "shapes": ["shapes", "more", "--trainval", "40", "--test", "10", "--size", "96"],
 }
 """Each writes something; the lists are what a user types."""
+
+COLUMNS = ("number", "command", "seconds", "running", "orphans", "status", "other bits", "left over")
 
 MODULES = [f"afrcnn.commands.{command}" for command in COMMANDS] + [
     *("afrcnn.training.train", "afrcnn.evaluation.detect", "afrcnn.evaluation.results", "afrcnn.reporting.page"),
@@ -113,8 +116,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("kills.csv"))
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     arguments = parser.parse_args()
+    rows = read_rows(arguments.out)
+    if all(number in rows for number in range(arguments.kills)):
+        print_sums(arguments.out)
+        return
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(MODULES)
     scratch = Path(tempfile.mkdtemp(prefix="kills"))
@@ -147,48 +155,71 @@ def main():
         shutil.copytree(base, work, symlinks=True)
 
     whole, seconds = {}, {}
-    for name in arguments.commands:
+    left = [number for number in range(arguments.kills) if number not in rows]
+    for name in {arguments.commands[number % len(arguments.commands)]: None for number in left}:
         renew()
         began = time.monotonic()
         if finish(COMMANDS[name]):
             sys.exit(f"{name} failed:\n{Path(output).read_text()}")
         whole[name], seconds[name] = content(work), time.monotonic() - began
 
-    kill_all(arguments, whole, seconds, renew, start, finish, work)
+    for number in left:
+        kill_once(number, arguments, whole, seconds, renew, start, finish, work)
     shutil.rmtree(scratch)
+    print_sums(arguments.out)
 
 
-def kill_all(arguments, whole, seconds, renew, start, finish, work):
-    """Kill, start again, compare, and print."""
-    rows, counts = csv.writer(sys.stdout), Counter()
-    rows.writerow(("command", "seconds", "running", "orphans", "status", "other bits", "left over"))
-    draw = random.Random(arguments.seed)
-    for number in range(arguments.kills):
-        name = arguments.commands[number % len(arguments.commands)]
-        renew()
-        after = draw.uniform(0, seconds[name])
-        process = start(COMMANDS[name])
-        process.join(after)
-        running = process.exitcode is None
-        if running:
-            os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        orphans = left_after(process.pid, 10)
-        status = finish(COMMANDS[name])
-        now = content(work)
-        other = [file for file in whole[name] if now.get(file) != whole[name][file]]
-        left = [file for file in now if file not in whole[name]]
-        rows.writerow((name, f"{after:.2f}", running, len(orphans), status, " ".join(other), " ".join(left)))
-        sys.stdout.flush()
-        counts[name, "kills"] += running
-        for what, found in (("orphans", orphans), ("status", status), ("other bits", other), ("left over", left)):
-            counts[name, what] += bool(found)
-    rows.writerow(())
-    rows.writerow(("command", "kills", "with orphans", "failed", "other bits", "left over"))
-    kinds = ("kills", "orphans", "status", "other bits", "left over")
-    for name in arguments.commands:
-        rows.writerow((name, *(counts[name, kind] for kind in kinds)))
-    rows.writerow(("all", *(sum(counts[name, kind] for name in arguments.commands) for kind in kinds)))
+def kill_once(number, arguments, whole, seconds, renew, start, finish, work):
+    """Kill a command, start it again, compare, and write what was seen."""
+    name = arguments.commands[number % len(arguments.commands)]
+    renew()
+    # Of its own, so that a kill is the same whatever came before.
+    after = random.Random(f"{arguments.seed} {number}").uniform(0, seconds[name])
+    process = start(COMMANDS[name])
+    process.join(after)
+    running = process.exitcode is None
+    if running:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    orphans = left_after(process.pid, 10)
+    status = finish(COMMANDS[name])
+    now = content(work)
+    other = [file for file in whole[name] if now.get(file) != whole[name][file]]
+    over = [file for file in now if file not in whole[name]]
+    row = (number, name, f"{after:.2f}", int(running), len(orphans), status, " ".join(other), " ".join(over))
+    append(arguments.out, row)
+
+
+def append(file, row):
+    """Add a row to the file, on the disk before the next kill."""
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerow(row)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_rows(file):
+    """Return the rows of the file by their numbers; a last one that was cut short is removed, and a header written."""
+    if not file.is_file() or not file.stat().st_size:
+        append(file, COLUMNS)
+    lines = file.read_bytes().splitlines(keepends=True)
+    if not lines[-1].endswith(b"\n"):
+        file.write_bytes(b"".join(lines[:-1]))
+    with file.open(newline="", encoding="utf-8") as stream:
+        return {int(row["number"]): row for row in csv.DictReader(stream)}
+
+
+def print_sums(file):
+    """Print by command how often it was killed while it ran, and how often something was wrong then or afterwards."""
+    counts = Counter()
+    for row in read_rows(file).values():
+        for name in (row["command"], "all"):
+            counts[name, "running"] += int(row["running"])
+            for column in COLUMNS[4:]:
+                counts[name, column] += row[column] not in ("", "0")
+    print(",".join(("command", "kills", "with orphans", "failed", "other bits", "left over")))
+    for name in dict.fromkeys(name for name, _ in sorted(counts, key=lambda pair: pair[0] == "all")):
+        print(",".join((name, *(str(counts[name, column]) for column in ("running", *COLUMNS[4:])))))
 
 
 if __name__ == "__main__":

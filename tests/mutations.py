@@ -181,7 +181,7 @@ def _write_checkpoint(folder):
 
 
 def _read_checkpoint(folder):
-    from afrcnn.core.engine import build_fabric
+    from afrcnn.core.engine import build_training_fabric
     from afrcnn.training.checkpoint import restore_training
 
     file, module = folder / "checkpoint.pt", nn.Linear(3, 2)
@@ -189,7 +189,7 @@ def _read_checkpoint(folder):
     load_strict(module, state["detector"], file)
     optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
     before = torch.get_rng_state()
-    restore_training(build_fabric("cpu"), state, optimizer, file)
+    restore_training(build_training_fabric("cpu"), state, optimizer, file)
     torch.set_rng_state(before)
 
 

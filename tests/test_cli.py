@@ -336,7 +336,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     ),
     "truncated image": (
         lambda: truncate(JPEG),
-        ["proposals", "shapes", "--split", "test", "--out", "new", "--jobs", "1"],
+        ["proposals", "shapes", "--split", "test", "--out", "new", "--jobs", "1", "--strict"],
         [JPEG],
     ),
     "malformed XML": (lambda: truncate(XML), ["evaluate", "run", "--out", "new"], [XML]),

@@ -3,7 +3,7 @@
 from nothing to a trained detector:
   afrcnn shapes shapes
   afrcnn proposals shapes
-  afrcnn train configs/shapes/small_frcn.yaml --data.root shapes --run run
+  afrcnn train shapes/small_frcn --data.root shapes --run run
   afrcnn evaluate run
   afrcnn predict run shapes/JPEGImages/test_000000.jpg
 
@@ -28,8 +28,10 @@ from typing import Any
 
 from afrcnn import __version__
 from afrcnn.core.errors import UserError, suggest
+from afrcnn.core.image_warnings import collecting, in_words
 from afrcnn.core.interruption import Interrupted
 from afrcnn.core.opencv import opencv_error
+from afrcnn.core.terminal import printable
 from afrcnn.parser import FunctionParser, Parser
 
 _COMMANDS: dict[str, dict[str, str]] = {
@@ -68,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: its words, without the program's name; those of the process when None.
 
     Returns:
-        The exit status: 0; 1 where a check finds what would stop a training; 2 after a mistake of the user, told in
+        The exit status: 0; 1 where a check finds what would stop a training, or images that cannot be decoded were left
+        out; 2 after a mistake of the user, told in
         one line on standard error; 130 after Ctrl-C; 143 after SIGTERM, where a training has written its checkpoint;
         141 where the reader of the output has gone away.
     """
@@ -83,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         try:
-            status = _run(sys.argv[1:] if argv is None else argv)
+            status = _run_and_warn(sys.argv[1:] if argv is None else argv)
         finally:
             with _printing():
                 sys.stdout.flush()  # here, where a reader that has gone away is noticed; after --help, too
@@ -103,6 +106,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return status
+
+
+def _run_and_warn(words: Sequence[str]) -> int:
+    """Run a command, name damaged images at its end, and return its exit status: 1 where some were left out."""
+    with collecting() as warned:
+        try:
+            status = _run(words)
+        finally:
+            if not _is_further_process():
+                for line in in_words(warned):
+                    print(printable(f"afrcnn: warning: {line}"), file=sys.stderr)
+    return status or int(any(warning.left_out for warning in warned))
+
+
+def _is_further_process() -> bool:
+    """Tell whether this is another than the first of several processes, which speaks for all."""
+    if "torch" not in sys.modules:
+        return False
+    from afrcnn.core.distributed import rank_and_size  # noqa: PLC0415  imports torch
+
+    return rank_and_size()[0] > 0
 
 
 def _run(words: Sequence[str]) -> int:

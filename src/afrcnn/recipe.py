@@ -97,6 +97,9 @@ class DataRecipe:
     paper's Torch baseline."""
     augmentation: AugmentationRecipe = field(default_factory=AugmentationRecipe)
     """What hides objects in training images."""
+    strict: bool = False
+    """Whether damaged images are refused. Otherwise another image is drawn in place of one that cannot be decoded, and
+    a JPEG file that ends too early is read with the missing part grey; both are told at the end."""
     workers: NonNegativeInt = 2
     """Processes that read images; 0 reads them in the training process."""
 

@@ -27,6 +27,7 @@ class Run:
     ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
     ``results.json``      their AP
+    ``left_out.json``     images that the training could not decode, where there are any
     ``stress.json``, ``stress.png``  AP when objects are occluded or bent
     ``diagnosis/``        kinds of false positives, what they cost in AP, and pictures of them
     ``predictions/``, ``masks/``  pictures of one's own images
@@ -49,6 +50,7 @@ class Run:
         self.adversary_file = self.folder / "adversary.safetensors"
         self.detections = self.folder / "detections"
         self.results_file = self.folder / "results.json"
+        self.left_out_file = self.folder / "left_out.json"
         self.stress_file = self.folder / "stress.json"
         self.stress_figure = self.folder / "stress.png"
         self.diagnosis = self.folder / "diagnosis"
@@ -112,7 +114,7 @@ class Run:
             UserError: the folder holds another run, or something else.
         """
         written = (self.recipe_file, self.log_file, self.checkpoint_file)
-        for file in (*written, self.detector_file, self.weights_file, self.adversary_file):
+        for file in (*written, self.detector_file, self.weights_file, self.adversary_file, self.left_out_file):
             remove_parts(file)
         if self.recipe_file.is_file():
             earlier = dump_recipe(resolve(load_recipe(self.recipe_file)))

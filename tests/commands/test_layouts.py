@@ -38,15 +38,15 @@ def test_a_missing_split_is_named_by_its_field_with_those_that_there_are(tmp_pat
     assert "data.train_split: the split is missing; choose one of train, valid, as --data.train_split train" in error
 
 
-def test_a_broken_image_is_refused_before_the_search_and_before_the_training(tmp_path, words, capsys):
+def test_a_damaged_image_is_refused_before_search_and_training_where_that_is_asked_for(tmp_path, words, capsys):
     labelimg(tmp_path / "data")
     assert main(["proposals", str(tmp_path / "data"), "--jobs", "1"]) == 0
     for path in (tmp_path / "data/images").iterdir():
         path.write_bytes(path.read_bytes()[:-100])
-    for command in (["proposals", str(tmp_path / "data")], words):
+    for command in (["proposals", str(tmp_path / "data"), "--strict"], [*words, "--data.strict", "true"]):
         capsys.readouterr()
         assert main(command) == 2
-        assert "unreadable images; the first: " in capsys.readouterr().err
+        assert "JPEG files that end too early; the first: " in capsys.readouterr().err
     assert not (tmp_path / "run/log.csv").exists()
 
 

@@ -371,6 +371,22 @@ def test_a_truncated_image_is_named_before_anything_is_written(run: Path, scene:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_large_image_is_drawn_in_a_smaller_copy_and_its_boxes_are_those_of_the_file(plain, tmp_path, monkeypatch):
+    small = draw_scene(np.random.default_rng(1), size=(60, 80)).image
+    for name, pixels in (("small", small), ("large", small.repeat(3, axis=0).repeat(3, axis=1))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")  # averaged down by 3, it is the small one again
+    monkeypatch.setattr("afrcnn.commands.masks._MOST_PIXELS", 60 * 80)
+    box = (6.0, 9.0, 45.0, 51.0)
+    options = {"overrides": ["--adversaries", "[hard_dropout]"]}
+    (one,) = masks(plain, [tmp_path / "small.png"], tmp_path / "a", boxes=[(box, "cat")], **options)
+    larger = tuple(3 * side for side in box)
+    (other,) = masks(plain, [tmp_path / "large.png"], tmp_path / "b", boxes=[(larger, "cat")], **options)
+    assert (other.width, other.height, other.objects[0].box) == (240, 180, larger)
+    assert other.objects[0].score == one.objects[0].score
+    assert other.objects[0].steps == one.objects[0].steps
+    assert Image.open(other.picture).size == Image.open(one.picture).size
+
+
 def test_figures_never_go_where_the_images_lie(run: Path, scene: Path) -> None:
     before = scene.read_bytes()
     with pytest.raises(UserError, match="another folder"):

@@ -3,13 +3,33 @@
 import pytest
 import torch
 
-from afrcnn.core.engine import build_fabric
+from afrcnn.core.engine import build_fabric, build_training_fabric, for_inference
 from afrcnn.core.errors import UserError
 
 
 def test_the_cpu_is_there():
     fabric = build_fabric("cpu")
     assert (fabric.device.type, fabric.world_size) == ("cpu", 1)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_one_device_computes_the_bits_of_fabric(precision):
+    layer, inputs = torch.nn.Linear(7, 5), ([torch.rand(3, 7), torch.arange(3)],)
+
+    class Module(torch.nn.Module):
+        def forward(self, items):
+            return [{"boxes": layer(items[0]), "rounded": items[0], "labels": items[1]}]
+
+    one, fabric = build_fabric("cpu", precision=precision), build_training_fabric("cpu", precision=precision)
+    assert one.device == fabric.device
+    with torch.inference_mode():
+        (made,), (expected,) = (for_inference(engine, Module())(*inputs) for engine in (one, fabric))
+    assert all(torch.equal(made[name], expected[name]) for name in expected)
+    assert {name: value.dtype for name, value in made.items()} == {n: value.dtype for n, value in expected.items()}
+
+
+def test_the_device_is_the_one_that_fabric_chooses():
+    assert build_fabric().device == build_training_fabric().device
 
 
 def test_an_unknown_accelerator_is_named():

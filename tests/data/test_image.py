@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import ImageWarning, refusing
 from afrcnn.data.image import read_image, read_image_size, to_uint8
 
 
@@ -97,15 +99,50 @@ def test_the_size_in_an_annotation_tells_whether_its_tool_turned_the_image(
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.99])
-def test_a_truncated_jpeg_is_named_with_its_file(tmp_path: Path, kept: float, options: dict[str, bool]) -> None:
+def test_a_jpeg_whose_end_is_missing_is_decoded_as_opencv_does_with_a_warning(
+    tmp_path: Path, kept: float, options: dict[str, bool]
+) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
     path = tmp_path / "a.jpg"
     Image.fromarray(noise).save(path, **options)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
-    with pytest.raises(UserError, match="cannot be decoded") as error:
+    with pytest.warns(ImageWarning, match=r"a\.jpg: the image ends too early") as warned:
+        image = read_image(path).permute(1, 2, 0).numpy()
+    assert [warning.message.left_out for warning in warned] == [False]
+    np.testing.assert_allclose(image.astype(int), cv2.imread(str(path))[..., ::-1], atol=2)  # another libjpeg
+    with pytest.warns(ImageWarning):
+        np.testing.assert_array_equal(read_image(path, content=path.read_bytes()).permute(1, 2, 0), image)
+    with refusing(strict=True), pytest.raises(UserError, match="ends too early"):
+        read_image(path)
+
+
+def test_a_jpeg_of_which_no_more_than_a_part_of_the_header_is_there_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth()).save(path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UnreadableImageError, match="cannot be decoded") as error:
         read_image(path)
     assert error.value.file == path
     assert error.value.fix
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_passed_over(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth()).save(path)
+    whole = read_image(path)
+    path.write_bytes(path.read_bytes() + b"more")
+    assert torch.equal(read_image(path), whole)
+    assert not recwarn
+
+
+def test_what_the_system_refuses_is_no_damaged_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UserError, match=r"cannot be read \(Input/output error\)") as error:
+        read_image(tmp_path / "a.jpg")
+    assert not isinstance(error.value, UnreadableImageError)
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "bmp", "gif"])

@@ -78,10 +78,8 @@ def test_the_detector_is_left_in_its_mode(rectangles):
     assert not detector.frozen.training
 
 
-class OtherDevice:
-    """As much of Fabric as moves a module, here from the one other device that every machine has."""
-
-    device, strategy, is_global_zero, global_rank, world_size = CPU.device, CPU.strategy, True, 0, 1
+class OtherDevice(type(CPU)):
+    """A device to which a module is moved from the one other that every machine has."""
 
     def to_device(self, module):
         return module.to_empty(device=self.device)
@@ -97,7 +95,7 @@ def test_the_detector_is_left_on_its_device_and_in_its_mode_also_when_it_fails(r
 
     detector = Detector().train().to("meta")
     with pytest.raises(RuntimeError, match="broken") if broken else nullcontext():
-        detect(detector, open_dataset(rectangles, "test"), fabric=OtherDevice(), workers=0)
+        detect(detector, open_dataset(rectangles, "test"), fabric=OtherDevice(CPU.device, "32-true"), workers=0)
     assert set(detector.devices) == {"cpu"}
     assert {tensor.device.type for tensor in detector.state_dict().values()} == {"meta"}
     assert detector.training

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.image_warnings import refusing
 from afrcnn.proposals.propose import propose
 from afrcnn.proposals.selective_search import SelectiveSearch
 from afrcnn.proposals.store import ProposalStore
@@ -98,10 +99,10 @@ def test_after_a_kill_finished_images_are_not_searched_again(scenes, tmp_path, h
         assert (resumed.folder / f"{file}.npy").read_bytes() == (afresh.folder / f"{file}.npy").read_bytes()
 
 
-def test_a_truncated_image_is_named_and_the_finished_ones_are_kept(scenes, tmp_path):
+def test_a_truncated_image_is_refused_where_it_is_asked_for_and_the_finished_ones_are_kept(scenes, tmp_path):
     whole = scenes.image_path(3).read_bytes()
     scenes.image_path(3).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"scene3\.png"):
+    with refusing(strict=True), pytest.raises(UserError, match=r"scene3\.png"):
         propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=1)
     scenes.image_path(3).write_bytes(whole)
     calls: Calls = []
@@ -111,7 +112,7 @@ def test_a_truncated_image_is_named_and_the_finished_ones_are_kept(scenes, tmp_p
 
 def test_a_truncated_image_is_named_from_a_worker_process_too(scenes, tmp_path):
     scenes.image_path(1).write_bytes(scenes.image_path(1).read_bytes()[:100])
-    with pytest.raises(UserError, match=r"scene1\.png.*") as caught:
+    with refusing(strict=True), pytest.raises(UserError, match=r"scene1\.png.*") as caught:
         propose(scenes, tmp_path / "store", SelectiveSearch(), jobs=2)
     assert caught.value.file == scenes.image_path(1)
 

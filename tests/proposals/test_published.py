@@ -3,11 +3,13 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from afrcnn.commands.proposals import show
 from afrcnn.core.errors import UserError
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.published import (
@@ -216,9 +218,76 @@ def test_boxes_just_over_the_border_are_clipped_and_those_without_area_left_out(
 def test_boxes_of_another_image_are_named_and_nothing_is_left(scenes, tmp_path, box):
     published = {image_id: some(2, scores=False) for image_id in scenes.ids}
     published["scene3"] = Proposals(np.array([box], np.float32))
-    with pytest.raises(UserError, match=r"a\.mat: scene3: a proposal lies outside"):
+    with pytest.raises(UserError, match=r"a\.mat: scene3: a proposal lies outside .*likely of other images"):
         import_published(scenes, tmp_path / "s", published, method="m", source="a.mat")
-    assert not list((tmp_path / "s").iterdir())
+    assert not (tmp_path / "s").exists()
+
+
+class Wide:
+    """A ``DetectionDataset`` of two images of 100 x 40 pixels."""
+
+    ids = ("a", "b")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for image_id in self.ids:
+            self.image_path(self.ids.index(image_id)).write_text(image_id)
+
+    def __len__(self) -> int:
+        return 2
+
+    def image_path(self, index: int) -> Path:
+        return self.root / f"{self.ids[index]}.txt"
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        return 40, 100
+
+
+BOXES = [[61, 5, 90, 20], [3, 2, 100, 40]]
+"""x1 y1 x2 y2, 1-based and inclusive."""
+
+
+@pytest.mark.parametrize("columns", ["y1 x1 y2 x2", "x1 y1 x2 y2"])
+def test_the_order_of_columns_in_a_mat_file_is_told_by_the_sizes_of_the_images(tmp_path, columns, capsys):
+    order = [1, 0, 3, 2] if columns.startswith("y") else [0, 1, 2, 3]
+    write_mat(tmp_path / "ss.mat", list(Wide.ids), [np.array(BOXES, np.float64)[:, order]] * 2)
+    _, published = read_published([tmp_path / "ss.mat"])
+    store = import_published(Wide(tmp_path), tmp_path / "s", published, method="m", source="ss.mat")
+    np.testing.assert_array_equal(store.boxes("a"), [[60, 4, 90, 20], [2, 1, 100, 40]])
+    assert store.parameters.get("columns", "y1 x1 y2 x2") == columns
+    show({"test": (store, None)})
+    assert ("columns of test: x1 y1 x2 y2" in capsys.readouterr().out) == columns.startswith("x")
+
+
+@pytest.mark.parametrize("columns", ["x y width height", "y x height width", "x1 y1 x2 y2"])
+def test_the_order_of_numbers_in_a_deepmask_file_is_told_likewise(tmp_path, columns):
+    x, y, width, height = 60, 4, 30, 16
+    box = {"x": [x, y, width, height], "y": [y, x, height, width], "x1": [x, y, x + width, y + height]}
+    entries = [{"image_id": id_, "bbox": box[columns.split()[0]], "score": 0.5} for id_ in Wide.ids]
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    _, published = read_published([tmp_path / "a.json"])
+    store = import_published(Wide(tmp_path), tmp_path / "s", published, method="m", source="a.json")
+    assert store.boxes("b").tolist() == [[60, 4, 90, 20]]
+    assert store.parameters.get("columns", "x y width height") == columns
+
+
+def test_an_order_that_is_not_the_same_for_all_images_is_refused_with_the_likely_cause(tmp_path):
+    boxes = np.array(BOXES, np.float64)
+    write_mat(tmp_path / "ss.mat", list(Wide.ids), [boxes, boxes[:, [1, 0, 3, 2]]])
+    _, published = read_published([tmp_path / "ss.mat"])
+    with pytest.raises(
+        UserError, match=r"ss\.mat: a: .* in 1 of 2 images where the order is y1 x1 y2 x2, 1 where it is"
+    ):
+        import_published(Wide(tmp_path), tmp_path / "s", published, method="m", source="ss.mat")
+
+
+def test_an_order_that_may_be_one_of_two_is_not_guessed(tmp_path):
+    # Read as x y width height it reaches over the border; as y x height width and as corners it does not.
+    entries = [{"image_id": id_, "bbox": [10, 15, 20, 30], "score": 0.5} for id_ in Wide.ids]
+    (tmp_path / "a.json").write_text(json.dumps(entries))
+    _, published = read_published([tmp_path / "a.json"])
+    with pytest.raises(UserError, match="it may be y x height width or x1 y1 x2 y2; write the boxes as x y width"):
+        import_published(Wide(tmp_path), tmp_path / "s", published, method="m", source="a.json")
 
 
 def test_a_relative_path_is_read_from_where_the_caller_is_now(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 
 import afrcnn.training.deepmask as training
 from afrcnn.core.errors import UserError
+from afrcnn.core.image_warnings import ImageWarning
 from afrcnn.data.layouts import open_dataset
 from afrcnn.proposals.deepmask import CONTEXT, MASK, PATCH, STRIDE, DeepMask
 from afrcnn.proposals.propose import propose
@@ -96,6 +98,19 @@ def test_a_sample_is_a_function_of_its_number(images):
     assert joined.images.shape == (3, 3, 448, 448)
     assert len(joined.positives) == len(joined.masks) == (joined.scores == 1).sum()
     assert torch.equal(joined.masks[: len(first[0].masks)], first[0].masks)
+
+
+def test_the_next_sample_of_its_kind_takes_the_place_of_one_that_cannot_be_decoded(scenes, tmp_path):
+    root = shutil.copytree(scenes, tmp_path / "set")
+    images = open_dataset(root, "train")
+    whole = PatchSampler(images)
+    first, second = (whole.objects[number][0] for number in (0, 1))
+    assert first != second
+    expected = whole[2]
+    images.image_path(first).write_bytes(b"nothing")
+    with pytest.warns(ImageWarning, match="cannot be decoded"):
+        sample = PatchSampler(images)[0]
+    assert all(torch.equal(*pair) for pair in zip(sample, expected, strict=True))
 
 
 def test_no_patch_in_a_crowd_is_a_negative(scenes, tmp_path):

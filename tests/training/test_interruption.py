@@ -2,19 +2,24 @@
 
 import csv
 import os
+import shutil
 import signal
 import socket
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+from afrcnn.commands.proposals import proposals
 from afrcnn.core.errors import UserError
+from afrcnn.core.image_warnings import ImageWarning
 from afrcnn.core.lock import locked
 from afrcnn.recipe import JointRecipe, dump_recipe
 from afrcnn.run import Run
 from afrcnn.training.checkpoint import load_checkpoint
 from afrcnn.training.train import train_stages
+from damaged import spoil
 
 SECONDS = 240
 """To wait for a process on a machine that may be busy."""
@@ -115,6 +120,36 @@ train.save_checkpoint = dying
     assert process.exitcode == -signal.SIGKILL
     train_stages(recipe, tmp_path / "run")
     assert logged(tmp_path / "run") == logged(whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_drawn_in_place_of_a_damaged_image_is_the_same_after_a_kill(
+    workers, recipe, rectangles, start, tmp_path
+):
+    shutil.copytree(rectangles, tmp_path / "set", ignore=shutil.ignore_patterns("proposals"))
+    spoil(tmp_path / "set/JPEGImages/trainval_2.jpg")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageWarning)
+        proposals(tmp_path / "set", split=["trainval"], jobs=1)
+    recipe = replace(recipe, data=replace(recipe.data, root=str(tmp_path / "set"), workers=workers))
+    runs = [Run(tmp_path / name) for name in ("whole", "killed")]
+    with pytest.warns(ImageWarning, match=r"trainval_2\.jpg"):
+        train_stages(recipe, runs[0].folder)
+    prelude = """
+from afrcnn.training import train
+save = train.save_checkpoint
+def dying(file, state):
+    save(file, state)
+    die()
+train.save_checkpoint = dying
+"""
+    process = start(recipe, runs[1].folder, prelude)
+    process.join(SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    with pytest.warns(ImageWarning, match=r"trainval_2\.jpg"):
+        train_stages(recipe, runs[1].folder)
+    assert runs[0].weights_file.read_bytes() == runs[1].weights_file.read_bytes()
+    assert runs[0].left_out_file.read_bytes() == runs[1].left_out_file.read_bytes()
 
 
 def test_a_second_training_is_refused_by_process_and_machine_and_a_stale_lock_is_taken_over(

@@ -12,7 +12,7 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from afrcnn.build import build_detector, load_detector, open_split
-from afrcnn.core.engine import build_fabric
+from afrcnn.core.engine import build_training_fabric
 from afrcnn.core.errors import UserError
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
 from afrcnn.detectors.backbones import small
@@ -270,7 +270,7 @@ class Regression(nn.Module):
 @pytest.mark.parametrize(("at_once", "parts"), [(1, [[0], [1], [2]]), (2, [[0, 1], [2]]), (None, [[0, 1, 2]])])
 def test_some_images_at_a_time_count_by_their_fraction_of_the_images(at_once, parts):
     """As with Caffe's iter_size: means over the RoIs of a part, whatever their number."""
-    fabric = build_fabric("cpu")
+    fabric = build_training_fabric("cpu")
     model, optimizer = fabric.setup(module := Regression(), torch.optim.SGD(module.parameters(), lr=1.0))
     model.module.weight.grad = torch.tensor(100.0)  # of an update before
     values = [torch.tensor([1.0, 2, 3]), torch.tensor([10.0]), torch.tensor([7.0, 8])]

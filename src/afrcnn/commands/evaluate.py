@@ -40,6 +40,9 @@ def evaluate(
     in a file, shows the same, and writes results.json where --out is given. Of a test split whose annotations are not
     published, writes the detections alone; `afrcnn submit` makes the archive for the server that has them.
 
+    An image that cannot be decoded has no detections, so that its objects count as missed. It is named at the end, and
+    the exit status is 1; --data.strict true refuses it.
+
     Works on as many devices and nodes as the training did, or as --engine.devices and --engine.nodes say; the
     detections are the same on any number.
 
@@ -91,6 +94,8 @@ def evaluate(
 
     from afrcnn.build import open_images, open_split
     from afrcnn.core.engine import build_fabric, in_first_process
+    from afrcnn.core.image_warnings import refusing
+    from afrcnn.data.inspection import require_readable
     from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
     from afrcnn.evaluation.formats import read_coco_results, read_voc_results, write_coco_results, write_voc_results
@@ -101,7 +106,8 @@ def evaluate(
     fabric = build_fabric(**asdict(recipe.engine if runs else EngineRecipe("cpu")))
     fabric.launch()
     split = split or recipe.data.test_split
-    images = open_split(recipe, split) if runs else open_images(recipe, split)
+    with refusing(recipe.data.strict):
+        images = open_split(recipe, split) if runs else open_images(recipe, split)
     if not len(images):
         raise UserError("the split has no images", file=images.root, field=split, fix="name another split")
     if detections or subsets or lists:
@@ -115,7 +121,10 @@ def evaluate(
         else:
             detected = read_coco_results(detections, images.ids, images.category_ids)
     else:
-        detected = detect(_detector(runs, svd, trust), images, fabric=fabric, workers=recipe.data.workers)
+        in_first_process(fabric, partial(require_readable, images, strict=recipe.data.strict))
+        with refusing(recipe.data.strict):
+            detector, workers = _detector(runs, svd, trust), recipe.data.workers
+            detected = detect(detector, images, fabric=fabric, workers=workers, leave_out=True)
         file, voc = target.detections_file(split), target.detections / "voc"
         in_first_process(fabric, partial(write_coco_results, file, detected, images.ids, images.category_ids))
         in_first_process(fabric, partial(write_voc_results, voc, detected, images.ids, images.classes, split))

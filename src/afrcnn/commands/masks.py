@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afrcnn.commands.predict import count_names, detect_images, load_detector_at, picture_files
+from afrcnn.commands.predict import _MOST_PIXELS, count_names, detect_images, load_detector_at, picture_files
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.run import Run
@@ -102,9 +102,11 @@ def masks(
     pictures = picture_files(images, out, "-search.png" if search else ".png")
     detector = load_detector_at(trained, score, trust)
 
+    import torch
+
     from afrcnn.adversaries.trace import trace_objects, trace_search
     from afrcnn.build import load_adversary
-    from afrcnn.data.image import read_image
+    from afrcnn.data.image import read_image, read_image_size
     from afrcnn.evaluation.results import write_record
     from afrcnn.visualize.masks import draw_masks
     from afrcnn.visualize.windows import draw_windows
@@ -120,14 +122,20 @@ def masks(
     objects = [_given(boxes, paths, classes)] if boxes else detect_images(detector, paths, recipe, score)
     drawn = []
     for (path, picture), detected in zip(pictures.items(), objects, strict=True):
-        image = read_image(path, upright=True)
+        image = read_image(path, upright=True, most_pixels=_MOST_PIXELS)
+        height, width = read_image_size(path, upright=True)
+        scale = torch.tensor([width / image.shape[2], height / image.shape[1]] * 2)
         shown = detected if boxes else {name: value[:limit] for name, value in detected.items()}
-        traces = trace(image, shown, classes)
+        traces = trace(image, {**shown, "boxes": shown["boxes"] / scale}, classes)
         left_out = len(detected["labels"]) - len(traces)
         with atomic_write(picture, "wb") as file:
             draw(image.permute(1, 2, 0).numpy(), traces, left_out).savefig(file, format="png")
-        height, width = image.shape[-2:]
-        drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, traces))
+        # Boxes are those of the file, of which a smaller copy may have been drawn.
+        objects_of_file = (
+            replace(item, box=tuple(box))
+            for item, box in zip(traces, shown["boxes"][: len(traces)].tolist(), strict=True)
+        )
+        drawn.append(_MaskedImage(str(path), str(picture), width, height, left_out, tuple(objects_of_file)))
     write_record(out / ("search.json" if search else "masks.json"), drawn, indent=None)
     return drawn
 
@@ -163,12 +171,12 @@ def _given(boxes: Sequence[_GivenBox], paths: Sequence[Path], classes: Sequence[
     """Return given boxes as a detector returns its detections, after checking them."""
     import torch
 
-    from afrcnn.data.image import read_image
+    from afrcnn.data.image import read_image_size
 
     mistake = partial(UserError, field="box")
     if len(paths) > 1:
         raise mistake(f"boxes are given for one image, not for {len(paths)}", fix="name one image")
-    height, width = read_image(paths[0], upright=True).shape[-2:]
+    height, width = read_image_size(paths[0], upright=True)
     for (x1, y1, x2, y2), name in boxes:
         if name not in classes:
             raise mistake(f"{name!r} is not a class of the run", fix=f"choose one of {', '.join(classes)}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from afrcnn.core.errors import UserError, require_dataset, suggest
+from afrcnn.core.errors import UserError, require_named, suggest
 from afrcnn.recipe import LayoutName
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def proposals(
     backend: Literal["loky", "dask", "ray"] = "loky",
     published: Sequence[Path | str] = (),
     allow_missing: bool = False,
+    strict: bool = False,
 ) -> dict[str, tuple[ProposalStore, Recall | None]]:
     """Propose boxes, by selective search, DeepMask or a class of your own, or import published ones.
 
@@ -35,8 +36,10 @@ def proposals(
     command goes on with the images that are left. A recipe finds them by data.proposals, the folder given by --out,
     and data.proposal_method: the mode of selective search, deepmask, or what the class or import is called.
 
+    Images that cannot be decoded get no boxes. They are named at the end, and the exit status is 1.
+
     Args:
-        dataset: folder of images and boxes, in any layout of docs/data.md
+        dataset: folder of images and boxes, in any layout of docs/data.md, or its data.yaml or one of its COCO files
         split: splits to work on (default: all, but no image twice)
         layout: layout of DATASET (default: what is found)
         out: folder that gets a store for each split (default: DATASET/proposals)
@@ -48,6 +51,7 @@ def proposals(
         backend: this machine (loky), or the cluster of DASK_SCHEDULER_ADDRESS or RAY_ADDRESS
         published: import selective search's .mat files or DeepMask's JSON files instead of searching
         allow_missing: accept that the files lack some of the images
+        strict: refuse images that are damaged, in place of leaving them out
 
     Examples:
         afrcnn proposals VOCdevkit/VOC2007
@@ -61,16 +65,18 @@ def proposals(
     Raises:
         UserError: the dataset, a file or the folder is at fault.
     """
-    require_dataset(dataset)
+    require_named(dataset)
 
+    from afrcnn.core.image_warnings import refusing
     from afrcnn.core.progress import progress
     from afrcnn.data.inspection import announce
-    from afrcnn.data.layouts import list_splits, open_dataset
+    from afrcnn.data.layouts import dataset_of, list_splits, open_dataset
     from afrcnn.proposals.propose import propose
     from afrcnn.proposals.published import import_published, read_published
     from afrcnn.proposals.recall import recall
     from afrcnn.proposals.store import default_folder
 
+    dataset, layout_name, splits = dataset_of(dataset, layout)
     if published:
         default_method, boxes = read_published(published)
         name_of_store, source = method or default_method, ", ".join(map(str, published))
@@ -80,17 +86,18 @@ def proposals(
         name_of_store = proposer.method.removeprefix("selective_search-")
     made = {}
     # Without any split, opening one says what is missing.
-    for split_or_stand_in in split or list_splits(dataset, layout) or ["trainval"]:
-        images = open_dataset(dataset, split_or_stand_in, layout)
+    for split_or_stand_in in split or splits or list_splits(dataset, layout_name) or ["trainval"]:
+        with refusing(strict):
+            images = open_dataset(dataset, split_or_stand_in, layout_name)
         name = images.split
-        announce(images)
+        announce(images, strict=strict)
         folder = default_folder(dataset, name, name_of_store, out)
         if published:
             store = import_published(
                 images, folder, boxes, method=name_of_store, source=source, allow_missing=allow_missing
             )
         else:
-            with progress(f"searching {name}", len(images), "image") as report:
+            with refusing(strict), progress(f"searching {name}", len(images), "image") as report:
                 store = propose(images, folder, proposer, jobs=jobs, backend=backend, progress=report)
         made[name] = store, recall(images, store) if images.annotated else None
     return made
@@ -150,4 +157,6 @@ def show(made: dict[str, tuple[ProposalStore, Recall | None]]) -> None:
             say(f"recall of {split}: none, since its images are not annotated")
         else:
             Console().print(recall_table(recall))
+        if columns := store.parameters.get("columns"):
+            say(f"columns of {split}: {columns}, as the sizes of its images tell")
         say(f"proposals of {split}: {store.folder}")

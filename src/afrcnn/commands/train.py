@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
@@ -29,8 +30,9 @@ def train(
     """Train the detector of a recipe, or a first detector of a dataset.
 
     A recipe is a YAML file that names what differs from the defaults below, or the name of one that ships (`afrcnn
-    recipes`). Of several, later ones win. A folder is the dataset, as --data.root. Every field can be set on the
+    recipes`). Of several, later ones win. A folder, or its data.yaml, is the dataset. Every field can be set on the
     command line. Proposals that are missing are made. Interrupted, the same command goes on from the last checkpoint.
+    Another image is drawn in place of one that cannot be decoded. It is named at the end, and the exit status is 1.
 
     Where only a network or methods are named, as squeezenet and cutout, there are as many updates as the images need. A
     dataset alone gets the recipe that works best on small sets, and its detector is evaluated and shown, too.
@@ -54,7 +56,7 @@ def train(
     words = [recipes] if isinstance(recipes, str | Path) else list(recipes)
     names, root = _split(words)
     first, names = not names, names or list(_FIRST)
-    fields = [*(("--data.root", root) if root else ()), *overrides]
+    fields = [*(_root_fields(root) if root else ()), *overrides]
     loaded = load_recipe(names, fields)
     (folder, split), *_ = training_splits(loaded)
 
@@ -110,10 +112,32 @@ def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
         UserError: two folders are named.
     """
     known = shipped_recipes()
-    roots = [str(word) for word in words if str(word) not in known and Path(word).is_dir()]
+    roots = [str(word) for word in words if str(word) not in known and _is_dataset(Path(word))]
     if roots[1:]:
         raise UserError("a second dataset", file=roots[1], fix="name further ones with --data.also")
     return [word for word in words if str(word) not in roots], roots[0] if roots else None
+
+
+def _is_dataset(path: Path) -> bool:
+    """Tell whether a word names a dataset: its folder, a JSON file, or a YAML file that names classes, as YOLO's."""
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return re.search(r"^names\s*:", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE) is not None
+    return path.is_dir() or (path.suffix == ".json" and path.is_file())
+
+
+def _root_fields(root: str) -> list[str]:
+    """Return the fields of a recipe that name a dataset: the folder, and where one of its files is given, the layout.
+
+    Raises:
+        UserError: the file does not describe a dataset.
+    """
+    if Path(root).is_dir():
+        return ["--data.root", root]
+
+    from afrcnn.data.layouts import dataset_of
+
+    folder, layout, splits = dataset_of(root)
+    return ["--data.root", str(folder), "--data.layout", layout, *(("--data.train_split", splits[0]) if splits else ())]
 
 
 def _propose(recipe: Recipe) -> None:
@@ -135,7 +159,7 @@ def _propose(recipe: Recipe) -> None:
         ).split  # which may stand for the one that is asked for
         folder = default_folder(root, split, mode, data.proposals)
         if not is_complete(folder):
-            proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode)
+            proposals(root, split=[split], layout=data.layout, out=folder.parent, mode=mode, strict=data.strict)
 
 
 def _has_test_split(recipe: Recipe) -> bool:
@@ -181,11 +205,11 @@ def _seconds(recipe: Recipe) -> float:
     import torch
 
     from afrcnn.build import build_detector, open_training_images
-    from afrcnn.core.engine import build_fabric
+    from afrcnn.core.engine import build_training_fabric
     from afrcnn.training.samples import SampleSequence, collate
 
     dataset = open_training_images(recipe)
-    fabric = build_fabric(**asdict(recipe.engine))
+    fabric = build_training_fabric(**asdict(recipe.engine))
     detector = build_detector(recipe.detector, len(dataset.classes), pretrained=False).to(fabric.device).train()
     samples = SampleSequence(dataset, seed=recipe.seed)
     began = 0.0

@@ -34,6 +34,10 @@ class UserError(Exception):
         super().__init__(printable(" ".join(message.split())))
 
 
+class UnreadableImageError(UserError):
+    """An image that is there and cannot be decoded: long work goes on without it."""
+
+
 def require_dataset(root: Path | str) -> None:
     """Refuse the folder of a dataset that is not there; takes no time, so that commands ask before anything slow.
 
@@ -42,6 +46,16 @@ def require_dataset(root: Path | str) -> None:
     """
     if not Path(root).is_dir():
         raise UserError("no such folder", file=root, fix="give the folder of a dataset")
+
+
+def require_named(dataset: Path | str) -> None:
+    """Refuse a dataset of which neither the folder nor a file is there; takes no time.
+
+    Raises:
+        UserError: as of :func:`require_dataset`.
+    """
+    if not Path(dataset).is_file():
+        require_dataset(dataset)
 
 
 def suggest(name: str, choices: Sequence[str], otherwise: str = "") -> str:

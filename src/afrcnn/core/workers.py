@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from multiprocessing import connection
 from multiprocessing.queues import Queue
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from afrcnn.core.errors import UserError
+from afrcnn.core.image_warnings import ImageWarning
 
 _T = TypeVar("_T")
 
@@ -64,6 +66,7 @@ def begin_loading(_number: int = 0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_soon)
     end_with_parent()
+    warnings.simplefilter("ignore", ImageWarning)  # the parent warns, once
     # What cannot be handed over, as where /dev/shm is full, would be dropped, and the parent would wait for it.
     Queue._on_queue_feeder_error = staticmethod(_end_for_an_error)  # type: ignore[attr-defined]
 

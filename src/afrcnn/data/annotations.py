@@ -116,6 +116,7 @@ class AnnotatedImages:
         category_ids: the ids of the classes in COCO's files; 1..K unless the layout sets others.
         annotation_file: COCO's JSON file; None in other layouts.
         split: the name of the split, set by who opens it, as is the name of its layout.
+        folders: further folders that belong to the dataset, where its description names some.
         annotated: True unless the layout says that nothing tells where the objects are.
 
     Raises:
@@ -140,6 +141,7 @@ class AnnotatedImages:
         self.files, self.annotation_files = files, annotation_files
         self.category_ids = tuple(range(1, len(classes) + 1))
         self.annotation_file: Path | None = None
+        self.folders: Sequence[Path] = ()
         self.annotated = True
         self.split = self.layout = ""
         labels = {name: label for label, name in enumerate(classes, start=1)}

@@ -15,7 +15,7 @@ from typing import Any
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.faults import Faults, collected
+from afrcnn.data.faults import ODD_AREAS, Faults, collected
 from afrcnn.data.voc_xml import VOC_FLAGS, VOC_NUMBERS
 
 _Record = dict[str, Any]
@@ -102,6 +102,9 @@ class COCOLayout:
             with collected(faults, "malformed annotations"):
                 if (row := file.object(id_, annotation, known, categories)) and row[0] in image_rows:
                     rows.append((image_rows[row[0]], *row[1:]))
+                    if faults is not None and row[-1] != annotation.get("area", row[-1]):
+                        problem = f"{annotation['area']:g} is not a positive number; its box's is taken"
+                        faults.add(ODD_AREAS, file.error(problem, f"annotations[id={id_}].area"))
 
         ids, files = [str(id_) for id_ in images], list(image_files.values())
         annotation_files = [str(file.path.relative_to(root))] * len(images)

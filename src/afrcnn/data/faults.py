@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import warn_of
+
+UNREADABLE = "unreadable images"
+"""The kind of images that cannot be decoded."""
+
+ODD_AREAS = "areas of objects that are not positive"
+"""The kind of areas that tools write where they know none; not a mistake at which a training stops."""
 
 
 class Faults:
@@ -31,6 +38,22 @@ class Faults:
             yield
         except UserError as error:
             self.add(kind, error)
+
+
+@contextmanager
+def readable(faults: Faults | None) -> Iterator[None]:
+    """Note an image of the block that cannot be decoded, or warn of it, and go on after the block without it.
+
+    Raises:
+        UserError: it is refused (``afrcnn.core.image_warnings.refusing``).
+    """
+    try:
+        yield
+    except UnreadableImageError as error:
+        if faults is None:
+            warn_of(error, left_out=True)
+        else:
+            faults.add(UNREADABLE, error)
 
 
 def collected(faults: Faults | None, kind: str) -> AbstractContextManager[None]:

@@ -56,6 +56,36 @@ def walk_images(root: Path) -> list[str]:
     return walk(root, image_suffixes())
 
 
+def leading_out(root: Path, folders: Sequence[Path], files: Sequence[str]) -> list[int]:
+    """Return the places in a list of files, relative to a dataset's folder, of those that lie outside the dataset.
+
+    Links and ``..`` may lead there. What a link in the folder itself leads to, as ``images``, belongs to the dataset:
+    ``afrcnn split --out`` makes such links, and people do to keep images on another disk.
+
+    Args:
+        root: the folder.
+        folders: further folders that belong to the dataset.
+        files: the files.
+    """
+    inside = [folder.resolve() for folder in (root, *folders)]
+    inside += [path.resolve() for path in root.iterdir() if path.is_symlink()]
+
+    def belongs(path: Path) -> bool:
+        return any(path.is_relative_to(folder) for folder in inside)
+
+    known, outside = dict[str, tuple[bool, set[str]]](), list[int]()
+    for place, file in enumerate(files):
+        parent, name = os.path.split(file)
+        if parent not in known:  # listing a folder once spares asking the disk for each of 100,000 files
+            folder = root / parent
+            links = {entry.name for entry in os.scandir(folder) if entry.is_symlink()} if folder.is_dir() else set()
+            known[parent] = belongs(folder.resolve()), links
+        belonging, links = known[parent]
+        if not (belongs((root / file).resolve()) if name in links else belonging):
+            outside.append(place)
+    return outside
+
+
 def split_of(file: str) -> str | None:
     """Return the split that one of a file's folders names, as ``valid`` of ``valid/images/a.jpg``; None without one."""
     return next((name.lower() for name in PurePosixPath(file).parts[:-1] if name.lower() in SPLITS), None)

@@ -18,11 +18,14 @@ from PIL import ExifTags, Image, ImageOps
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import warn_of
 
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 """What Pillow's decoders raise on broken files of the various formats."""
 
+
+_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
 
 _MOST_ELONGATED = 500
 """The largest ratio of an image's sides: detectors see the longer one as some 1000 pixels."""
@@ -37,7 +40,8 @@ def open_image(path: Path, content: bytes | None = None) -> Iterator[Image.Image
         content: the file's bytes, where it is not on this machine.
 
     Raises:
-        UserError: the file is missing or not an image, or what the block reads of it is broken.
+        UnreadableImageError: the file is not an image, or what the block reads of it is broken.
+        UserError: the file is missing or may not be read.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
@@ -45,8 +49,10 @@ def open_image(path: Path, content: bytes | None = None) -> Iterator[Image.Image
     except FileNotFoundError as error:
         raise UserError("the image is missing", file=path, fix="restore it or remove it from the split") from error
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the system's error, not a decoder's
+            raise UserError(f"the image cannot be read ({error.strerror})", file=path, fix="try again") from error
         problem = f"the image cannot be decoded ({error})"
-        raise UserError(problem, file=path, fix="replace the file; it may be truncated") from error
+        raise UnreadableImageError(problem, file=path, fix="replace the file; it may be truncated") from error
 
 
 @cache
@@ -65,8 +71,9 @@ def read_image(
 ) -> tv_tensors.Image:
     """Decode an image.
 
-    Pillow decodes, because it refuses truncated files in every version; OpenCV's older versions fill the
-    missing rows with grey, and torchvision's own decoders are to be removed. Greyscale, palette and CMYK
+    Pillow decodes, because it refuses truncated files in every version, and torchvision's own decoders are to be
+    removed. A JPEG that ends too early gets its end marker, as libjpeg's own reader of files gives it one: what is
+    missing becomes grey, as other readers show it, with a warning (``ImageWarning``). Greyscale, palette and CMYK
     images are converted, transparency is dropped, 16-bit greyscale keeps its upper 8 bits, and floating point from 0
     to 1 is scaled to 0 to 255.
 
@@ -84,8 +91,25 @@ def read_image(
         The image, 3 x H x W, uint8, RGB.
 
     Raises:
-        UserError: the file is missing, truncated, or not an image; it is a line; or its numbers are no brightness.
+        UnreadableImageError: the file is truncated, or not an image; it is a line; or its numbers are no brightness.
+        UserError: the file is missing or may not be read; or ends too early, where that is refused (``refusing``).
     """
+    try:
+        return _decode(path, upright, size, most_pixels, content)
+    except UnreadableImageError:
+        data = path.read_bytes() if content is None else content
+        if not data.startswith(_JPEG_START):
+            raise
+        image = _decode(path, upright, size, most_pixels, data + _JPEG_END)
+    problem = "the image ends too early, and what is missing is grey"
+    warn_of(UserError(problem, file=path, fix="replace the file"), left_out=False)
+    return image
+
+
+def _decode(
+    path: Path, upright: bool, size: tuple[int, int] | None, most_pixels: int | None, content: bytes | None
+) -> tv_tensors.Image:
+    """Decode an image that is whole; see :func:`read_image`."""
     with open_image(path, content) as image:
         _refuse_lines(path, image.size)
         stored = (image.height, image.width)
@@ -98,7 +122,7 @@ def read_image(
         except ValueError as error:
             if image.mode != "F":
                 raise
-            raise UserError(str(error), file=path, fix="save it with 8 bits a channel") from error
+            raise UnreadableImageError(str(error), file=path, fix="save it with 8 bits a channel") from error
 
 
 def to_rgb(image: Image.Image, *, upright: bool = False) -> Image.Image:
@@ -134,7 +158,7 @@ def _refuse_lines(path: Path, size: tuple[int, int]) -> None:
     """Refuse an image that is so narrow that nothing is left of it where its longer side is as detectors see it."""
     if max(size) > _MOST_ELONGATED * min(size):
         problem = f"the image is {size[0]} x {size[1]} pixels, a line in which nothing can be detected"
-        raise UserError(problem, file=path, fix="cut it into pieces, or remove it from the split")
+        raise UnreadableImageError(problem, file=path, fix="cut it into pieces, or remove it from the split")
 
 
 def _reduced(image: Image.Image, most_pixels: int) -> Image.Image:
@@ -178,7 +202,8 @@ def read_image_size(path: Path, *, upright: bool = False) -> tuple[int, int]:
         upright: the size of the image turned as its EXIF says.
 
     Raises:
-        UserError: the file is missing or not an image.
+        UnreadableImageError: the file is not an image.
+        UserError: the file is missing or may not be read.
     """
     with open_image(path) as image:
         return upright_size(image) if upright else (image.height, image.width)

@@ -5,6 +5,7 @@ A further layout is one file with a class as ``_Layout`` describes it, and one e
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from afrcnn.core.errors import UserError, require_dataset
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.coco import MADE_BY_MINIVAL, COCOLayout
 from afrcnn.data.exports import ExportLayout
-from afrcnn.data.faults import Faults
-from afrcnn.data.folders import WHOLE
+from afrcnn.data.faults import Faults, collected
+from afrcnn.data.folders import WHOLE, leading_out
 from afrcnn.data.pairs import PairsLayout
 from afrcnn.data.random_split import SEED, TEST_FRACTION, divide
 from afrcnn.data.voc import VOCLayout
-from afrcnn.data.yolo import YOLOLayout
+from afrcnn.data.yolo import YOLOLayout, yaml_file
 
 _Layout = VOCLayout | PairsLayout | COCOLayout | YOLOLayout
 """What a layout knows of itself.
@@ -115,12 +116,60 @@ def open_dataset(
     splits = reader.splits(root)
     name = _choose_split(reader, root, split, splits, field)
     if name in _RANDOM and _is_whole(splits):
-        whole = reader.open(root, splits[0], classes, faults)
+        whole = _without_outside(reader.open(root, splits[0], classes, faults), faults)
         dataset = whole.subset(divide(whole, TEST_FRACTION, SEED)[_RANDOM.index(name)])
     else:
-        dataset = reader.open(root, name, classes, faults)
+        dataset = _without_outside(reader.open(root, name, classes, faults), faults)
     dataset.split, dataset.layout = name, reader.name
     return dataset
+
+
+def _without_outside(dataset: AnnotatedImages, faults: Faults | None) -> AnnotatedImages:
+    """Return a dataset without images that links or ``..`` lead out of it, or whose annotations they do.
+
+    Raises:
+        UserError: there is one, and nothing to note it in.
+    """
+    files = [*dataset.files, *dataset.annotation_files]
+    outside = leading_out(dataset.root, dataset.folders, files)
+    for place in outside:
+        path = dataset.root / files[place]
+        with collected(faults, "files outside the dataset"):
+            fix = "copy it into the dataset, or link its folder in the dataset's own"
+            raise UserError(f"leads out of the dataset, to {path.resolve()}", file=path, fix=fix)
+    excluded = {place % len(dataset) for place in outside}
+    return dataset.subset([row for row in range(len(dataset)) if row not in excluded]) if excluded else dataset
+
+
+def dataset_of(path: Path | str, layout: str = "auto") -> tuple[Path, str, list[str]]:
+    """Return the folder of a dataset that may be named by one of its files, its layout, and the splits of that file.
+
+    Args:
+        path: the folder, YOLO's ``data.yaml``, or one of COCO's JSON files.
+        layout: the name of the layout of a folder.
+
+    Returns:
+        The folder, the name of the layout (as it was given for a folder), and the splits that the file alone
+        describes; none where it describes all.
+
+    Raises:
+        UserError: the file does not describe a dataset.
+    """
+    file = Path(os.path.normpath(path))
+    if not file.is_file():
+        return Path(path), layout, []
+    file = file.absolute() if file.parent == Path() else file  # whose folder's folder has a name then
+    for root in (file.parent, file.parent.parent):
+        for reader in _LAYOUTS:
+            if not reader.recognises(root):
+                continue
+            if isinstance(reader, YOLOLayout) and yaml_file(root) == file:
+                return root, reader.name, []
+            splits = [split for split in reader.splits(root) if reader.split_file(root, split) == file]
+            if splits and isinstance(reader, COCOLayout):
+                return root, reader.name, [] if _is_whole(reader.splits(root)) else splits
+    fix = "give the dataset's folder, its data.yaml, or annotations/instances_*.json; see docs/data.md"
+    raise UserError("does not describe a dataset", file=path, fix=fix)
 
 
 def _choose_split(reader: _Layout, root: Path, split: str, splits: Sequence[str], field: str | None) -> str:

@@ -20,7 +20,7 @@ import defusedxml.ElementTree
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.faults import Faults, collected
+from afrcnn.data.faults import Faults, collected, readable
 from afrcnn.data.image import read_image_size
 
 VOC_FLAGS = ("truncated", "occluded", "difficult")
@@ -198,7 +198,7 @@ def read_pairs(
     for id_, (image, file) in pairs.items():
         with collected(faults, "malformed annotations"):
             size, items = read_annotation(root / file) if annotated else (None, [])
-            with collected(faults, "unreadable images"):
+            with collected(faults, "missing images"), readable(faults):
                 annotations[id_] = size or read_image_size(root / image, upright=True), items
     objects = [(row, n, item) for row, (_, items) in enumerate(annotations.values()) for n, item in enumerate(items, 1)]
     if classes is None:

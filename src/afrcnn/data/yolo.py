@@ -15,7 +15,7 @@ import yaml
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.data.annotations import AnnotatedImages
-from afrcnn.data.faults import Faults, collected
+from afrcnn.data.faults import Faults, collected, readable
 from afrcnn.data.folders import (
     WHOLE,
     image_ids,
@@ -50,7 +50,7 @@ class YOLOLayout:
 
     def recognises(self, root: Path) -> bool:
         """Tell whether a folder has this layout."""
-        if _yaml_file(root):
+        if yaml_file(root):
             return True
         folders = ("labels", "labels/*", "*/labels", *(("", "*") if (root / _NAMES[0]).is_file() else ()))
         texts = (text for folder in folders for text in root.glob(f"{folder}/[!.]*.txt".lstrip("/")))
@@ -58,7 +58,7 @@ class YOLOLayout:
 
     def splits(self, root: Path) -> list[str]:
         """Return the splits of a dataset."""
-        file = _yaml_file(root)
+        file = yaml_file(root)
         named = set(_native(_read(file) if file else {}))
         if named == {WHOLE}:
             named = {split_of(image) or WHOLE for image in _labelled_images(root)}
@@ -80,7 +80,7 @@ class YOLOLayout:
         Raises:
             UserError: something in the folder is missing, malformed or contradictory; the message names it.
         """
-        file, listed = _yaml_file(root), split in listed_splits(root)
+        file, listed = yaml_file(root), split in listed_splits(root)
         content = _read(file) if file else {}
         names = _names(root, file, content, classes)
         if listed or split == WHOLE:
@@ -93,7 +93,7 @@ class YOLOLayout:
         rows, places = list[tuple[Any, ...]](), list[tuple[Path, str, str]]()
         files, labels, sizes = list[str](), list[str](), list[tuple[int, int]]()
         for image in images:
-            with collected(faults, "unreadable images"):
+            with collected(faults, "missing images"), readable(faults):
                 sizes.append(read_image_size(root / image, upright=True))
                 files.append(image)
                 labels.append(_label_file(root, image))
@@ -111,6 +111,7 @@ class YOLOLayout:
         classes = list(names.values()) if classes is None else classes
         ids = image_ids(files)
         dataset = AnnotatedImages(root, classes, ids, files, labels, sizes, rows, {}, places.__getitem__, faults)
+        dataset.folders = [Path(root, str(content.get("path") or ""))]
         dataset.annotated = any((root / label).is_file() for label in labels)
         return listed_subset(dataset, list_file(root, split)) if listed else dataset
 
@@ -161,11 +162,11 @@ class YOLOLayout:
             lines = [label_line(numbers[label - 1], box, size) for label, box, crowd in objects if not crowd]
             with atomic_write(root / _label_file(root, file)) as stream:
                 stream.write("".join(lines))
-        yaml_file = root / "data.yaml"
-        content = _read(yaml_file) if yaml_file.is_file() else {"path": ".", "names": dict(enumerate(classes))}
+        described = root / "data.yaml"
+        content = _read(described) if described.is_file() else {"path": ".", "names": dict(enumerate(classes))}
         key = {"trainval": "train", "valid": "val", "validation": "val"}.get(split, split)
         content[key if key in ("train", "val", "test") and key not in content else split] = f"images/{split}"
-        with atomic_write(yaml_file) as stream:
+        with atomic_write(described) as stream:
             yaml.safe_dump(content, stream, sort_keys=False, allow_unicode=True)
         lost["masks and their areas"] = sum(dataset.object_counts().values()) if dataset.annotation_file else 0
         return lost
@@ -207,7 +208,7 @@ def _native(content: Mapping[str, Any]) -> list[str]:
     return [name for name in ("train", "val", "test") if content.get(name)] or [WHOLE]
 
 
-def _yaml_file(root: Path) -> Path | None:
+def yaml_file(root: Path) -> Path | None:
     """Return the YAML file of a dataset, one that names classes; data.yaml first."""
     files = sorted(root.glob("[!.]*.y*ml"), key=lambda path: (path.stem != "data", path))
     return next((file for file in files if file.stem == "data" or "names" in _read(file)), None)

@@ -14,7 +14,8 @@ import joblib
 import numpy as np
 from numpy.typing import NDArray
 
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import collecting, warn_of
 from afrcnn.core.lock import locked
 from afrcnn.core.opencv import require_opencv
 from afrcnn.core.workers import end_with_parent
@@ -40,7 +41,8 @@ def propose(
 
     Each image's boxes are in a journal in the folder as soon as they are found. After a kill, or Ctrl-C,
     the same call goes on with the images that are left. Called again on a finished store, it searches only
-    images that are new or have changed.
+    images that are new or have changed. An image that cannot be decoded gets no boxes, with a warning
+    (``ImageWarning``), which ``refusing`` makes an error; it is tried again by the next call.
 
     Args:
         dataset: the images.
@@ -56,8 +58,8 @@ def propose(
         The store.
 
     Raises:
-        UserError: the dataset has no images, an image is missing or truncated, the folder holds proposals of
-            another method or cannot be written, or the cluster's package is not installed.
+        UserError: the dataset has no images, an image is missing, the folder holds proposals of another method or
+            cannot be written, or the cluster's package is not installed.
         ValueError: the proposer's boxes are not what ``Proposer`` says.
     """
     require_opencv()
@@ -88,20 +90,29 @@ def _propose(
     with Journal(folder / "finished.journal", {"method": method, "parameters": parameters}) as finished:
         if earlier:
             for image_id in earlier.ids:
-                if (key := earlier.fingerprint(image_id)) not in finished:
-                    finished.append(key, earlier.boxes(image_id))
+                # One without boxes may be one that could not be decoded.
+                if (key := earlier.fingerprint(image_id)) not in finished and len(boxes := earlier.boxes(image_id)):
+                    finished.append(key, boxes)
         sizes = map(dataset.image_size, range(len(dataset)))
         left = {key: (path, size) for key, path, size in zip(keys, paths, sizes, strict=True) if key not in finished}
         report = progress or (lambda _done: None)
         done = len(keys) - len(left)
         report(done)
-        searched = _propose_all(proposer, list(left.values()), jobs, backend)
-        for number, (key, boxes) in enumerate(searched, start=done + 1):
-            finished.append(key, boxes)
+        searched, unreadable = _propose_all(proposer, list(left.values()), jobs, backend), set[bytes]()
+        for number, (key, made) in enumerate(searched, start=done + 1):
+            if isinstance(made, UnreadableImageError):
+                warn_of(made, left_out=True)
+                unreadable.add(key)
+            else:
+                finished.append(key, made)
             report(number)
-        if changed := [path for key, (path, _) in left.items() if key not in finished]:
+        if changed := [path for key, (path, _) in left.items() if key not in finished and key not in unreadable]:
             raise UserError("has changed while it was searched", file=changed[0], fix="run the same again")
-        images = ((image_id, key, Proposals(finished[key])) for image_id, key in zip(dataset.ids, keys, strict=True))
+        none = np.empty((0, 4), np.float32)
+        images = (
+            (image_id, key, Proposals(none if key in unreadable else finished[key]))
+            for image_id, key in zip(dataset.ids, keys, strict=True)
+        )
         store = ProposalStore.write(folder, images, method=method, parameters=parameters)
     finished.path.unlink()
     return store
@@ -120,8 +131,8 @@ def _earlier_store(folder: Path, method: str, parameters: dict[str, Any]) -> Pro
 
 def _propose_all(
     proposer: Proposer, images: list[tuple[Path, tuple[int, int]]], jobs: int, backend: _Backend
-) -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-    """Yield the fingerprint and boxes of each image as soon as they are found, in any order."""
+) -> Iterator[tuple[bytes, NDArray[np.float32] | UnreadableImageError]]:
+    """Yield the fingerprint of each image and its boxes, or why there are none, as soon as they are found."""
     # joblib's backend for Ray cannot hand over results one by one, but a hundred at a time.
     step, order = (100, "list") if backend == "ray" else (max(len(images), 1), "generator_unordered")
     options = {"initializer": end_with_parent} if backend == "loky" else {}
@@ -159,12 +170,18 @@ def _connect(backend: _Backend) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _propose_file(proposer: Proposer, path: Path, size: tuple[int, int]) -> tuple[bytes, NDArray[np.float32]]:
+def _propose_file(
+    proposer: Proposer, path: Path, size: tuple[int, int]
+) -> tuple[bytes, NDArray[np.float32] | UnreadableImageError]:
     import cv2  # noqa: PLC0415  once `require_opencv` has seen to it
 
     cv2.setNumThreads(1)  # the images are what runs in parallel
     key = fingerprint(path)
-    image = read_image(path, size=size).permute(1, 2, 0).numpy()
+    try:
+        with collecting():  # of files that end too early: whoever announces the dataset tells
+            image = read_image(path, size=size).permute(1, 2, 0).numpy()
+    except UnreadableImageError as error:
+        return key, error
     boxes = proposer(image)
     check_boxes(str(path), boxes)
     height, width = image.shape[:2]

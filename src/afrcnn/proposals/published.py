@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import ChainMap, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,19 @@ from afrcnn.core.workers import end_with_parent
 from afrcnn.data.image import fingerprint
 from afrcnn.data.target import DetectionDataset
 from afrcnn.proposals.store import Proposals, ProposalStore
+
+_Boxes = NDArray[np.float32]
+
+_ORDERS: dict[bool, dict[str, Callable[[_Boxes], _Boxes]]] = {
+    False: {"y1 x1 y2 x2": lambda boxes: boxes, "x1 y1 x2 y2": lambda boxes: boxes[:, [1, 0, 3, 2]]},
+    True: {
+        "x y width height": lambda boxes: boxes,
+        "y x height width": lambda boxes: boxes[:, [1, 0, 3, 2]],
+        "x1 y1 x2 y2": lambda boxes: np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1),
+    },
+}
+"""Orders of a box's four numbers that are met in files without scores (selective search's) and with them (DeepMask's),
+the published one first, and what makes boxes of these of what the published order takes them for."""
 
 _other_split = partial(UserError, fix="take the file of this dataset and split")
 
@@ -156,7 +169,9 @@ def import_published(
     """Store published proposals for the images of a dataset.
 
     Boxes that reach over the border by at most a pixel, as those of masks do that were computed on a scaled
-    image, are clipped; boxes without area are left out. Images that are not in the dataset are passed over.
+    image, are clipped; boxes without area are left out. Images that are not in the dataset are passed over. Where the
+    numbers of the boxes cannot be in the published order, since some boxes would lie outside their images, and can be
+    in one other, as x1 y1 x2 y2 for y1 x1 y2 x2, they are read so; the parameter ``columns`` of the store says it.
 
     Args:
         dataset: the images.
@@ -167,32 +182,69 @@ def import_published(
         allow_missing: let images without proposals have none, instead of refusing.
 
     Raises:
-        UserError: images lack proposals (says how many), or a proposal lies outside its image.
+        UserError: images lack proposals (says how many), or a proposal lies outside its image whatever the order.
     """
     if missing := [image_id for image_id in dataset.ids if image_id not in published]:
         problem = f"has no proposals for {len(missing)} of {len(dataset)} images, {missing[0]!r} the first"
         if len(missing) == len(dataset) or not allow_missing:
             raise _other_split(problem, file=source)
     scored = next(iter(published.values())).scores is not None
+    columns = _order(dataset, published, scored, source)
+    reorder = _ORDERS[scored][columns]
     none = Proposals(np.empty((0, 4), np.float32), np.empty(0, np.float32) if scored else None)
 
     def images() -> Iterator[tuple[str, bytes, Proposals]]:
         for index, image_id in enumerate(dataset.ids):
-            proposals = _fit(published.get(image_id, none), dataset.image_size(index), image_id, source)
+            boxes, scores = published.get(image_id, none)
+            proposals = _clip(Proposals(reorder(boxes), scores), dataset.image_size(index))
             yield image_id, fingerprint(dataset.image_path(index)), proposals
 
     parameters = {"source": Path(source).name, "missing": len(missing)}
+    if columns != next(iter(_ORDERS[scored])):
+        parameters["columns"] = columns
     return ProposalStore.write(folder, images(), method=method, parameters=parameters)
 
 
-def _fit(proposals: Proposals, size: tuple[int, int], image_id: str, source: Path | str) -> Proposals:
-    """Clip boxes to the image, and refuse those that are another image's."""
-    height, width = size
-    border = np.array([width, height] * 2, dtype=np.float32)
+def _order(dataset: DetectionDataset, published: Mapping[str, Proposals], scored: bool, source: Path | str) -> str:
+    """Return the order of a box's numbers with which all boxes lie in their images: the published one, or the only one.
+
+    Raises:
+        UserError: there is none, or there are several and the published one is not among them.
+    """
+    images = [(image_id, dataset.image_size(index)) for index, image_id in enumerate(dataset.ids)]
+    outside = {
+        name: [id_ for id_, size in images if id_ in published and not _fits(reorder(published[id_].boxes), size)]
+        for name, reorder in _ORDERS[scored].items()
+    }
+    usual, *further = outside
+    fitting = [name for name in further if not outside[name]]
+    if not outside[usual]:
+        return usual
+    if len(fitting) == 1:
+        return fitting[0]
+    height, width = dict(images)[outside[usual][0]]
+    problem = f"a proposal lies outside the image of {width} x {height} pixels, or is not finite"
+    problem += f", as in {len(outside[usual])} of {len(images)} images where the order is {usual}"
+    if fitting:
+        problem += f"; it may be {' or '.join(fitting)}"
+        fix = f"write the boxes as {usual}"
+    else:
+        counts = (f"{len(outside[name])} where it is {name}" for name in further)
+        problem += f", {', '.join(counts)}"
+        fix = "take the file of this dataset and split: it is likely of other images, or of another size of these"
+    raise UserError(problem, file=source, field=outside[usual][0], fix=fix)
+
+
+def _fits(boxes: _Boxes, size: tuple[int, int]) -> bool:
+    """Tell whether boxes are finite and lie in an image, but for a pixel, with no corner before the other."""
+    border = np.array([size[1], size[0]] * 2, dtype=np.float32)
+    inside = ((boxes >= -1) & (boxes <= border + 1)).all()  # NaN is neither
+    return bool(inside and (boxes[:, 2:] >= boxes[:, :2] - 1).all())
+
+
+def _clip(proposals: Proposals, size: tuple[int, int]) -> Proposals:
+    """Clip boxes to the image, and leave out those without area."""
     boxes, scores = proposals
-    if not ((boxes >= -1) & (boxes <= border + 1)).all():  # NaN is neither
-        problem = f"a proposal lies outside the image of {width} x {height} pixels, or is not finite"
-        raise _other_split(problem, file=source, field=image_id)
-    boxes = boxes.clip(0, border)
+    boxes = boxes.clip(0, np.array([size[1], size[0]] * 2, dtype=np.float32))
     area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     return Proposals(boxes[area], None if scores is None else scores[area])

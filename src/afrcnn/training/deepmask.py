@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert
 
 from afrcnn.core.atomic import remove_parts
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import warn_of
 from afrcnn.data.overlap import not_crowds
 from afrcnn.data.segmentation import ObjectMasks
 from afrcnn.data.target import DetectionDataset, require_annotations
@@ -104,9 +105,7 @@ class PatchSampler:
     def __init__(self, dataset: DetectionDataset, seed: int = 0) -> None:
         self.dataset, self.seed = require_annotations(dataset), seed
         self.masks = ObjectMasks(dataset)
-        low, high = (
-            _OBJECT / 2 ** (octave + margin) for octave, margin in zip(_SCALES[::-1], (0.25, -0.25), strict=True)
-        )
+        low, high = _OBJECT / 2 ** (_SCALES[1] + 0.25), _OBJECT / 2 ** (_SCALES[0] - 0.25)
         objects = []
         for index in range(len(dataset)):
             target = dataset.target(index)
@@ -116,11 +115,18 @@ class PatchSampler:
         if not objects:
             problem = f"has no object of {low:.0f} to {high:.0f} pixels, the sizes that DeepMask finds"
             raise UserError(problem, file=dataset.annotation_file, fix="give larger images")
-        order = np.random.default_rng(seed).permutation(len(objects))
-        self.objects = [objects[i] for i in order]
+        self.objects = [objects[i] for i in np.random.default_rng(seed).permutation(len(objects))]
 
     def __getitem__(self, n: int) -> PatchBatch:
-        """Return sample n, a batch of one crop."""
+        """Return sample n, a batch of one crop; the next of its kind in place of one whose image cannot be decoded."""
+        for number in range(n, n + 2000, 2):
+            try:
+                return self._draw(number)
+            except UnreadableImageError as error:
+                warn_of(error, left_out=True)
+        raise UserError("hardly any image can be decoded", file=self.dataset.root, fix="replace the files")
+
+    def _draw(self, n: int) -> PatchBatch:
         rng = np.random.default_rng((self.seed, n))
         around = n % 2 == 0
         index, row = self.objects[n // 2 % len(self.objects)] if around else (rng.integers(len(self.dataset)), 0)
@@ -206,8 +212,7 @@ def _mirror(crop: Tensor, scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor
 def _cut(planes: Tensor, left: int, top: int, side: int) -> Tensor:
     """Return a square of planes C x H x W, C x side x side, 0 where it reaches over the border."""
     height, width = planes.shape[1:]
-    padding = (max(-left, 0), max(left + side - width, 0), max(-top, 0), max(top + side - height, 0))
-    padded = F.pad(planes, padding)
+    padded = F.pad(planes, (max(-left, 0), max(left + side - width, 0), max(-top, 0), max(top + side - height, 0)))
     left, top = max(left, 0), max(top, 0)
     return padded[:, top : top + side, left : left + side]
 
@@ -276,15 +281,10 @@ def train_deepmask(
             or of another training.
     """
     file = Path(file)
-    limits = {
-        "iterations": (iterations, 1),
-        "batch": (batch, 1),
-        "crops": (crops, 0),
-        "frozen_stages": (frozen_stages, 0),
-    }
-    for field, (value, least) in limits.items():
-        if value < least:
-            raise UserError(f"is {value}", field=field, fix=f"choose {least} or more")
+    least = {"iterations": (iterations, 1), "batch": (batch, 1)}
+    for field, (value, low) in (least | {"crops": (crops, 0), "frozen_stages": (frozen_stages, 0)}).items():
+        if value < low:
+            raise UserError(f"is {value}", field=field, fix=f"choose {low} or more")
     sampler = PatchSampler(dataset, seed)
     network.body.requires_grad_(True)
     for stage in list(network.body.children())[:frozen_stages]:

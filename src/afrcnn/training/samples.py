@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.base import is_adversarial
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UnreadableImageError, UserError
 from afrcnn.data.overlap import intersection_over_foreground, not_crowds
 from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.data.transforms import CopyPaste, CutOut, RandomErasing
@@ -30,7 +31,7 @@ _CROWD_COVER = 0.7
 """A proposal of which a crowd region covers more is neither object nor background (py-faster-rcnn's protocol)."""
 
 _DRAWS = 1000
-"""Images that are tried in place of one that is not eligible."""
+"""Images that are tried in place of one that is not eligible or cannot be decoded."""
 
 Batch = tuple[list[Tensor], list[Target]]
 """Images, 3 x H x W, and their targets."""
@@ -59,6 +60,22 @@ class TrainableSamples(Dataset[tuple[tv_tensors.Image, Target]]):
         return image, trainable(target, self.use_difficult)
 
 
+class _ReadableSamples:
+    """Samples, of which the next takes the place of one whose image cannot be decoded."""
+
+    def __init__(self, samples: TrainableSamples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[tv_tensors.Image, Target]:
+        for further in range(len(self)):
+            with suppress(UnreadableImageError):
+                return self.samples[(index + further) % len(self)]
+        raise UserError("no image can be decoded", file=self.samples.dataset.root, fix="replace the files")
+
+
 class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
     """Training samples by position: epoch after epoch over a dataset, each in an order of its own.
 
@@ -73,6 +90,7 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         clean_fraction: of the perturbed samples, the fraction that no adversary touches; 1 where there is none.
         adversarial_first: whether the first of them is one that an adversary touches.
         eligible: whether an image is trained on, by its target; another is drawn in place of one that is not.
+        strict: whether an image that cannot be decoded is refused; another is drawn in its place when False.
     """
 
     def __init__(
@@ -88,19 +106,21 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
         clean_fraction: float = 1.0,
         adversarial_first: bool = False,
         eligible: Callable[[Target], bool] | None = None,
+        strict: bool = False,
     ) -> None:
         self.samples, self.seed = TrainableSamples(dataset, use_difficult), seed
         self.flip = v2.RandomHorizontalFlip(flip)
         self.transform, self.augmentation = transform, augmentation
         self.perturbed, self.clean_fraction, self.adversarial_first = perturbed, clean_fraction, adversarial_first
-        self.eligible = eligible
+        self.eligible, self.strict = eligible, strict
 
     def __getitem__(self, position: int) -> tuple[tv_tensors.Image, Target]:
         """Return sample ``position`` (0, 1, ...): image (3 x H x W, uint8) and its trainable target.
 
-        The target says by ``adversarial`` whether the features of its objects may be perturbed.
+        The target says by ``adversarial`` whether the features of its objects may be perturbed; ``left_out``, where it
+        is there, has the errors of images that could not be decoded, in whose place this one was drawn.
         """
-        image, target = self._sample(position)
+        image, target, unreadable = self._sample(position)
         perturbed = self.perturbed is None or position < self.perturbed
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, 1, position))
@@ -111,23 +131,33 @@ class SampleSequence(Dataset[tuple[tv_tensors.Image, Target]]):
                 with _seeded(self.seed, position):
                     image, target = self.transform(image, target)
         adversarial = perturbed and is_adversarial(position, self.clean_fraction, self.adversarial_first)
-        return image, target | {"adversarial": adversarial}
+        left_out = {"left_out": tuple(unreadable)} if unreadable else {}
+        return image, target | {"adversarial": adversarial} | left_out
 
-    def _sample(self, position: int) -> tuple[tv_tensors.Image, Target]:
-        """Return the image that is next in the epoch, or the first eligible one of some that are drawn in its place.
+    def _sample(self, position: int) -> tuple[tv_tensors.Image, Target, list[UnreadableImageError]]:
+        """Return the image that is next in the epoch, or the first suitable one of some that are drawn in its place.
+
+        Returns:
+            Image and target, and the errors of those that could not be decoded.
 
         Raises:
-            UserError: none of them is eligible.
+            UserError: none of them is suitable.
         """
         epoch, place = divmod(position, len(self.samples))
-        index = int(_order(self.seed, epoch, len(self.samples))[place])
-        image, target = self.samples[index]
-        if self.eligible is None or self.eligible(target):
-            return image, target
-        for index in np.random.default_rng([self.seed, 2, position]).integers(len(self.samples), size=_DRAWS).tolist():
-            image, target = self.samples[index]
-            if self.eligible(target):
-                return image, target
+        drawn = np.random.default_rng([self.seed, 2, position]).integers(len(self.samples), size=_DRAWS)
+        unreadable = list[UnreadableImageError]()
+        for index in chain([_order(self.seed, epoch, len(self.samples))[place]], drawn):
+            try:
+                image, target = self.samples[int(index)]
+            except UnreadableImageError as error:
+                if self.strict:
+                    raise
+                unreadable.append(error)
+                continue
+            if self.eligible is None or self.eligible(target):
+                return image, target, unreadable
+        if unreadable and self.eligible is None:
+            raise unreadable[0]
         problem = "no image was found that has both foreground and background proposals"
         raise UserError(problem, field="data.redraw", fix="compute proposals anew, or set it to false")
 
@@ -160,8 +190,9 @@ class BatchSampler(Sampler[list[int]]):
 def build_augmentation(recipe: DataRecipe, dataset: DetectionDataset) -> list[SampleTransform]:
     """Return what hides objects in training images, in the order in which a recipe's probabilities are drawn."""
     wanted, samples = recipe.augmentation, TrainableSamples(dataset, recipe.use_difficult)
+    sources = samples if recipe.strict else _ReadableSamples(samples)
     return [
-        *([v2.RandomApply([CopyPaste(samples, recipe.flip)], wanted.copy_paste)] if wanted.copy_paste else []),
+        *([v2.RandomApply([CopyPaste(sources, recipe.flip)], wanted.copy_paste)] if wanted.copy_paste else []),
         *([v2.RandomApply([CutOut(wanted.cutout_fraction)], wanted.cutout)] if wanted.cutout else []),
         *([RandomErasing(wanted.random_erasing)] if wanted.random_erasing else []),
     ]

@@ -27,8 +27,9 @@ from torchvision.transforms import v2
 from afrcnn.adversaries.chain import Chain
 from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
 from afrcnn.core.distributed import gather, in_any_process
-from afrcnn.core.engine import build_fabric, in_first_process
-from afrcnn.core.errors import UserError
+from afrcnn.core.engine import build_training_fabric, in_first_process
+from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.image_warnings import refusing
 from afrcnn.core.interruption import Interrupted, Interruption
 from afrcnn.core.lock import locked
 from afrcnn.core.names import file_name
@@ -50,6 +51,7 @@ from afrcnn.training.checkpoint import (
     training_state,
 )
 from afrcnn.training.finite import FiniteGuard
+from afrcnn.training.left_out import LeftOut
 from afrcnn.training.log import Log
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
@@ -81,6 +83,7 @@ class _Training(NamedTuple):
     dataset: DetectionDataset
     detector: nn.Module
     transform: SampleTransform | None
+    left_out: LeftOut
 
 
 def train_stages(
@@ -92,7 +95,9 @@ def train_stages(
 ) -> Run:
     """Train the detector of a recipe, stage by stage; called again after an interruption, go on from the checkpoint.
 
-    On the CPU with the same number of threads, an interrupted run ends with the same bits as one that was not.
+    On the CPU with the same number of threads, an interrupted run ends with the same bits as one that was not. Another
+    image is drawn in place of one that cannot be decoded, unless the recipe refuses it (``data.strict``); a warning
+    (``ImageWarning``) at the end names each.
 
     Args:
         recipe: the experiment.
@@ -108,15 +113,17 @@ def train_stages(
             finite.
         Interrupted: Ctrl-C or SIGTERM came; a checkpoint is written first.
     """
-    fabric = build_fabric(**asdict(recipe.engine))
+    fabric = build_training_fabric(**asdict(recipe.engine))
     fabric.launch()
     run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
-    dataset = open_training_images(recipe)
+    with refusing(recipe.data.strict):
+        dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     for name in (*dataset.classes, recipe.data.test_split):
         file_name(name)  # which the evaluation writes
     with ExitStack() as stack:
+        stack.enter_context(refusing(recipe.data.strict))
         in_first_process(fabric, lambda: stack.enter_context(locked(run.folder, "trained")))
         saved = load_checkpoint(run.checkpoint_file, *NAMES) if run.checkpoint_file.is_file() else None
         torch.manual_seed(recipe.seed)  # every process builds the same detector
@@ -125,8 +132,10 @@ def train_stages(
         in_first_process(fabric, lambda: lengthen(run, recipe, done))
         in_first_process(fabric, lambda: run.begin(recipe))
         if fabric.is_global_zero:
-            announce(dataset)
-        _run_stages(_Training(fabric, recipe, run, dataset, detector, transform), stages, saved)
+            announce(dataset, strict=recipe.data.strict)
+        training = _Training(fabric, recipe, run, dataset, detector, transform, LeftOut(run.left_out_file))
+        _run_stages(training, stages, saved)
+        training.left_out.warn()
     return run
 
 
@@ -222,6 +231,7 @@ def _run_stage(training: _Training, stage: Stage, adversaries: Chain | None, sav
         eligible=detector.roi_heads.sampler.has_both_kinds
         if recipe.data.redraw and isinstance(detector, FastRCNN)
         else None,
+        strict=recipe.data.strict,
     )
     images = schedule.images_per_iteration // fabric.world_size
     loader = DataLoader(
@@ -255,6 +265,7 @@ def _fit(
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
     log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
     values, guard = defaultdict(list, unlogged), FiniteGuard(run, stage.section)
+    unreadable = list[UnreadableImageError]()
     began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
     done, stopped = start, False
     with (
@@ -267,6 +278,7 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
             images, targets = loaded
+            unreadable += concatenate.from_iterable(target.pop("left_out", ()) for target in targets)
             if not getattr(model.module, "targets_on_host", False):
                 targets = fabric.to_device(targets)
             batch = cast(Batch, (fabric.to_device(images), targets))
@@ -276,7 +288,12 @@ def _fit(
 
             for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
-            if done % schedule.log_every == 0 or done == schedule.iterations:
+            stopped = in_any_process(interruption.number > 0, fabric.device)
+            logs = done % schedule.log_every == 0 or done == schedule.iterations
+            saves = done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped
+            if logs or saves:
+                unreadable = _note_left_out(training, unreadable)
+            if logs:
                 guard.check()
                 means = _mean_over_processes(values)
                 speed = (done - since) / (time.monotonic() - began)
@@ -285,8 +302,7 @@ def _fit(
                     log.write(stage.first + done, row)
                 report(done, f"loss {means['loss']:.3f}")
                 values, began, since = defaultdict(list), time.monotonic(), done
-            stopped = in_any_process(interruption.number > 0, fabric.device)
-            if done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped:
+            if saves:
                 guard.check_weights(stage.first + done, detector, targets)
                 state = training_state(fabric, stage.first + done, detector, optimizer, values)
                 if fabric.is_global_zero:
@@ -299,6 +315,14 @@ def _fit(
     if stopped:
         checkpoint = f"a checkpoint of iteration {done} of {schedule.iterations} of the stage {stage.name} is written"
         raise Interrupted(f"{checkpoint}; {_RESUMES}", interruption.number or signal.SIGINT)
+
+
+def _note_left_out(training: _Training, errors: Sequence[UnreadableImageError]) -> list[UnreadableImageError]:
+    """Note in the run what images the processes could not decode; return what is then left to note, nothing."""
+    of_all = concatenate.from_iterable(gather(errors))
+    if training.fabric.is_global_zero:
+        training.left_out.add(of_all)
+    return []
 
 
 def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
