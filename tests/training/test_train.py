@@ -190,7 +190,8 @@ def test_augmentation_has_the_fields_of_the_recipe(recipe):
     paste, cut_out, erasing = build_augmentation(DataRecipe(use_difficult=True, flip=0.1, augmentation=fields), dataset)
     assert isinstance(paste, v2.RandomApply) and paste.p == 0.75
     assert isinstance(paste.transforms[0], CopyPaste) and paste.transforms[0].mirror.p == 0.1
-    assert paste.transforms[0].samples.use_difficult and len(paste.transforms[0].samples) == len(dataset)
+    sources = paste.transforms[0].samples
+    assert sources.samples.use_difficult and len(sources) == len(dataset)
     assert isinstance(cut_out, v2.RandomApply) and cut_out.p == 0.5
     assert isinstance(cut_out.transforms[0], CutOut) and cut_out.transforms[0].fraction == 0.4
     assert isinstance(erasing, RandomErasing) and erasing.erase.p == 0.25
