@@ -25,13 +25,8 @@ _Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 class _OneDevice:
     """One process on one device: what of Fabric is needed where nothing is trained.
 
-<<<<<<< HEAD
-    Importing Fabric takes 0.3 s of processor time, and more where the disk is slow, which a command that detects
-    objects in an image need not wait for.
-=======
     Importing Fabric takes 0.3 s of processor time, and more where the disk is slow: a command that detects objects need
     not wait for it.
->>>>>>> faults
 
     Args:
         device: the device.
