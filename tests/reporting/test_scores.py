@@ -6,7 +6,7 @@ import pytest
 from afrcnn.evaluation.confidence import calibration, threshold_curve
 from afrcnn.evaluation.confusion import confusion_matrix
 from afrcnn.reporting.methods import read_methods
-from afrcnn.reporting.scores import _most_frequent, by_score, confusions
+from afrcnn.reporting.scores import _most_frequent, _thinned, by_score, confusions
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +70,15 @@ def test_runs_without_detections_leave_no_section(runs, tmp_path):
     alone = read_methods([tmp_path])
     assert not by_score(alone).shown
     assert not confusions(alone, alone[0]).shown
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_long_curve_keeps_its_shape_where_most_of_its_points_are_at_one_end(sign):
+    x = sign * np.concatenate([np.linspace(0, 0.9, 50), np.linspace(0.9, 1, 5000)])
+    points = np.stack([x, np.arange(len(x))], axis=1)
+    kept = _thinned(points)
+    assert kept[0] == tuple(points[0])
+    assert kept[-1] == tuple(points[-1])
+    assert len(kept) <= 202
+    assert np.abs(np.diff([at for at, _ in kept])).max() < 0.02
+    assert _thinned(points[:20]) == [tuple(point) for point in points[:20].tolist()]

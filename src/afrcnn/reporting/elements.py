@@ -75,7 +75,7 @@ class Cell:
         small: small print below it.
         value: what it is sorted by.
         best: whether it is the best of its column.
-        right: how dark its ground is, in [0, 1], in the colour of what is right.
+        right: how strong its colour is, in [0, 1], that of what is right.
         wrong: likewise of what is wrong.
     """
 

@@ -129,7 +129,7 @@ def _at_best(run: ReportedRun, column: Callable[[ThresholdCurve], Floats]) -> fl
 
 
 def _matrix(caption: str, matrix: Integers, classes: Sequence[str]) -> Table:
-    """Return a confusion matrix as a table; each cell is as dark as the fraction of its row that it is."""
+    """Return a confusion matrix as a table; a cell's colour is as strong as it is a part of its row."""
     rows = []
     for index, (name, counts) in enumerate(zip([*classes, "background"], matrix.tolist(), strict=True)):
         total = max(sum(counts), 1)
@@ -158,6 +158,9 @@ def _most_frequent(caption: str, matrix: Integers, classes: Sequence[str]) -> Ta
 
 
 def _thinned(points: Floats) -> Points:
-    """Return points, T x 2, or of many an even choice with both ends."""
-    places = np.unique(np.linspace(0, len(points) - 1, min(len(points), _POINTS)).round().astype(int))
-    return [(x, y) for x, y in points[places].tolist()]
+    """Return points, T x 2, by rising or falling x, or of many the first ones at an even choice of x, and both ends."""
+    if len(points) > _POINTS:
+        x = points[:, 0] if points[-1, 0] >= points[0, 0] else -points[:, 0]
+        firsts = np.searchsorted(x, np.linspace(x[0], x[-1], _POINTS))
+        points = points[np.unique([0, *firsts.tolist(), len(points) - 1])]
+    return [(x, y) for x, y in points.tolist()]
