@@ -80,6 +80,11 @@ class DataRecipe:
     test_split: str = "test"
     """Split that is evaluated on; of a dataset without test, val or valid stands for it, and without any split, the
     random fifth that is not trained on."""
+    val_split: str | None = None
+    """Split that the detector is validated on while it trains, of images that are not trained on; none when null."""
+    val_fraction: ClosedUnitInterval = 0.0
+    """Fraction of the training split's images that is held out, at random by class, and validated on, where no
+    val_split is named."""
     proposals: str | None = None
     """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
     proposal_method: str | None = "fast"
@@ -281,6 +286,12 @@ class Recipe:
     pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
     joint: JointRecipe = field(default_factory=JointRecipe)
     engine: EngineRecipe = field(default_factory=EngineRecipe)
+    evaluate_every: PositiveInt = 500
+    """Iterations of a stage between two measurements of AP on data.val_split, where there is one; evaluation and
+    prediction take the detector of the highest AP in the last stage."""
+    patience: PositiveInt | None = None
+    """How many measurements in a row without a higher AP end the last stage before its iterations are done; never when
+    null."""
     init_from: str | None = None
     """A trained detector that takes the place of the first stage: a run folder or a .safetensors file of weights."""
     seed: NonNegativeInt = 0
@@ -492,6 +503,11 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
         raise UserError("is empty", file=file, field="detector.short_side", fix="write [600], say")
     if recipe.data.classes == []:
         raise UserError("is empty", file=file, field="data.classes", fix="name some, or set it to null for all")
+    if recipe.data.val_fraction == 1:
+        raise UserError("leaves nothing to train on", file=file, field="data.val_fraction", fix="choose less than 1")
+    if recipe.patience is not None and recipe.data.val_split is None and not recipe.data.val_fraction:
+        fix = "set data.val_split or data.val_fraction, or leave it null"
+        raise UserError("nothing is validated", file=file, field="patience", fix=fix)
     if recipe.seed >= 2**63:
         raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 

@@ -24,6 +24,7 @@ class Run:
     ``checkpoint.pt``     the state to go on from
     ``detector.safetensors``  the detector after its training alone, where further stages follow
     ``weights.safetensors``  the trained detector; there when the training is finished
+    ``weights-best.safetensors``  the detector of the highest AP, where it is validated: used in place of the last
     ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
     ``results.json``      their AP
@@ -46,6 +47,7 @@ class Run:
         self.checkpoint_file = self.folder / "checkpoint.pt"
         self.detector_file = self.folder / "detector.safetensors"
         self.weights_file = self.folder / "weights.safetensors"
+        self.best_file = self.folder / "weights-best.safetensors"
         self.adversary_file = self.folder / "adversary.safetensors"
         self.detections = self.folder / "detections"
         self.results_file = self.folder / "results.json"
@@ -95,7 +97,7 @@ class Run:
         return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
     def trained(self) -> Path:
-        """Return the file of the trained detector.
+        """Return the file of the trained detector; where it was validated, of the best.
 
         Raises:
             UserError: the training is not finished.
@@ -103,7 +105,7 @@ class Run:
         if not self.weights_file.is_file():
             fix = "finish the training with the same `afrcnn train`"
             raise UserError("has no trained weights yet", file=self.folder, fix=fix)
-        return self.weights_file
+        return self.best_file if self.best_file.is_file() else self.weights_file
 
     def begin(self, recipe: Recipe) -> None:
         """Write the recipe, or find that the folder holds an earlier part of the same run.
@@ -112,7 +114,7 @@ class Run:
             UserError: the folder holds another run, or something else.
         """
         written = (self.recipe_file, self.log_file, self.checkpoint_file)
-        for file in (*written, self.detector_file, self.weights_file, self.adversary_file):
+        for file in (*written, self.detector_file, self.weights_file, self.best_file, self.adversary_file):
             remove_parts(file)
         if self.recipe_file.is_file():
             earlier = dump_recipe(resolve(load_recipe(self.recipe_file)))

@@ -58,14 +58,18 @@ def require_readable(dataset: DetectionDataset) -> None:
         raise UserError(problem, file=dataset.root, fix=f"`afrcnn check {dataset.root}` lists them")
 
 
-def announce(dataset: DetectionDataset) -> None:
+def announce(dataset: DetectionDataset, heading: str = "data") -> None:
     """Say in a line what is in a dataset that is to be worked on for long, once it is known to be readable.
+
+    Args:
+        dataset: the dataset.
+        heading: what it is, in at most seven letters.
 
     Raises:
         UserError: as of :func:`require_readable`.
     """
     require_readable(dataset)
-    print(printable(f"data:    {dataset.describe()}"), flush=True)
+    print(printable(f"{heading + ':':8} {dataset.describe()}"), flush=True)
 
 
 def _looks_whole(image: Image.Image, path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import Any, cast
 
@@ -27,7 +28,12 @@ _Detector = Callable[..., list[Detection]]
 
 
 def detect(
-    detector: _Detector, dataset: DetectionDataset | Dataset[Any], *, fabric: Fabric | None = None, workers: int = 2
+    detector: _Detector,
+    dataset: DetectionDataset | Dataset[Any],
+    *,
+    fabric: Fabric | None = None,
+    workers: int = 2,
+    quiet: bool = False,
 ) -> list[Detection]:
     """Detect objects in all images of a dataset, one by one.
 
@@ -41,6 +47,7 @@ def detect(
         fabric: device, precision and processes (``build_fabric``), launched; this machine's, and one process, when
             None. Of several processes, which must all call this, each has a block of the images to itself.
         workers: processes that read images, for each that detects.
+        quiet: show no progress, where another work shows its own.
 
     Returns:
         For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU: in every process
@@ -52,13 +59,17 @@ def detect(
     fabric = fabric or build_fabric()
     rank, size, count = fabric.global_rank, fabric.world_size, len(cast(Any, dataset))
     rows = range(rank * count // size, (rank + 1) * count // size)  # differ by one image at most, and may be none
-    return [
-        *chain.from_iterable(in_every_process(fabric, lambda: _detect_rows(detector, dataset, rows, fabric, workers)))
-    ]
+    work = partial(_detect_rows, detector, dataset, rows, fabric, workers, quiet or not fabric.is_global_zero)
+    return [*chain.from_iterable(in_every_process(fabric, work))]
 
 
 def _detect_rows(
-    detector: _Detector, dataset: DetectionDataset | Dataset[Any], rows: range, fabric: Fabric, workers: int
+    detector: _Detector,
+    dataset: DetectionDataset | Dataset[Any],
+    rows: range,
+    fabric: Fabric,
+    workers: int,
+    quiet: bool,
 ) -> list[Detection]:
     """Return the detections in some images of a dataset, by one process."""
     loader = DataLoader(
@@ -74,7 +85,7 @@ def _detect_rows(
     with (
         _on_device(detector, fabric) as (model, device),
         torch.inference_mode(),
-        progress("detecting", len(rows), "image", quiet=not fabric.is_global_zero) as report,
+        progress("detecting", len(rows), "image", quiet=quiet) as report,
     ):
         for inputs in batches(loader):
             (detection,) = model(*([item.to(device)] for item in inputs))

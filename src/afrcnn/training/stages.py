@@ -98,10 +98,10 @@ def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
 
 
 def lengthen(run: Run, recipe: Recipe, done: int) -> None:
-    """Let a run make more iterations than it began with; a recipe that differs in anything else is left to the run.
+    """Let a run make more iterations than it began with, or have another patience; what else differs is not its matter.
 
-    The lengthened run ends as one of that length from the beginning. Its weights, where it was finished, go: they are
-    not those of the recipe any more.
+    The lengthened run ends as one of that length from the beginning; the AP at its old end counts, where it is
+    validated. Its weights, where it was finished, go: they are not those of the recipe any more.
 
     Args:
         run: the run, which need not be there.
@@ -117,6 +117,7 @@ def lengthen(run: Run, recipe: Recipe, done: int) -> None:
     names = ("schedule", "pretraining", "joint")
     lengths = {name: getattr(recipe, name).iterations for name in names}
     longer = replace(earlier, **{name: replace(getattr(earlier, name), iterations=lengths[name]) for name in names})
+    longer = replace(longer, patience=recipe.patience)
     if dump_recipe(longer) != dump_recipe(recipe) or longer == earlier:
         return
     for name in names:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from itertools import chain as concatenate
+from functools import partial
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -25,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
-from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
+from afrcnn.build import arm, build_adversary, build_detector, initial_spec, pretrainable, verify
 from afrcnn.core.distributed import gather, in_any_process, sum_over_processes
 from afrcnn.core.engine import build_fabric, in_first_process
 from afrcnn.core.errors import UserError
@@ -49,7 +48,8 @@ from afrcnn.training.checkpoint import (
     save_weights,
     training_state,
 )
-from afrcnn.training.log import Log
+from afrcnn.training.images import open_training_images, open_validation_images
+from afrcnn.training.log import Log, mean_over_processes
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.samples import (
@@ -64,6 +64,7 @@ from afrcnn.training.samples import (
 )
 from afrcnn.training.stages import Stage, lengthen, plan_stages
 from afrcnn.training.step import step
+from afrcnn.training.validation import Validation
 
 _RESUMES = "the same command goes on from there"
 
@@ -80,6 +81,7 @@ class _Training(NamedTuple):
     dataset: DetectionDataset
     detector: nn.Module
     transform: SampleTransform | None
+    validation: Validation
 
 
 def train_stages(
@@ -113,6 +115,7 @@ def train_stages(
     dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
     verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
+    validated = open_validation_images(recipe, dataset)
     for name in (*dataset.classes, recipe.data.test_split):
         file_name(name)  # which the evaluation writes
     with ExitStack() as stack:
@@ -125,14 +128,18 @@ def train_stages(
         in_first_process(fabric, lambda: run.begin(recipe))
         if fabric.is_global_zero:
             announce(dataset)
-        _run_stages(_Training(fabric, recipe, run, dataset, detector, transform), stages, saved)
+            if validated is not None:
+                announce(validated, "val")
+        validation = Validation(fabric, recipe, validated, partial(_save_detector, run.best_file, recipe))
+        if saved is not None and "validation" in saved:
+            validation.restore(saved["validation"], run.checkpoint_file)
+        _run_stages(_Training(fabric, recipe, run, dataset, detector, transform, validation), stages, saved)
     return run
 
 
 def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, Any] | None) -> None:
     """Run the stages, those before a checkpoint left out, and write the trained detector and its adversaries."""
     fabric, recipe, run, detector = training.fabric, training.recipe, training.run, training.detector
-    description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     done = 0 if saved is None else int(saved["iteration"])
     if done > stages[-1].last:
         problem = f"is of iteration {done}, and the recipe has {stages[-1].last}"
@@ -152,17 +159,31 @@ def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, A
             load_strict(detector, inside["detector"], run.checkpoint_file)
         elif stage.name == "joint" and recipe.joint.new_box_layer and isinstance(detector, FastRCNN):
             detector.roi_heads.renew_box_layer()
-        if done < stage.last:
+        if done < stage.last and not training.validation.is_exhausted(stage):
             _run_stage(training, stage, adversaries, inside)
         if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
-            save_weights(run.detector_file, detector, description)
+            _save_detector(run.detector_file, recipe, detector)
 
     arm(recipe, detector, "detector", None)  # the plain detector again
     if fabric.is_global_zero:
         if adversaries is not None and adversaries.state_dict():
             save_weights(run.adversary_file, adversaries, {"adversaries": list(recipe.adversaries)})
-        save_weights(run.weights_file, detector, description)
+        _save_detector(run.weights_file, recipe, detector, training.validation.score)
     fabric.barrier()
+
+
+def _save_detector(file: Path, recipe: Recipe, detector: nn.Module, score: float | None = None) -> None:
+    """Write a detector without its adversaries, and how it was made."""
+    description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes, "score": score}
+    roi_heads = detector.roi_heads if isinstance(detector, FastRCNN) else None
+    adversaries = None if roi_heads is None else roi_heads.adversary
+    if roi_heads is not None:
+        roi_heads.adversary = None
+    try:
+        save_weights(file, detector, description)
+    finally:
+        if roi_heads is not None:
+            roi_heads.adversary = adversaries
 
 
 def _initial_detector(
@@ -252,6 +273,7 @@ def _fit(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
+    validation = training.validation
     log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
     values = defaultdict(list, unlogged)
     began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
@@ -273,37 +295,36 @@ def _fit(
 
             for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
-            if done % schedule.log_every == 0 or done == schedule.iterations:
-                means = _mean_over_processes(values)
-                speed = (done - since) / (time.monotonic() - began)
-                if log is not None:
-                    row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
-                    log.write(stage.first + done, row)
-                report(done, f"loss {means['loss']:.3f}")
-                values, began, since = defaultdict(list), time.monotonic(), done
             stopped = in_any_process(interruption.number > 0, fabric.device)
-            if done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped:
+            ends = done == schedule.iterations
+            measures = validation.is_due(stage, done)
+            saves = done % schedule.checkpoint_every == 0 or ends or stopped or measures
+            if saves:
                 norm = nn.utils.get_total_norm(detector.parameters())
                 what = f"the weights after iteration {stage.first + done} are"
                 _refuse_not_finite(training, norm, what, batch[1], stage)
+            if done % schedule.log_every == 0 or ends or measures:
+                means = mean_over_processes(values)
+                speed = (done - since) / (time.monotonic() - began)
+                row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
+                if measures:
+                    row["val_ap"] = validation.measure(detector, stage, done)
+                if log is not None:
+                    log.write(stage.first + done, row)
+                report(done, f"loss {means['loss']:.3f}")
+                values, began, since = defaultdict(list), time.monotonic(), done
+            if saves:
                 state = training_state(fabric, stage.first + done, detector, optimizer, values)
                 if fabric.is_global_zero:
-                    save_checkpoint(run.checkpoint_file, state)
+                    save_checkpoint(run.checkpoint_file, state | {"validation": validation.state()})
                 fabric.barrier()
-            if stopped:
+            if stopped or validation.is_exhausted(stage):
                 break
     if log is not None:
         log.close()
     if stopped:
         checkpoint = f"a checkpoint of iteration {done} of {schedule.iterations} of the stage {stage.name} is written"
         raise Interrupted(f"{checkpoint}; {_RESUMES}", interruption.number or signal.SIGINT)
-
-
-def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """Return the mean by name of what all processes have; some may have nothing under a name."""
-    processes = gather({name: torch.stack(list(items)).tolist() for name, items in values.items()})
-    names = dict.fromkeys(name for process in processes for name in process)
-    return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
 
 
 def _refuse_not_finite(training: _Training, value: Tensor, what: str, targets: Sequence[Target], stage: Stage) -> None:
