@@ -317,10 +317,34 @@ def load_recipe(file: Path | str | Sequence[Path | str], overrides: Sequence[str
     Raises:
         UserError: the file is missing or not valid YAML; a field is unknown or of a wrong type; two fields contradict.
     """
-    parser = recipe_parser()
     files = [recipe_file(one) for one in ([file] if isinstance(file, str | Path) else file)]
-    file = files[-1]
-    written, options = migrate(_read_together(files), _split_overrides(overrides))
+    return _checked(_read_together(files), overrides, files[-1])
+
+
+def parse_recipe(text: str, overrides: Sequence[str], file: Path | str) -> Recipe:
+    """Read a recipe from a text in YAML that names no other recipes, as :func:`dump_recipe` writes it.
+
+    Args:
+        text: the recipe.
+        overrides: as of :func:`load_recipe`.
+        file: what holds the text, for messages.
+
+    Raises:
+        UserError: as of :func:`load_recipe`.
+    """
+    try:
+        written = parse_yaml(text)
+    except SchemaError as error:
+        raise UserError(f"holds a recipe that is not valid YAML ({error})", file=file, fix="write it again") from error
+    if not isinstance(written, dict):
+        raise _not_a_section(file)
+    return _checked(written, overrides, file)
+
+
+def _checked(written: dict[str, Any], overrides: Sequence[str], file: Path | str) -> Recipe:
+    """Return the recipe that a mapping and overrides make, every name and type checked."""
+    parser = recipe_parser()
+    written, options = migrate(written, _split_overrides(overrides))
     named = _named(written, Recipe, file)
     adversaries = _adversaries(named.pop("adversaries", None), options, file)
     words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
@@ -430,7 +454,7 @@ def _plain_numbers(value: _T) -> _T:
     return value
 
 
-def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def _named(written: Any, section: type, file: Path | str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a file says of a section, every name in it a field's; a section without fields is empty.
 
     The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
@@ -448,7 +472,7 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
     return named
 
 
-def _not_a_section(file: Path, field: str | None = None) -> UserError:
+def _not_a_section(file: Path | str, field: str | None = None) -> UserError:
     fix = "write `data:` with `root: FOLDER` below it"
     return UserError("is not a section of fields", file=file, field=field, fix=fix)
 
@@ -484,7 +508,7 @@ def _mapping_of_mappings(value: Any, field: str, file: Path | str | None) -> dic
     return {str(name): {str(key): item for key, item in (arguments or {}).items()} for name, arguments in named.items()}
 
 
-def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
+def _refuse_contradictions(recipe: Recipe, file: Path | str) -> None:
     """Refuse fields that are possible one by one and impossible together."""
     low, high = recipe.detector.background_iou
     if not low < high <= recipe.detector.foreground_iou:

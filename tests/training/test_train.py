@@ -60,9 +60,10 @@ def assert_ends_as(folder, reference):
 def test_the_same_recipe_trains_the_same_bits_with_any_number_of_loaders(recipe, tmp_path):
     train_stages(recipe, tmp_path / "one")
     train_stages(with_data(recipe, workers=2), tmp_path / "two")
-    assert_ends_as(tmp_path / "two", tmp_path / "one")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     train_stages(replace(recipe, seed=1), tmp_path / "other")
-    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    other = weights(tmp_path / "other")
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 

@@ -121,12 +121,15 @@ class TrainedDetector:
         return Detected(image, boxes, labels, scores, self.classes)
 
 
-def load(run: Path | str, *, score: float = 0.5, device: str = "cpu", trust: Sequence[str] = ()) -> TrainedDetector:
+def load(
+    run: Path | str, *, score: float | None = None, device: str = "cpu", trust: Sequence[str] = ()
+) -> TrainedDetector:
     """Load the trained detector of a run.
 
     Args:
-        run: folder that ``train`` made.
-        score: the lowest score, in [0, 1], of what is detected.
+        run: folder that ``train`` made, or a file of weights from one.
+        score: the lowest score, in [0, 1], of what is detected; that of best F1 in validation when None, or 0.5 where
+            the detector was not validated.
         device: where it works, as ``"cuda"``.
         trust: modules that a detector of your own may be imported from.
 
@@ -135,6 +138,7 @@ def load(run: Path | str, *, score: float = 0.5, device: str = "cpu", trust: Seq
     """
     trained = Run(run)
     proposal_mode(trained.recipe)
+    score = trained.score if score is None else score
     return TrainedDetector(load_detector_at(trained, score, trust).to(device), trained, score)
 
 

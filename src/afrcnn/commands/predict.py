@@ -75,7 +75,7 @@ def predict(
     images: Iterable[Path | str],
     out: Path | str | None = None,
     *,
-    score: float = 0.5,
+    score: float | None = None,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
 ) -> list[_Prediction]:
@@ -86,10 +86,11 @@ def predict(
     Nothing is written before all images have been read.
 
     Args:
-        run: folder that `afrcnn train` made.
+        run: folder that `afrcnn train` made, or a file of weights from one.
         images: image, or folder of images.
         out: folder to write to (default: RUN/predictions).
-        score: lowest score, from 0 to 1, that is shown and written.
+        score: lowest score, from 0 to 1, that is shown and written (default: that of best F1 in validation; 0.5 where
+            the detector was not validated).
         trust: modules that a detector of your own may be imported from.
         overrides: fields of the run's recipe to set differently, as ``["--data.workers", "8"]``.
 
@@ -106,6 +107,7 @@ def predict(
     trained = Run(run, overrides)
     recipe, classes = trained.recipe, trained.classes
     out = trained.predictions if out is None else Path(out)
+    score = trained.score if score is None else score
     pictures = picture_files(images, out, ".jpg")
     detections = detect_images(load_detector_at(trained, score, trust), [*pictures], recipe, score)
 
@@ -182,7 +184,7 @@ def load_detector_at(run: Run, score: float, trust: Sequence[str] = ()) -> nn.Mo
     from afrcnn.build import load_detector
 
     overrides = [*run.overrides, f"--detector.score_threshold={threshold}"]
-    return load_detector(Run(run.folder, overrides), trust)
+    return load_detector(Run(run.source, overrides), trust)
 
 
 def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, score: float) -> list[dict[str, Tensor]]:

@@ -38,7 +38,7 @@ from afrcnn.data.target import DetectionDataset, Target
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict
-from afrcnn.recipe import PretrainingRecipe, Recipe
+from afrcnn.recipe import PretrainingRecipe, Recipe, dump_recipe
 from afrcnn.run import Run, initial_weights, resolve
 from afrcnn.training.checkpoint import (
     NAMES,
@@ -173,8 +173,8 @@ def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, A
 
 
 def _save_detector(file: Path, recipe: Recipe, detector: nn.Module, score: float | None = None) -> None:
-    """Write a detector without its adversaries, and how it was made."""
-    description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes, "score": score}
+    """Write a detector without its adversaries, and how it was made, so that the file is all that its use needs."""
+    description = {"classes": recipe.data.classes, "score": score, "recipe": dump_recipe(recipe)}
     roi_heads = detector.roi_heads if isinstance(detector, FastRCNN) else None
     adversaries = None if roi_heads is None else roi_heads.adversary
     if roi_heads is not None:
