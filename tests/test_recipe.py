@@ -20,6 +20,7 @@ RECIPES = sorted(CONFIGS.glob("*/*.yaml"))
 assert RECIPES
 
 SGD = {
+    "epochs": 3,
     "images_per_iteration": 3,
     "images_at_once": 1,
     "learning_rate": 1e-07,

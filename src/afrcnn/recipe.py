@@ -193,6 +193,8 @@ class ScheduleRecipe:
 
     iterations: PositiveInt = 80_000
     """Number of updates."""
+    epochs: PositiveInt | None = None
+    """Passes over the training images, in place of `iterations`; the run's recipe has the iterations that they are."""
     images_per_iteration: PositiveInt = 2
     """Images of an update, over all processes."""
     images_at_once: PositiveInt | None = None

@@ -79,10 +79,11 @@ def train(
         _propose(loaded)
     if are_parts(names):
         from afrcnn.training.images import open_training_images
+        from afrcnn.training.stages import epochs_to_iterations
 
         # Without proposals, which the first process may still be making.
         images = len(open_training_images(replace(loaded, data=replace(loaded.data, proposal_method=None))))
-        loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
+        loaded = epochs_to_iterations(load_recipe(names, [*_schedule(images, loaded), *fields]), images)
         if speaks:
             print(f"updates: {_told(loaded, images)}", flush=True)
     name = "first" if first else "+".join(Path(one).stem for one in names)
@@ -99,7 +100,7 @@ def show(run: Run) -> None:
     """Print what was made, and what comes next."""
     if not _is_first_process():
         return
-    say(f"weights: {run.weights_file}")
+    say(f"weights: {run.trained()}")
     if run.predictions.is_dir():
         from afrcnn.commands.evaluate import show as show_results
         from afrcnn.evaluation.results import read_results
@@ -184,13 +185,14 @@ def _has_test_split(recipe: Recipe) -> bool:
 
 
 def _schedule(images: int, recipe: Recipe) -> list[str]:
-    """Return the updates of each stage for a training split of so many images.
+    """Return the updates of each stage for so many training images.
 
-    Six for each image, which is twelve epochs of two images an update, within bounds. Where a method acts, a third of
+    Six for each image, which is twelve epochs of two images an update, within bounds; the lower one keeps a first try
+    of some dozen images at a few minutes on two cores. Where a method acts, a third of
     them trains the detector alone, and the last part of the others is clean. On sets of 240 to 300 images these are the
     schedules of ``configs/fruit`` and ``configs/cards``.
     """
-    total = min(max(6 * images, 400), 20_000)
+    total = min(max(6 * images, 200), 20_000)
     hides, augmentation = bool(recipe.adversaries), recipe.data.augmentation
     acts = hides or augmentation.cutout or augmentation.random_erasing or augmentation.copy_paste
     joint = 2 * total // 3 if acts else 0
@@ -207,10 +209,13 @@ def _schedule(images: int, recipe: Recipe) -> list[str]:
 
 
 def _told(recipe: Recipe, images: int) -> str:
-    """Return how many updates a training makes, and the minutes that they will take, by one that is measured."""
-    stages = [recipe.schedule.iterations, recipe.pretraining.iterations, recipe.joint.iterations]
-    minutes = sum(stages) * _seconds(recipe) / 60
-    return f"{' + '.join(map(str, stages))} for {images} images, about {minutes:.0f} minutes"
+    """Return the updates that a training makes, its epochs, and the minutes that it takes, by one that is measured."""
+    stages = [recipe.schedule, recipe.pretraining, recipe.joint]
+    updates = [stage.iterations for stage in stages]
+    epochs = sum(stage.iterations * stage.images_per_iteration for stage in stages if stage is not recipe.pretraining)
+    minutes = sum(updates) * _seconds(recipe) / 60
+    written = " + ".join(map(str, updates))
+    return f"{written} for {images} images ({epochs / images:.0f} epochs), about {minutes:.0f} minutes of training"
 
 
 def _seconds(recipe: Recipe) -> float:

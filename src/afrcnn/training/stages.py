@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
@@ -46,6 +47,22 @@ class Stage(NamedTuple):
     def last(self) -> int:
         """How many updates the run has made when it ends."""
         return int(self.first + self.schedule.iterations)
+
+
+def epochs_to_iterations(recipe: Recipe, images: int) -> Recipe:
+    """Return a recipe in which schedules that are given in epochs have as many iterations.
+
+    Args:
+        recipe: the recipe.
+        images: how many images an epoch has.
+    """
+    schedules: dict[str, Any] = {}
+    for name in ("schedule", "pretraining", "joint"):
+        schedule: ScheduleRecipe = getattr(recipe, name)
+        if schedule.epochs is not None:
+            iterations = math.ceil(schedule.epochs * images / schedule.images_per_iteration)
+            schedules[name] = replace(schedule, iterations=iterations, epochs=None)
+    return replace(recipe, **schedules)
 
 
 def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:

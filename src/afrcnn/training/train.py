@@ -62,7 +62,7 @@ from afrcnn.training.samples import (
     seed_of,
     trainable,
 )
-from afrcnn.training.stages import Stage, lengthen, plan_stages
+from afrcnn.training.stages import Stage, epochs_to_iterations, lengthen, plan_stages
 from afrcnn.training.step import step
 from afrcnn.training.validation import Validation
 
@@ -111,9 +111,10 @@ def train_stages(
     """
     fabric = build_fabric(**asdict(recipe.engine))
     fabric.launch()
-    run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
-    dataset = open_training_images(recipe)
+    run, dataset = Run(folder), open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
+    recipe = epochs_to_iterations(recipe, len(dataset))
+    stages = plan_stages(recipe, fabric.world_size)
     verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
     validated = open_validation_images(recipe, dataset)
     for name in (*dataset.classes, recipe.data.test_split):
