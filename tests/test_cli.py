@@ -236,7 +236,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "evaluate": "ensemble split svd subsets lists out detections iou trust",
         "diagnose": "against similar top score crops split out",
         "submit": "split out competition name evaluated",
-        "predict": "out score trust",
+        "predict": "out score stride strict trust",
         "masks": "box boxes score search out trust",
         "show": "image split among limit levels score stress-seed out trust",
         "demo": "port trust",
@@ -570,7 +570,7 @@ def test_an_image_of_100_megapixels_is_detected_in_with_boxes_in_its_pixels(
     words = ["predict", "run", "image.png", "--score", "0"]
     assert main(words) == 0
     whole = json.loads((work / "run/predictions/predictions.json").read_text())[0]
-    monkeypatch.setattr("afrcnn.commands.predict._MOST_PIXELS", 640 * 480 // 4)  # stands for 25 of 100 megapixels
+    monkeypatch.setattr("afrcnn.commands.new_images._MOST_PIXELS", 640 * 480 // 4)  # stands for 25 of 100 megapixels
     assert main(words) == 0
     halved = json.loads((work / "run/predictions/predictions.json").read_text())[0]
     assert (halved["width"], halved["height"]) == (whole["width"], whole["height"]) == (640, 480)

@@ -20,6 +20,7 @@ RECIPES = sorted(CONFIGS.glob("*/*.yaml"))
 assert RECIPES
 
 SGD = {
+    "epochs": 3,
     "images_per_iteration": 3,
     "images_at_once": 1,
     "learning_rate": 1e-07,
@@ -42,6 +43,8 @@ OTHERS = {
         "train_split": "train2017",
         "also": ["VOC2007", "VOC2012:train"],
         "test_split": "val2017",
+        "val_split": "minival",
+        "val_fraction": 0.25,
         "proposals": "else where",
         "proposal_method": "quality",
         "proposals_per_image": 7,
@@ -102,6 +105,8 @@ OTHERS = {
         **SGD,
     },
     "adversaries": {"astn": {"blocks": 8}, "mine:Own": {"strength": 2, "name": "x"}, "asdn": {}},
+    "evaluate_every": 11,
+    "patience": 2,
     "init_from": "runs/one",
     "engine": {"accelerator": "cpu", "devices": 2, "nodes": 3, "precision": "bf16-mixed"},
     "seed": 12345678901,

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from afrcnn.build import load_detector, open_split, open_training_images
+from afrcnn.build import load_detector, open_split
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import DataRecipe, Recipe, load_recipe
 from afrcnn.run import Run, initial_weights, resolve
+from afrcnn.training.images import open_training_images
 
 
 def test_the_recipe_is_written_with_every_field_and_read_again(tmp_path):

@@ -48,7 +48,7 @@ _MODULES = {
     "convert_weights": "commands.convert_weights",
     "deepmask": "commands.deepmask",
     "detach": "detectors.attach",
-    "detect_image": "commands.predict",
+    "detect_image": "commands.new_images",
     "diagnose": "commands.diagnose",
     "download": "commands.download",
     "evaluate": "commands.evaluate",

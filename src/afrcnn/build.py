@@ -24,8 +24,7 @@ from afrcnn.adversaries.dropout import DropBlock, HardDropout, RandomDropout
 from afrcnn.core.errors import UserError, suggest
 from afrcnn.data.annotations import AnnotatedImages
 from afrcnn.data.layouts import open_dataset
-from afrcnn.data.target import DetectionDataset, require_annotations
-from afrcnn.data.union import JoinedImages
+from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.backbones import BACKBONES, Backbone
 from afrcnn.detectors.box_coding import BoxCoder
 from afrcnn.detectors.jitter import ProposalJitter
@@ -37,7 +36,7 @@ from afrcnn.detectors.weights import load_strict, read_state_dict, require_norma
 from afrcnn.proposals.dataset import WithProposals
 from afrcnn.proposals.store import ProposalStore, default_folder
 from afrcnn.recipe import DataRecipe, DetectorRecipe, Recipe, in_one_line
-from afrcnn.run import Run, dataset_root, training_splits
+from afrcnn.run import Run, dataset_root
 
 _ENTRY_POINTS = "afrcnn.adversaries"
 """Group of entry points in which an installed package names its adversaries."""
@@ -326,24 +325,20 @@ def open_images(recipe: Recipe, split: str) -> AnnotatedImages:
 
 def open_split(recipe: Recipe, split: str) -> DetectionDataset:
     """Open a split as :func:`open_images` does, together with its proposals where the recipe names some."""
-    return _with_proposals(open_images(recipe, split), recipe.data.for_evaluation(), recipe.data.proposals)
+    return with_proposals(open_images(recipe, split), recipe.data.for_evaluation(), recipe.data.proposals)
 
 
-def open_training_images(recipe: Recipe) -> DetectionDataset:
-    """Open what a recipe trains on, its ``data.train_split`` and ``data.also``, with proposals to train on.
+def with_proposals(dataset: AnnotatedImages, data: DataRecipe, stores: str | None) -> DetectionDataset:
+    """Return a dataset together with its proposals, where a recipe names some.
+
+    Args:
+        dataset: the images.
+        data: the recipe's fields.
+        stores: the folder of the proposal stores; ``proposals`` beside the annotations when None.
 
     Raises:
-        UserError: as of :func:`open_split`; or a split is not annotated, or of other classes than the first.
+        UserError: there are none, or they are for other images.
     """
-    data, datasets = recipe.data, list[DetectionDataset]()
-    for root, split in training_splits(recipe):
-        field = "data.also" if datasets else "data.train_split"
-        images = require_annotations(open_dataset(root, split, data.layout, data.classes, field=field))
-        datasets.append(_with_proposals(images, data, None if datasets else data.proposals))
-    return JoinedImages(datasets) if datasets[1:] else datasets[0]
-
-
-def _with_proposals(dataset: AnnotatedImages, data: DataRecipe, stores: str | None) -> DetectionDataset:
     if data.proposal_method is None:
         return dataset
     folder = default_folder(dataset.root, dataset.split, data.proposal_method, stores)

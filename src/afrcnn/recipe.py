@@ -80,6 +80,11 @@ class DataRecipe:
     test_split: str = "test"
     """Split that is evaluated on; of a dataset without test, val or valid stands for it, and without any split, the
     random fifth that is not trained on."""
+    val_split: str | None = None
+    """Split that the detector is validated on while it trains, of images that are not trained on; none when null."""
+    val_fraction: ClosedUnitInterval = 0.0
+    """Fraction of the training split's images that is held out, at random by class, and validated on, where no
+    val_split is named."""
     proposals: str | None = None
     """Folder that holds a proposal store for each split; `proposals` beside the annotations when null."""
     proposal_method: str | None = "fast"
@@ -191,6 +196,8 @@ class ScheduleRecipe:
 
     iterations: PositiveInt = 80_000
     """Number of updates."""
+    epochs: PositiveInt | None = None
+    """Passes over the training images, in place of `iterations`; the run's recipe has the iterations that they are."""
     images_per_iteration: PositiveInt = 2
     """Images of an update, over all processes."""
     images_at_once: PositiveInt | None = None
@@ -287,6 +294,12 @@ class Recipe:
     pretraining: PretrainingRecipe = field(default_factory=PretrainingRecipe)
     joint: JointRecipe = field(default_factory=JointRecipe)
     engine: EngineRecipe = field(default_factory=EngineRecipe)
+    evaluate_every: PositiveInt = 500
+    """Iterations of a stage between two measurements of AP on data.val_split, where there is one; evaluation and
+    prediction take the detector of the highest AP in the last stage."""
+    patience: PositiveInt | None = None
+    """How many measurements in a row without a higher AP end the last stage before its iterations are done; never when
+    null."""
     init_from: str | None = None
     """A trained detector that takes the place of the first stage: a run folder or a .safetensors file of weights."""
     seed: NonNegativeInt = 0
@@ -312,10 +325,34 @@ def load_recipe(file: Path | str | Sequence[Path | str], overrides: Sequence[str
     Raises:
         UserError: the file is missing or not valid YAML; a field is unknown or of a wrong type; two fields contradict.
     """
-    parser = recipe_parser()
     files = [recipe_file(one) for one in ([file] if isinstance(file, str | Path) else file)]
-    file = files[-1]
-    written, options = migrate(_read_together(files), _split_overrides(overrides))
+    return _checked(_read_together(files), overrides, files[-1])
+
+
+def parse_recipe(text: str, overrides: Sequence[str], file: Path | str) -> Recipe:
+    """Read a recipe from a text in YAML that names no other recipes, as :func:`dump_recipe` writes it.
+
+    Args:
+        text: the recipe.
+        overrides: as of :func:`load_recipe`.
+        file: what holds the text, for messages.
+
+    Raises:
+        UserError: as of :func:`load_recipe`.
+    """
+    try:
+        written = parse_yaml(text)
+    except SchemaError as error:
+        raise UserError(f"holds a recipe that is not valid YAML ({error})", file=file, fix="write it again") from error
+    if not isinstance(written, dict):
+        raise _not_a_section(file)
+    return _checked(written, overrides, file)
+
+
+def _checked(written: dict[str, Any], overrides: Sequence[str], file: Path | str) -> Recipe:
+    """Return the recipe that a mapping and overrides make, every name and type checked."""
+    parser = recipe_parser()
+    written, options = migrate(written, _split_overrides(overrides))
     named = _named(written, Recipe, file)
     adversaries = _adversaries(named.pop("adversaries", None), options, file)
     words = [word for name, value in options if not name.startswith("adversaries") for word in (f"--{name}", value)]
@@ -425,7 +462,7 @@ def _plain_numbers(value: _T) -> _T:
     return value
 
 
-def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ()) -> dict[str, Any]:
+def _named(written: Any, section: type, file: Path | str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a file says of a section, every name in it a field's; a section without fields is empty.
 
     The parser of jsonargparse lets a name pass that has nothing, or an empty mapping, below it.
@@ -443,7 +480,7 @@ def _named(written: Any, section: type, file: Path, above: tuple[str, ...] = ())
     return named
 
 
-def _not_a_section(file: Path, field: str | None = None) -> UserError:
+def _not_a_section(file: Path | str, field: str | None = None) -> UserError:
     fix = "write `data:` with `root: FOLDER` below it"
     return UserError("is not a section of fields", file=file, field=field, fix=fix)
 
@@ -479,7 +516,7 @@ def _mapping_of_mappings(value: Any, field: str, file: Path | str | None) -> dic
     return {str(name): {str(key): item for key, item in (arguments or {}).items()} for name, arguments in named.items()}
 
 
-def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
+def _refuse_contradictions(recipe: Recipe, file: Path | str) -> None:
     """Refuse fields that are possible one by one and impossible together."""
     low, high = recipe.detector.background_iou
     if not low < high <= recipe.detector.foreground_iou:
@@ -498,6 +535,11 @@ def _refuse_contradictions(recipe: Recipe, file: Path) -> None:
         raise UserError("is empty", file=file, field="detector.short_side", fix="write [600], say")
     if recipe.data.classes == []:
         raise UserError("is empty", file=file, field="data.classes", fix="name some, or set it to null for all")
+    if recipe.data.val_fraction == 1:
+        raise UserError("leaves nothing to train on", file=file, field="data.val_fraction", fix="choose less than 1")
+    if recipe.patience is not None and recipe.data.val_split is None and not recipe.data.val_fraction:
+        fix = "set data.val_split or data.val_fraction, or leave it null"
+        raise UserError("nothing is validated", file=file, field="patience", fix=fix)
     if recipe.seed >= 2**63:
         raise UserError(f"{recipe.seed} is too large", file=file, field="seed", fix="choose less than 2**63")
 

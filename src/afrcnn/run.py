@@ -3,19 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from afrcnn.core.atomic import atomic_write, remove_parts
 from afrcnn.core.errors import UserError
 from afrcnn.core.lock import LOCK_FILE
 from afrcnn.core.names import file_name
-from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe
+from afrcnn.core.schema import SchemaError, checked, parse_json
+from afrcnn.recipe import DataRecipe, Recipe, dump_recipe, load_recipe, parse_recipe
+
+_WEIGHTS = ".safetensors"
+
+_SCORE = 0.5
+"""From which on detections are shown, where no validation has found a better one."""
+
+_LONGEST = 1_000_000
+"""Characters of a description, of which a recipe has some thousands."""
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What a file of weights says of itself, in its metadata under ``afrcnn``, as JSON.
+
+    Attributes:
+        recipe: the resolved recipe, in YAML; None in files of earlier versions.
+        classes: the names of the classes 1..K.
+        score: the score of best F1 in validation; None where there was none.
+    """
+
+    recipe: str | None = None
+    classes: list[str] = field(default_factory=list)
+    score: float | None = None
 
 
 class Run:
     """The folder of one run: every path in it, and its recipe.
+
+    A file of weights from such a folder stands for the run whose trained detector it is: it holds the recipe, too. What
+    is made of it goes into a folder beside it that has its name.
 
     ====================  =====================================================================
     ``recipe.yaml``       the resolved recipe, every field of it
@@ -24,6 +53,7 @@ class Run:
     ``checkpoint.pt``     the state to go on from
     ``detector.safetensors``  the detector after its training alone, where further stages follow
     ``weights.safetensors``  the trained detector; there when the training is finished
+    ``weights-best.safetensors``  the detector of the highest AP, where it is validated: used in place of the last
     ``adversary.safetensors``  the trained adversaries, where there are any
     ``detections/``       detections on the test split
     ``results.json``      their AP
@@ -35,18 +65,21 @@ class Run:
     ====================  =====================================================================
 
     Args:
-        folder: the folder.
+        folder: the folder, or a file of weights from one.
         overrides: fields of its recipe to set differently, as ``["--data.root", "elsewhere"]``.
     """
 
     def __init__(self, folder: Path | str, overrides: Sequence[str] = ()) -> None:
-        self.folder, self.overrides = Path(folder), overrides
+        self.source, self.overrides = Path(folder), overrides
+        self._is_file = self.source.suffix == _WEIGHTS and not self.source.is_dir()
+        self.folder = self.source.with_suffix("") if self._is_file else self.source
         self.recipe_file = self.folder / "recipe.yaml"
         self.log_file = self.folder / "log.csv"
         self.tensorboard = self.folder / "tensorboard"
         self.checkpoint_file = self.folder / "checkpoint.pt"
         self.detector_file = self.folder / "detector.safetensors"
-        self.weights_file = self.folder / "weights.safetensors"
+        self.weights_file = self.source if self._is_file else self.folder / "weights.safetensors"
+        self.best_file = self.folder / "weights-best.safetensors"
         self.adversary_file = self.folder / "adversary.safetensors"
         self.detections = self.folder / "detections"
         self.results_file = self.folder / "results.json"
@@ -66,11 +99,35 @@ class Run:
         """The recipe of the run, overrides applied, read once.
 
         Raises:
-            UserError: there is no run here, or an override is wrong.
+            UserError: there is no run here, or an override is wrong; or a file of weights holds no recipe, or another.
         """
+        if self._is_file:
+            return self._described_recipe()
         if not self.recipe_file.is_file():
             raise UserError("is not a run folder", file=self.folder, fix="name a folder that `afrcnn train` made")
         return load_recipe(self.recipe_file, self.overrides)
+
+    def _described_recipe(self) -> Recipe:
+        """Return the recipe in the metadata of a file of weights."""
+        described = _read_description(self.source)
+        if described.recipe is None:
+            fix = "name the run folder that it is from"
+            raise UserError("does not hold the recipe of its detector", file=self.source, fix=fix)
+        recipe = parse_recipe(described.recipe, self.overrides, self.source)
+        if not recipe.data.classes or recipe.data.classes != described.classes:
+            fix = "name the run folder that it is from"
+            raise UserError("holds a recipe of other classes than its own", file=self.source, fix=fix)
+        return recipe
+
+    @property
+    def score(self) -> float:
+        """The score in [0, 1] from which on detections are shown: of best F1 in validation, or 0.5 where none was.
+
+        Raises:
+            UserError: the training is not finished, or the file of weights is damaged.
+        """
+        score = _read_description(self.trained()).score
+        return _SCORE if score is None else score
 
     @property
     def classes(self) -> list[str]:
@@ -97,15 +154,17 @@ class Run:
         return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
     def trained(self) -> Path:
-        """Return the file of the trained detector.
+        """Return the file of the trained detector; where it was validated, of the best.
 
         Raises:
             UserError: the training is not finished.
         """
+        if self._is_file:
+            return self.source
         if not self.weights_file.is_file():
             fix = "finish the training with the same `afrcnn train`"
             raise UserError("has no trained weights yet", file=self.folder, fix=fix)
-        return self.weights_file
+        return self.best_file if self.best_file.is_file() else self.weights_file
 
     def begin(self, recipe: Recipe) -> None:
         """Write the recipe, or find that the folder holds an earlier part of the same run.
@@ -113,8 +172,11 @@ class Run:
         Raises:
             UserError: the folder holds another run, or something else.
         """
+        if self._is_file:
+            raise UserError("is the name of a file of weights", file=self.source, fix="name a folder with --run")
         written = (self.recipe_file, self.log_file, self.checkpoint_file)
-        for file in (*written, self.detector_file, self.weights_file, self.adversary_file, self.left_out_file):
+        weights = self.detector_file, self.weights_file, self.best_file, self.adversary_file
+        for file in (*written, *weights, self.left_out_file):
             remove_parts(file)
         if self.recipe_file.is_file():
             earlier = dump_recipe(resolve(load_recipe(self.recipe_file)))
@@ -131,6 +193,30 @@ class Run:
         else:
             with atomic_write(self.recipe_file) as stream:
                 stream.write(dump_recipe(recipe))
+
+
+def _read_description(file: Path) -> _Description:
+    """Return what a file of weights says of itself; its tensors are not read, and no code is run.
+
+    Raises:
+        UserError: the file cannot be read, or says something else.
+    """
+    try:
+        with safe_open(file, "np") as tensors:
+            text = (tensors.metadata() or {}).get("afrcnn", "{}")
+    except (OSError, SafetensorError) as error:
+        problem = f"is not a readable file of weights ({getattr(error, 'strerror', None) or error})"
+        raise UserError(problem, file=file, fix="check the path, or copy the file again") from error
+    try:
+        if len(text) > _LONGEST:
+            raise SchemaError(f"{len(text)} characters are too many")
+        described = checked(parse_json(text), _Description)
+        if described.score is not None and not 0 <= described.score <= 1:
+            raise SchemaError("is not from 0 to 1", "score")
+    except SchemaError as error:
+        fix = "copy it again, or name the run folder that it is from"
+        raise UserError(f"holds no valid description ({error})", file=file, field="afrcnn", fix=fix) from error
+    return described
 
 
 def resolve(recipe: Recipe) -> Recipe:

@@ -62,6 +62,13 @@ def test_a_list_and_a_folder_give_a_list_in_order(detector, image, tmp_path):
     for one, other in zip(detector.predict(tmp_path), listed, strict=True):
         same(one, other)
     same(listed[1], detector.predict(image))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "b.jpg").rename(tmp_path / "deep" / "b.jpg")
+    array = read_image(image).permute(1, 2, 0).numpy()
+    for mixed in ([tmp_path, array], [f"{tmp_path}/*.jpg", str(tmp_path / "deep"), Image.open(image)]):
+        for one, other in zip(detector.predict(mixed), [*listed, listed[1]], strict=True):
+            same(one, other)
+    assert len(detector.predict(f"{tmp_path}/*.jpg")) == 1
 
 
 def test_a_picture_turned_by_exif_is_seen_upright(detector, image, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 import afrcnn
 from afrcnn.cli import main
-from afrcnn.commands.train import _schedule
+from afrcnn.commands.train import _schedule, _validation
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
 
@@ -31,7 +31,10 @@ def test_a_folder_alone_becomes_a_detector_its_ap_and_its_pictures(photos: Path,
     assert main(["train", "photos", *SMALL, "--pretraining.iterations=2"]) == 0
     run = afrcnn.Run("runs/photos/first-seed0")
     shown = capsys.readouterr().out
-    assert "3 + 2 + 3 for 6 images, about" in shown
+    assert "3 + 2 + 3 for 4 images (3 epochs), about" in shown
+    assert "val:     trainval (voc): 2 images" in shown
+    assert "in validation after 8 iterations, the highest so far" in shown
+    assert run.best_file.is_file()
     assert "11-point" in shown
     assert run.recipe.adversaries.keys() == {"asdn", "astn"}
     assert run.recipe.data.augmentation.cutout > 0
@@ -71,7 +74,7 @@ def test_two_folders_are_refused(photos: Path):
 def test_updates_grow_with_the_images_within_bounds_and_stages_fit_the_method(images: int, parts: list[str]):
     recipe = load_recipe(parts, _schedule(images, load_recipe(parts)))
     detector, joint = recipe.schedule.iterations, recipe.joint.iterations
-    assert detector + joint == min(max(6 * images, 400), 20_000)
+    assert detector + joint == min(max(6 * images, 200), 20_000)
     assert (joint > 0) == (parts != ["squeezenet"])
     assert (recipe.pretraining.iterations > 0) == ("occluding" in parts)
     assert recipe.joint.clean_iterations < max(joint, 1)
@@ -82,3 +85,40 @@ def test_a_recipe_that_says_how_long_to_train_is_left_as_it_is(photos: Path, tmp
     assert main(["train", "squeezenet", "mine.yaml", "photos", *SMALL[:7]]) == 0
     recipe = afrcnn.Run("runs/photos/squeezenet+mine-seed0").recipe
     assert (recipe.schedule.iterations, recipe.joint.iterations) == (2, 0)
+
+
+def split_of(photos, *words):
+    """What a first detector of a dataset is validated on."""
+    recipe = load_recipe(["squeezenet"], ["--data.root", str(photos), *words])
+    return _validation(recipe)
+
+
+def lists(photos, **splits):
+    for name, ids in splits.items():
+        (photos / "ImageSets/Main" / f"{name}.txt").write_text("".join(f"{one}\n" for one in ids))
+
+
+def test_a_first_detector_is_validated_on_what_is_neither_trained_nor_tested_on(photos: Path):
+    ids = (photos / "ImageSets/Main/trainval.txt").read_text().split()
+    assert split_of(photos) == ["--data.val_fraction=0.2"]
+    lists(photos, val=ids[4:])
+    assert split_of(photos) == ["--data.val_fraction=0.2"]  # a part of trainval, as VOC's is
+    assert split_of(photos, "--data.test_split=val") == ["--data.val_fraction=0.2"]
+    lists(photos, train=ids[:4])
+    assert split_of(photos, "--data.train_split=train") == ["--data.val_split=val"]
+    (photos / "ImageSets/Main/trainval.txt").unlink()
+    assert split_of(photos) == ["--data.val_split=val"]
+    (photos / "ImageSets/Main/test.txt").unlink()  # which val stands for, then
+    assert split_of(photos, "--data.train_split=train") == []  # of four images, none is to spare
+
+
+def test_epochs_become_iterations_when_the_images_are_counted(photos: Path, capsys: pytest.CaptureFixture[str]):
+    words = ["--schedule.epochs=2", "--schedule.images_per_iteration=4", *SMALL]
+    assert main(["train", "squeezenet", "photos", *words]) == 0
+    assert "3 + 0 + 3 for 6 images" in capsys.readouterr().out  # 2 x 6 / 4
+    schedule = afrcnn.Run("runs/photos/squeezenet-seed0").recipe.schedule
+    assert (schedule.iterations, schedule.epochs) == (3, None)
+    assert main(["train", "squeezenet", "photos", *words]) == 0  # the same command goes on
+    longer = ["--schedule.epochs=3", *words[1:]]
+    assert main(["train", "squeezenet", "photos", *longer]) == 0
+    assert afrcnn.Run("runs/photos/squeezenet-seed0").recipe.schedule.iterations == 5

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from afrcnn.build import open_training_images
 from afrcnn.core.errors import UserError
 from afrcnn.data.layouts import open_dataset
 from afrcnn.data.union import JoinedImages
 from afrcnn.recipe import DataRecipe, Recipe
 from afrcnn.run import Run, resolve, training_splits
+from afrcnn.training.images import open_training_images
 from afrcnn.training.train import train_stages
 
 

@@ -60,9 +60,10 @@ def assert_ends_as(folder, reference):
 def test_the_same_recipe_trains_the_same_bits_with_any_number_of_loaders(recipe, tmp_path):
     train_stages(recipe, tmp_path / "one")
     train_stages(with_data(recipe, workers=2), tmp_path / "two")
-    assert_ends_as(tmp_path / "two", tmp_path / "one")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     train_stages(replace(recipe, seed=1), tmp_path / "other")
-    one, other = weights(tmp_path / "one"), weights(tmp_path / "other")
+    other = weights(tmp_path / "other")
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
 
@@ -163,10 +164,10 @@ def test_each_rival_acts_in_the_stages_that_are_named_and_in_no_other(name, reci
         train_stages(two if stages is None else with_rival(two, name, stages), tmp_path / str(number))
         for number, stages in enumerate([None, [], ["joint"], ["detector"]])
     ]
-    first = [run.detector_file.read_bytes() for run in runs]
+    first = [[value.tolist() for value in load_file(run.detector_file).values()] for run in runs]
     assert first[0] == first[1] == first[2] != first[3]
-    last = [run.weights_file.read_bytes() for run in runs]
-    assert last[0] == last[1] and len(set(last)) == 3
+    last = [[value.tolist() for value in load_file(run.weights_file).values()] for run in runs]
+    assert last[0] == last[1] and last[1] != last[2] != last[3] != last[1]
 
 
 @pytest.mark.parametrize("name", RIVALS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from afrcnn.commands.load import TrainedDetector
-from afrcnn.commands.predict import load_detector_at
+from afrcnn.commands.new_images import load_detector_at
 from afrcnn.run import Run
 
 if TYPE_CHECKING:

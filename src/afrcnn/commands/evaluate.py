@@ -47,7 +47,7 @@ def evaluate(
     detections are the same on any number.
 
     Args:
-        run: folder that `afrcnn train` made.
+        run: folder that `afrcnn train` made, or a file of weights from one.
         split: split to evaluate on (default: the recipe's data.test_split).
         ensemble: runs whose detectors answer together with RUN's, by the mean over each proposal; asks for --out.
         svd: truncate fc6 and fc7 to these ranks, for speed (in Fast R-CNN 1024 256).

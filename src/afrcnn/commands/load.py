@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from afrcnn.commands.predict import image_files, load_detector_at, proposal_mode
+from afrcnn.commands.new_images import detect_image, load_detector_at, proposal_mode
 from afrcnn.core.errors import UserError
 from afrcnn.run import Run
 
@@ -21,9 +19,6 @@ if TYPE_CHECKING:
 
     _Pixels = str | Path | Image.Image | NDArray[Any] | Tensor
     """A path, an address, a picture, or pixels."""
-
-_SECONDS, _LARGEST = 30, 100 * 2**20
-"""How long an address may take to answer, and how many bytes it may send."""
 
 
 @dataclass(frozen=True)
@@ -98,35 +93,38 @@ class TrainedDetector:
 
         Args:
             images: a file, an address (http or https), a picture of Pillow, or pixels: an array H x W x 3, or a tensor
-                3 x H x W, uint8, or floating point in [0, 1]; or a list of such, or a folder of images.
+                3 x H x W, uint8, or floating point in [0, 1]; a folder, which stands for its images at any depth, or a
+                pattern of files, as ``photos/*.jpg``; or a list of such.
 
         Returns:
-            What is in the image; of a list or a folder, a list.
+            What is in the image; of a list, a folder or a pattern, a list.
 
         Raises:
             UserError: an image is missing or damaged, an address does not answer, or pixels are of another kind.
         """
         if isinstance(images, list | tuple):
-            return [self._detect(_pixels_of(image)) for image in images]
-        if isinstance(images, str | Path) and Path(images).is_dir():
-            return [self._detect(_pixels_of(file)) for file in image_files(Path(images))]
+            return [self._detect(_pixels_of(image)) for given in images for image in _expanded(given)]
+        expanded = _expanded(cast("_Pixels", images))
+        if isinstance(images, str | Path) and list(map(str, expanded)) != [str(images)]:
+            return [self._detect(_pixels_of(file)) for file in expanded]
         return self._detect(_pixels_of(cast("_Pixels", images)))
 
     def _detect(self, image: NDArray[np.uint8]) -> Detected:
-        from afrcnn.commands.predict import detect_image
-
         detection = detect_image(cast(Any, self.module), image, mode=self._mode, limit=self._limit)
         chosen = detection["scores"] >= self.score
         boxes, labels, scores = (detection[name][chosen].cpu() for name in ("boxes", "labels", "scores"))
         return Detected(image, boxes, labels, scores, self.classes)
 
 
-def load(run: Path | str, *, score: float = 0.5, device: str = "cpu", trust: Sequence[str] = ()) -> TrainedDetector:
+def load(
+    run: Path | str, *, score: float | None = None, device: str = "cpu", trust: Sequence[str] = ()
+) -> TrainedDetector:
     """Load the trained detector of a run.
 
     Args:
-        run: folder that ``train`` made.
-        score: the lowest score, in [0, 1], of what is detected.
+        run: folder that ``train`` made, or a file of weights from one.
+        score: the lowest score, in [0, 1], of what is detected; that of best F1 in validation when None, or 0.5 where
+            the detector was not validated.
         device: where it works, as ``"cuda"``.
         trust: modules that a detector of your own may be imported from.
 
@@ -135,7 +133,15 @@ def load(run: Path | str, *, score: float = 0.5, device: str = "cpu", trust: Seq
     """
     trained = Run(run)
     proposal_mode(trained.recipe)
+    score = trained.score if score is None else score
     return TrainedDetector(load_detector_at(trained, score, trust).to(device), trained, score)
+
+
+def _expanded(image: _Pixels) -> Sequence[_Pixels]:
+    """Return the files of a folder or a pattern; what else there is, itself."""
+    from afrcnn.data.sources import files_of, is_address
+
+    return files_of(image) if isinstance(image, str | Path) and not is_address(image) else [image]
 
 
 def _pixels_of(image: _Pixels) -> NDArray[np.uint8]:
@@ -152,10 +158,11 @@ def _pixels_of(image: _Pixels) -> NDArray[np.uint8]:
     from torch import Tensor
 
     from afrcnn.data.image import read_image, to_rgb, to_uint8
+    from afrcnn.data.sources import content_of, is_address
 
     if isinstance(image, str | Path):
-        remote = str(image).startswith(("http://", "https://"))
-        read = read_image(Path(image), upright=True, content=_fetch(str(image)) if remote else None)
+        content = content_of(str(image)) if is_address(image) else None
+        read = read_image(Path(image), upright=True, content=content)
         image = read.as_subclass(Tensor)
     if isinstance(image, Image.Image):
         return np.array(to_rgb(image, upright=True))
@@ -167,19 +174,3 @@ def _pixels_of(image: _Pixels) -> NDArray[np.uint8]:
         return to_uint8(array)
     except ValueError as error:
         raise UserError(str(error), field="image", fix="scale them, and give uint8") from error
-
-
-def _fetch(address: str) -> bytes:
-    """Return what is at an address.
-
-    Raises:
-        UserError: it does not answer, or with too much.
-    """
-    try:
-        with urlopen(address, timeout=_SECONDS) as answer:
-            content = bytes(answer.read(_LARGEST + 1))
-    except (URLError, OSError, ValueError) as error:
-        raise UserError(f"cannot be fetched ({error})", file=address, fix="check the address") from error
-    if len(content) > _LARGEST:
-        raise UserError("is larger than 100 MB", file=address, fix="fetch it yourself, and make it smaller")
-    return content

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from afrcnn.commands.predict import _MOST_PIXELS, count_names, detect_images, load_detector_at, picture_files
+from afrcnn.commands.new_images import _MOST_PIXELS, detect_images, load_detector_at
+from afrcnn.commands.predict import count_names
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.run import Run
@@ -99,7 +100,10 @@ def masks(
     trained = Run(run, overrides)
     recipe, classes = trained.recipe, trained.classes
     out = trained.masks if out is None else Path(out)
-    pictures = picture_files(images, out, "-search.png" if search else ".png")
+    from afrcnn.data.sources import files_of, picture_files
+
+    files = [file for word in images for file in files_of(word, leave_out=out)]
+    pictures = picture_files(files, out, "-search.png" if search else ".png")
     detector = load_detector_at(trained, score, trust)
 
     import torch

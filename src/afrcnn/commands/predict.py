@@ -1,39 +1,26 @@
-"""Detection in images that belong to no dataset: proposals, boxes, pictures."""
+"""Detection in images and videos that belong to no dataset: pictures, videos and JSON."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
+from afrcnn.commands.new_images import detect_frames, detect_images, load_detector_at, read_upright, size_and_scale
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
 from afrcnn.run import Run
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor, nn
-    from torchvision import tv_tensors
 
-    from afrcnn.data.target import Target
-    from afrcnn.detectors.rcnn import FastRCNN
-    from afrcnn.proposals.selective_search import Mode
-    from afrcnn.recipe import Recipe
+    from afrcnn.data.video import Video
 
-_LARGEST_SEARCHED = 640
-"""Longer side in pixels from which on an image is searched in a smaller copy. Selective search is made for images of
-VOC's and COCO's sizes (500 and 640); with those of a camera it takes minutes and gigabytes, and the detector resizes
-them anyway."""
-
-
-_MOST_PIXELS = 25_000_000
-"""Pixels from which on an image is decoded at a fraction of its size: larger ones take gigabytes, and the detector
-resizes them to less than a megapixel."""
+_MANY = 100
+"""Files whose reading shows its progress."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +40,15 @@ class _DetectedObject:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """Detections in one image.
+    """Detections in one image, or in one frame of a video.
 
     Attributes:
-        image: its file.
-        picture: the file of the picture that shows the objects.
+        image: its file, or its address.
+        picture: the file of the picture, or of the video, that shows the objects.
         width: the image's width in pixels, upright, as its EXIF says.
         height: its height.
         objects: the objects, best first.
+        frame: the number of the frame in its video, from 0; None of an image.
     """
 
     image: str
@@ -68,261 +56,212 @@ class _Prediction:
     width: int
     height: int
     objects: tuple[_DetectedObject, ...]
+    frame: int | None = None
+
+
+class Predictions(list[_Prediction]):
+    """The predictions of images, and of the frames of videos, in order.
+
+    Attributes:
+        skipped: what was named and could not be read, with what is wrong.
+    """
+
+    def __init__(self, predictions: Iterable[_Prediction] = (), skipped: Mapping[str, UserError] | None = None) -> None:
+        super().__init__(predictions)
+        self.skipped = dict(skipped or {})
 
 
 def predict(
     run: Path | str,
-    images: Iterable[Path | str],
+    images: Iterable[str] | Iterable[Path | str],  # the first is the command line's: a path would change an address
     out: Path | str | None = None,
     *,
-    score: float = 0.5,
+    score: float | None = None,
+    stride: int = 1,
+    strict: bool = False,
     trust: Sequence[str] = (),
     overrides: Sequence[str] = (),
-) -> list[_Prediction]:
-    """Detect objects in images, as pictures and JSON.
+) -> Predictions:
+    """Detect objects in images and videos, as pictures and JSON.
 
-    Proposes boxes as those that the trained detector of a run knows. Writes a picture of each image with its objects,
-    and last predictions.json: for each image its file, its size, and the objects with class, score and box in pixels.
-    Nothing is written before all images have been read.
+    Proposes boxes as those that the trained detector of a run knows. Writes a picture of each image with its objects, a
+    video of each video, and last predictions.json: for each image, and each frame of a video, its file, its size, and
+    the objects with class, score and box in pixels. What cannot be read is left out and named at the end, and the exit
+    status is 1. No picture is written before all images have been read.
 
     Args:
-        run: folder that `afrcnn train` made.
-        images: image, or folder of images.
+        run: folder that `afrcnn train` made, or a file of weights from one.
+        images: image or video (.mp4, .avi, .mov, .mkv, .webm, ...), folder that holds some at any depth, pattern in
+            quotes, or address (http, https).
         out: folder to write to (default: RUN/predictions).
-        score: lowest score, from 0 to 1, that is shown and written.
+        score: lowest score, from 0 to 1, that is shown and written (default: that of best F1 in validation; 0.5 where
+            the detector was not validated).
+        stride: of how many frames of a video one is looked at, and written.
+        strict: refuse everything at once where something cannot be read.
         trust: modules that a detector of your own may be imported from.
         overrides: fields of the run's recipe to set differently, as ``["--data.workers", "8"]``.
 
     Examples:
         afrcnn predict run photo.jpg
         afrcnn predict run photos --score 0.7 --out pictures
+        afrcnn predict weights.safetensors clip.mp4 --stride 5
 
     Returns:
-        A prediction for each image, in order.
+        A prediction for each image and frame, in order, and what was skipped.
 
     Raises:
-        UserError: the run is not finished, an image is missing or damaged, or the folder cannot be written.
+        UserError: the run is not finished, nothing can be read, or ``strict`` and something cannot; or the folder
+            cannot be written.
     """
+    if stride < 1:
+        raise UserError(f"{stride} is out of range", field="stride", fix="choose 1 or more")
     trained = Run(run, overrides)
-    recipe, classes = trained.recipe, trained.classes
     out = trained.predictions if out is None else Path(out)
-    pictures = picture_files(images, out, ".jpg")
-    detections = detect_images(load_detector_at(trained, score, trust), [*pictures], recipe, score)
+    score = trained.score if score is None else score
+    detector = load_detector_at(trained, score, trust)
 
+    from afrcnn.data.sources import VIDEO_SUFFIXES, picture_files
+    from afrcnn.data.video import Video
     from afrcnn.evaluation.results import write_record
-    from afrcnn.visualize.detections import draw_detections
 
-    predictions = []
-    for (path, picture), detection in zip(pictures.items(), detections, strict=True):
-        pixels = _read_upright(path)
-        (height, width), scale = _size_and_scale(path, pixels)
-        drawn = {**detection, "boxes": detection["boxes"] / scale}
-        with atomic_write(picture, "wb") as file:
-            draw_detections(pixels.permute(1, 2, 0).numpy(), drawn, classes).save(
-                file, "JPEG", quality=92, subsampling=0
-            )
-        names = [classes[label - 1] for label in detection["labels"].tolist()]
-        boxes = map(tuple, detection["boxes"].tolist())
-        objects = tuple(map(_DetectedObject, names, detection["scores"].tolist(), boxes))
-        predictions.append(_Prediction(str(path), str(picture), width, height, objects))
+    with TemporaryDirectory(prefix="afrcnn-") as fetched:
+        skipped = dict[str, UserError]()
+        names = _readable(images, out, Path(fetched), skipped, strict)
+        pictures = picture_files(names, out, ".jpg")
+        videos = [path for path in pictures if path.suffix.lower() in VIDEO_SUFFIXES]
+        paths = [path for path in pictures if path not in videos]
+        detections = detect_images(detector, paths, trained.recipe, score) if paths else []
+        drawn = _Drawn(trained, names, pictures)
+        predictions = Predictions(map(drawn.image, paths, detections), skipped)
+        for path in videos:
+            predictions += drawn.video(path, Video(path, stride), detector, score)
     write_record(out / "predictions.json", predictions)
     return predictions
 
 
-def show(predictions: Sequence[_Prediction], *, run: Path, out: Path | None = None) -> None:
-    """Print what was detected in each image, and where it is written."""
+def show(predictions: Predictions, *, run: Path, out: Path | None = None) -> int:
+    """Print what was detected in each image, what was skipped, and where it is written; return the exit status."""
     from afrcnn.core.terminal import say
 
+    by_picture: dict[str, list[_Prediction]] = {}
     for prediction in predictions:
-        say(f"{prediction.picture}: {count_names(item.name for item in prediction.objects)}")
+        by_picture.setdefault(prediction.picture, []).append(prediction)
+    for picture, frames in by_picture.items():
+        number = f"{len(frames)} frames, " if frames[0].frame is not None else ""
+        say(f"{picture}: {number}{count_names(item.name for frame in frames for item in frame.objects)}")
     say(f"predictions: {(out or Run(run).predictions) / 'predictions.json'}")
+    for error in predictions.skipped.values():
+        say(f"skipped: {error}")
+    if predictions.skipped:
+        say(f"{len(predictions.skipped)} could not be read; --strict refuses them")
+    return 1 if predictions.skipped else 0
 
 
-def detect_image(
-    detector: FastRCNN, image: NDArray[np.uint8], *, mode: Mode = "fast", limit: int = 2000
-) -> dict[str, Tensor]:
-    """Detect objects in one image, from its pixels to boxes.
-
-    Args:
-        detector: a trained detector in evaluation mode, as of ``load_detector``.
-        image: H x W x 3, RGB, uint8 or floating point from 0 to 1.
-        mode: of selective search, as in training.
-        limit: how many proposals are used at most, best first.
-
-    Returns:
-        ``boxes`` (D x 4, float32, XYXY pixels of the image), ``labels`` (D, int64, 1..K) and ``scores`` (D, float32
-        in [0, 1]), best first, on the detector's device.
-
-    Raises:
-        ValueError: the image is not as said above.
-    """
-    import torch
-
-    from afrcnn.data.image import to_uint8
-
-    image = to_uint8(image)
-    device = next(detector.parameters()).device
-    proposals = torch.from_numpy(_propose(image, mode)[:limit]).to(device)
-    with torch.inference_mode():
-        detections = detector([torch.from_numpy(image).permute(2, 0, 1).to(device)], [proposals])
-    detection: dict[str, Tensor] = detections[0]
-    return detection
-
-
-def load_detector_at(run: Run, score: float, trust: Sequence[str] = ()) -> nn.Module:
-    """Return the trained detector of a run, which drops no detection of a score or higher.
-
-    Raises:
-        UserError: the run is not finished, or the score is not in [0, 1].
-    """
-    if not 0 <= score <= 1:
-        raise UserError(f"{score} is out of range", field="score", fix="choose from 0 to 1")
-    threshold = min(score, run.recipe.detector.score_threshold)
-
-    from afrcnn.build import load_detector
-
-    overrides = [*run.overrides, f"--detector.score_threshold={threshold}"]
-    return load_detector(Run(run.folder, overrides), trust)
-
-
-def detect_images(detector: nn.Module, paths: Sequence[Path], recipe: Recipe, score: float) -> list[dict[str, Tensor]]:
-    """Detect objects in images, by proposals made as those that the detector was trained with.
+def _readable(
+    words: Iterable[Path | str], out: Path, fetched: Path, skipped: dict[str, UserError], strict: bool
+) -> dict[Path, str]:
+    """Return the files that can be read of those that were named, with their names.
 
     Args:
-        detector: the trained detector.
-        paths: the images.
-        recipe: the run's, which says how proposals are made, and on what machine.
-        score: the lowest score, in [0, 1], of what is returned.
-
-    Returns:
-        For each image ``boxes`` (D x 4, XYXY pixels), ``labels`` (D) and ``scores`` (D), best first, on the CPU.
+        words: files, folders, patterns and addresses.
+        out: a folder of which nothing counts.
+        fetched: a folder for what lies at addresses.
+        skipped: takes what cannot be read.
+        strict: whether the first of it is raised.
 
     Raises:
-        UserError: an image is damaged, or such proposals cannot be made.
+        UserError: nothing can be read; or ``strict`` and something cannot.
     """
-    from afrcnn.core.engine import build_fabric
-    from afrcnn.data.image import read_image_size
-    from afrcnn.evaluation.detect import detect
-
-    images = _ProposedImages(paths, proposal_mode(recipe), recipe.data.for_evaluation().proposals_per_image)
-    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
-    workers = min(recipe.data.workers, len(paths))
-    detections = detect(detector, cast(Any, images), fabric=fabric, workers=workers)
-    for path, detection in zip(paths, detections, strict=True):
-        if math.prod(read_image_size(path)) > _MOST_PIXELS:
-            detection["boxes"] = detection["boxes"] * _size_and_scale(path, _read_upright(path))[1]
-    return [{name: value[item["scores"] >= score] for name, value in item.items()} for item in detections]
-
-
-def proposal_mode(recipe: Recipe) -> Mode:
-    """Return how selective search makes proposals as those that a detector was trained with.
-
-    Raises:
-        UserError: they came from elsewhere.
-    """
-    from afrcnn.proposals.selective_search import Mode
-
-    mode: Any = recipe.data.proposal_method
-    if mode not in get_args(Mode):
-        problem = f"{mode!r} proposals cannot be made for new images"
-        raise UserError(problem, field="data.proposal_method", fix=f"choose one of {', '.join(get_args(Mode))}")
-    return cast("Mode", mode)
-
-
-class _ProposedImages:
-    """Images that are searched for proposals when they are read: as much of a dataset as detection needs."""
-
-    def __init__(self, paths: Sequence[Path], mode: Mode, limit: int) -> None:
-        self.paths, self.mode, self.limit = paths, mode, limit
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        import torch
-
-        image = _read_upright(self.paths[index])
-        proposals = _propose(image.permute(1, 2, 0).numpy(), self.mode)
-        return image, {"proposals": torch.from_numpy(proposals[: self.limit])}
-
-
-def _read_upright(path: Path) -> tv_tensors.Image:
-    """Return an image as its EXIF says it is to be seen, smaller if it is larger than ``_MOST_PIXELS``."""
-    from afrcnn.data.image import read_image
-
-    return read_image(path, upright=True, most_pixels=_MOST_PIXELS)
-
-
-def _size_and_scale(path: Path, image: tv_tensors.Image) -> tuple[tuple[int, int], Tensor]:
-    """Return height and width of an image's file, upright, and the factors from boxes in what was read to those in it.
-
-    Args:
-        path: the file.
-        image: what ``_read_upright`` made of it.
-    """
-    import torch
-
-    from afrcnn.data.image import read_image_size
-
-    (height, width), (rows, columns) = read_image_size(path), image.shape[-2:]
-    if (height > width) != (rows > columns):  # turned by EXIF
-        height, width = width, height
-    x, y = width / columns, height / rows
-    return (height, width), torch.tensor([x, y, x, y])
-
-
-def _propose(image: NDArray[np.uint8], mode: Mode) -> NDArray[np.float32]:
-    """Return the proposals (P x 4) of an image of any size, in its pixels."""
-    import cv2
-    import numpy as np
-
-    from afrcnn.proposals.selective_search import SelectiveSearch
-
-    height, width = image.shape[:2]
-    scale, search = _LARGEST_SEARCHED / max(height, width), SelectiveSearch(mode)
-    if scale >= 1:
-        return search(image)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    smaller = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    x, y = width / size[0], height / size[1]
-    return search(smaller) * np.array([x, y, x, y], dtype=np.float32)
-
-
-def picture_files(images: Iterable[Path | str], out: Path, suffix: str) -> dict[Path, Path]:
-    """Return the file of each image, once, also of those in folders, with that of its picture.
-
-    Args:
-        images: files of images, and folders of images.
-        out: the folder of the pictures.
-        suffix: of the pictures, as ``.jpg``. They are all different.
-
-    Raises:
-        UserError: an image is missing, a folder holds none, or ``out`` is the folder of an image.
-    """
-    pictures: dict[Path, Path] = {}
-    taken: set[str] = set()
-    for source in map(Path, images):
-        files = image_files(source)
-        if not source.is_file() and not files:
-            problem = "the folder holds no images" if source.is_dir() else "no such image"
-            raise UserError(problem, file=source, fix="name images, or folders that hold some")
-        for path in files or [source]:
-            if path.parent.resolve() == out.resolve():
-                problem = f"pictures would mix with the images, as {path.name}"
-                raise UserError(problem, file=out, fix="choose another folder with --out")
-            if path not in pictures:
-                names = chain([path.stem], (f"{path.stem}-{number}" for number in count(2)))
-                name = next(name for name in names if name.casefold() not in taken)
-                taken.add(name.casefold())
-                pictures[path] = out / f"{name}{suffix}"
-    return pictures
-
-
-def image_files(folder: Path) -> list[Path]:
-    """Return the images in a folder, in order; none where it is no folder."""
+    from afrcnn.core.progress import progress
     from afrcnn.data.image import image_suffixes
+    from afrcnn.data.sources import VIDEO_SUFFIXES, fetch_into, files_of, is_address
+    from afrcnn.data.video import Video
 
-    return sorted(file for file in folder.glob("[!.]*") if file.suffix.lower() in image_suffixes())
+    suffixes, names = image_suffixes() | VIDEO_SUFFIXES, dict[Path, str]()
+
+    def skip(name: str, error: UserError) -> None:
+        error = UserError(error.problem, file=name, fix=error.fix)
+        if strict:
+            raise error
+        skipped[name] = error
+
+    for number, word in enumerate(words):
+        try:
+            if is_address(word):
+                (folder := fetched / str(number)).mkdir()
+                names[fetch_into(folder, str(word))] = str(word)
+            else:
+                names |= {file: str(file) for file in files_of(word, suffixes, leave_out=out)}
+        except UserError as error:
+            skip(str(word), error)
+    with progress("reading", len(names), "file", quiet=len(names) < _MANY) as report:
+        for done, (path, name) in enumerate([*names.items()], start=1):
+            try:
+                if path.suffix.lower() in VIDEO_SUFFIXES:
+                    Video(path)
+                else:
+                    read_upright(path)
+            except UserError as error:
+                skip(name, error)
+                del names[path]
+            report(done)
+    if skipped and not names:
+        raise next(iter(skipped.values()))
+    return names
+
+
+class _Drawn:
+    """What draws detections: pictures of images, and videos of videos.
+
+    Args:
+        run: whose detections they are.
+        names: what each file is called.
+        pictures: the file of each one's picture.
+    """
+
+    def __init__(self, run: Run, names: Mapping[Path, str], pictures: Mapping[Path, Path]) -> None:
+        self.run, self.names, self.pictures = run, names, pictures
+
+    def image(self, path: Path, detection: dict[str, Tensor]) -> _Prediction:
+        """Write the picture of an image."""
+        from afrcnn.visualize.detections import draw_detections
+
+        pixels = read_upright(path)
+        size, scale = size_and_scale(path, pixels)
+        drawn = {**detection, "boxes": detection["boxes"] / scale}
+        with atomic_write(self.pictures[path], "wb") as file:
+            draw_detections(pixels.permute(1, 2, 0).numpy(), drawn, self.run.classes).save(
+                file, "JPEG", quality=92, subsampling=0
+            )
+        return self._prediction(path, size, detection)
+
+    def video(self, path: Path, video: Video, detector: nn.Module, score: float) -> list[_Prediction]:
+        """Detect objects in the frames of a video, and write the video that shows them."""
+        import numpy as np
+
+        from afrcnn.data.video import write_video
+        from afrcnn.visualize.detections import draw_detections
+
+        detections = detect_frames(detector, video, self.run.recipe, score)
+        predictions: list[_Prediction] = []
+
+        def drawn() -> Iterator[np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]]:
+            for frame, detection in zip(video, detections, strict=True):
+                number, (height, width) = len(predictions) * video.stride, frame.shape[:2]
+                predictions.append(self._prediction(path, (height, width), detection, number))
+                yield np.array(draw_detections(frame, detection, self.run.classes))
+
+        write_video(self.pictures[path], drawn(), video.rate)
+        return predictions
+
+    def _prediction(
+        self, path: Path, size: tuple[int, int], detection: dict[str, Tensor], frame: int | None = None
+    ) -> _Prediction:
+        height, width = size
+        names = [self.run.classes[label - 1] for label in detection["labels"].tolist()]
+        boxes = map(tuple, detection["boxes"].tolist())
+        objects = tuple(map(_DetectedObject, names, detection["scores"].tolist(), boxes))
+        return _Prediction(self.names[path], str(self.pictures[path]), width, height, objects, frame)
 
 
 def count_names(names: Iterable[str]) -> str:

@@ -37,7 +37,7 @@ def stress(
     is that of the training unless --engine.devices says otherwise.
 
     Args:
-        run: folder that `afrcnn train` made.
+        run: folder that `afrcnn train` made, or a file of weights from one.
         occluder: grey, noise, or photo: pieces of other images without the object's class (default: photo, or none
             where --bend is given).
         placement: random, or worst: where the run gives the object the lowest score, of 9 places; 10 times as long.

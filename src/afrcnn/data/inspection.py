@@ -89,14 +89,19 @@ def require_readable(dataset: DetectionDataset, *, strict: bool = False) -> None
         warn_of(fault.error, left_out=fault.consequence == "left out")
 
 
-def announce(dataset: DetectionDataset, *, strict: bool = False) -> None:
+def announce(dataset: DetectionDataset, heading: str = "data", *, strict: bool = False) -> None:
     """Say in a line what is in a dataset that is to be worked on for long, once it is known to be readable.
+
+    Args:
+        dataset: the dataset.
+        heading: what it is, in at most seven letters.
+        strict: as of :func:`require_readable`.
 
     Raises:
         UserError: as of :func:`require_readable`.
     """
     require_readable(dataset, strict=strict)
-    print(printable(f"data:    {dataset.describe()}"), flush=True)
+    print(printable(f"{heading + ':':8} {dataset.describe()}"), flush=True)
 
 
 def _looks_whole(image: Image.Image, path: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +37,7 @@ def detect(
     fabric: Fabric | _OneDevice | None = None,
     workers: int = 2,
     leave_out: bool = False,
+    quiet: bool = False,
 ) -> list[Detection]:
     """Detect objects in all images of a dataset, one by one.
 
@@ -51,6 +53,7 @@ def detect(
         workers: processes that read images, for each that detects.
         leave_out: detect nothing in an image that cannot be decoded, with a warning (``ImageWarning``) which
             ``refusing`` makes an error; such an image is refused when False.
+        quiet: show no progress, where another work shows its own.
 
     Returns:
         For each image, in order, ``boxes`` (D x 4), ``labels`` (D) and ``scores`` (D), on the CPU: in every process
@@ -63,7 +66,8 @@ def detect(
     rank, size, count = fabric.global_rank, fabric.world_size, len(cast(Any, dataset))
     rows = range(rank * count // size, (rank + 1) * count // size)  # differ by one image at most, and may be none
     images = _Readable(cast(Any, dataset)) if leave_out else dataset
-    blocks = in_every_process(fabric, lambda: _detect_rows(detector, images, rows, fabric, workers))
+    work = partial(_detect_rows, detector, images, rows, fabric, workers, quiet or not fabric.is_global_zero)
+    blocks = in_every_process(fabric, work)
     detections = list[Detection]()
     for detection in chain.from_iterable(blocks):
         if isinstance(detection, UnreadableImageError):
@@ -96,6 +100,7 @@ def _detect_rows(
     rows: range,
     fabric: Fabric | _OneDevice,
     workers: int,
+    quiet: bool,
 ) -> list[Detection | UnreadableImageError]:
     """Return the detections in some images of a dataset, by one process, or why there are none."""
     loader = DataLoader(
@@ -111,7 +116,7 @@ def _detect_rows(
     with (
         _on_device(detector, fabric) as (model, device),
         torch.inference_mode(),
-        progress("detecting", len(rows), "image", quiet=not fabric.is_global_zero) as report,
+        progress("detecting", len(rows), "image", quiet=quiet) as report,
     ):
         for inputs in batches(loader):
             if isinstance(inputs, UnreadableImageError):

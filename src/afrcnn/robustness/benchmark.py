@@ -3,7 +3,7 @@
 Proposals and boxes are those of the clean images at every level. For a detector that is given its proposals, as
 Fast R-CNN is, the test thus measures recognition, and not what becomes of proposals. To measure both, test a callable
 that proposes anew: ``lambda images: [detect_image(detector, pixels) for ...]`` with
-``afrcnn.commands.predict.detect_image``.
+``afrcnn.commands.new_images.detect_image``.
 """
 
 from __future__ import annotations

@@ -35,11 +35,12 @@ class _State(TypedDict, total=False):
     precision: dict[str, Any]
     randomness: list[dict[str, Tensor]]
     unlogged: list[dict[str, Tensor]]
+    validation: dict[str, Any]
 
 
 NAMES = ("iteration", "detector", "optimizer", "precision", "randomness")
-"""What a checkpoint of a training holds. Since it was defined also ``unlogged``: the losses since the last line of the
-log, by process."""
+"""What a checkpoint of a training holds. Since it was defined also ``unlogged``, the losses since the last line of the
+log, by process; and ``validation``, what it knows from one measurement to the next."""
 
 
 def training_state(

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from afrcnn.core.atomic import atomic_write, writing
+from afrcnn.core.distributed import gather
 from afrcnn.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,3 +95,10 @@ class Log:
         if self.writer is not None:
             with writing(self.tensorboard):
                 self.writer.close()
+
+
+def mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """Return the mean by name of what all processes have; some may have nothing under a name."""
+    processes = gather({name: torch.stack(list(items)).tolist() for name, items in values.items()})
+    names = dict.fromkeys(name for process in processes for name in process)
+    return {name: fmean(chain.from_iterable(process.get(name, []) for process in processes)) for name in names}

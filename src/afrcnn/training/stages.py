@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from afrcnn.core.atomic import atomic_write
 from afrcnn.core.errors import UserError
@@ -46,6 +47,22 @@ class Stage(NamedTuple):
     def last(self) -> int:
         """How many updates the run has made when it ends."""
         return int(self.first + self.schedule.iterations)
+
+
+def epochs_to_iterations(recipe: Recipe, images: int) -> Recipe:
+    """Return a recipe in which schedules that are given in epochs have as many iterations.
+
+    Args:
+        recipe: the recipe.
+        images: how many images an epoch has.
+    """
+    schedules: dict[str, Any] = {}
+    for name in ("schedule", "pretraining", "joint"):
+        schedule: ScheduleRecipe = getattr(recipe, name)
+        if schedule.epochs is not None:
+            iterations = math.ceil(schedule.epochs * images / schedule.images_per_iteration)
+            schedules[name] = replace(schedule, iterations=iterations, epochs=None)
+    return replace(recipe, **schedules)
 
 
 def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
@@ -98,10 +115,10 @@ def plan_stages(recipe: Recipe, world_size: int = 1) -> list[Stage]:
 
 
 def lengthen(run: Run, recipe: Recipe, done: int) -> None:
-    """Let a run make more iterations than it began with; a recipe that differs in anything else is left to the run.
+    """Let a run make more iterations than it began with, or have another patience; what else differs is not its matter.
 
-    The lengthened run ends as one of that length from the beginning. Its weights, where it was finished, go: they are
-    not those of the recipe any more.
+    The lengthened run ends as one of that length from the beginning; the AP at its old end counts, where it is
+    validated. Its weights, where it was finished, go: they are not those of the recipe any more.
 
     Args:
         run: the run, which need not be there.
@@ -117,6 +134,7 @@ def lengthen(run: Run, recipe: Recipe, done: int) -> None:
     names = ("schedule", "pretraining", "joint")
     lengths = {name: getattr(recipe, name).iterations for name in names}
     longer = replace(earlier, **{name: replace(getattr(earlier, name), iterations=lengths[name]) for name in names})
+    longer = replace(longer, patience=recipe.patience)
     if dump_recipe(longer) != dump_recipe(recipe) or longer == earlier:
         return
     for name in names:

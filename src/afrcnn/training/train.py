@@ -8,13 +8,12 @@ from __future__ import annotations
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
-from itertools import chain as concatenate
+from functools import partial
 from pathlib import Path
-from statistics import fmean
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric import Fabric
@@ -25,10 +24,10 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 from afrcnn.adversaries.chain import Chain
-from afrcnn.build import arm, build_adversary, build_detector, initial_spec, open_training_images, pretrainable, verify
-from afrcnn.core.distributed import gather, in_any_process
+from afrcnn.build import arm, build_adversary, build_detector, initial_spec, pretrainable, verify
+from afrcnn.core.distributed import in_any_process
 from afrcnn.core.engine import build_training_fabric, in_first_process
-from afrcnn.core.errors import UnreadableImageError, UserError
+from afrcnn.core.errors import UserError
 from afrcnn.core.image_warnings import refusing
 from afrcnn.core.interruption import Interrupted, Interruption
 from afrcnn.core.lock import locked
@@ -40,7 +39,7 @@ from afrcnn.data.target import DetectionDataset
 from afrcnn.detectors.frozen_head import column_major
 from afrcnn.detectors.rcnn import FastRCNN
 from afrcnn.detectors.weights import load_strict, read_state_dict
-from afrcnn.recipe import PretrainingRecipe, Recipe
+from afrcnn.recipe import PretrainingRecipe, Recipe, dump_recipe
 from afrcnn.run import Run, initial_weights, resolve
 from afrcnn.training.checkpoint import (
     NAMES,
@@ -51,8 +50,9 @@ from afrcnn.training.checkpoint import (
     training_state,
 )
 from afrcnn.training.finite import FiniteGuard
+from afrcnn.training.images import open_training_images, open_validation_images
 from afrcnn.training.left_out import LeftOut
-from afrcnn.training.log import Log
+from afrcnn.training.log import Log, mean_over_processes
 from afrcnn.training.optimizer import build_optimizer, learning_rate
 from afrcnn.training.pretraining import Pretraining
 from afrcnn.training.samples import (
@@ -65,8 +65,9 @@ from afrcnn.training.samples import (
     seed_of,
     trainable,
 )
-from afrcnn.training.stages import Stage, lengthen, plan_stages
+from afrcnn.training.stages import Stage, epochs_to_iterations, lengthen, plan_stages
 from afrcnn.training.step import step
+from afrcnn.training.validation import Validation
 
 _RESUMES = "the same command goes on from there"
 
@@ -84,6 +85,7 @@ class _Training(NamedTuple):
     detector: nn.Module
     transform: SampleTransform | None
     left_out: LeftOut
+    validation: Validation
 
 
 def train_stages(
@@ -115,11 +117,14 @@ def train_stages(
     """
     fabric = build_training_fabric(**asdict(recipe.engine))
     fabric.launch()
-    run, stages = Run(folder), plan_stages(recipe, fabric.world_size)
+    run = Run(folder)
     with refusing(recipe.data.strict):
         dataset = open_training_images(recipe)
     recipe = resolve(replace(recipe, data=replace(recipe.data, classes=list(dataset.classes))))
+    recipe = epochs_to_iterations(recipe, len(dataset))
+    stages = plan_stages(recipe, fabric.world_size)
     verify(recipe, len(dataset.classes), "all")  # a mistake is told now, not hours later
+    validated = open_validation_images(recipe, dataset)
     for name in (*dataset.classes, recipe.data.test_split):
         file_name(name)  # which the evaluation writes
     with ExitStack() as stack:
@@ -133,16 +138,21 @@ def train_stages(
         in_first_process(fabric, lambda: run.begin(recipe))
         if fabric.is_global_zero:
             announce(dataset, strict=recipe.data.strict)
-        training = _Training(fabric, recipe, run, dataset, detector, transform, LeftOut(run.left_out_file))
+            if validated is not None:
+                announce(validated, "val", strict=recipe.data.strict)
+        validation = Validation(fabric, recipe, validated, partial(_save_detector, run.best_file, recipe))
+        if saved is not None and "validation" in saved:
+            validation.restore(saved["validation"], run.checkpoint_file)
+        left_out = LeftOut(run.left_out_file)
+        training = _Training(fabric, recipe, run, dataset, detector, transform, left_out, validation)
         _run_stages(training, stages, saved)
-        training.left_out.warn()
+        left_out.warn()
     return run
 
 
 def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, Any] | None) -> None:
     """Run the stages, those before a checkpoint left out, and write the trained detector and its adversaries."""
     fabric, recipe, run, detector = training.fabric, training.recipe, training.run, training.detector
-    description = {"backbone": recipe.detector.backbone, "classes": recipe.data.classes}
     done = 0 if saved is None else int(saved["iteration"])
     if done > stages[-1].last:
         problem = f"is of iteration {done}, and the recipe has {stages[-1].last}"
@@ -162,17 +172,31 @@ def _run_stages(training: _Training, stages: Sequence[Stage], saved: dict[str, A
             load_strict(detector, inside["detector"], run.checkpoint_file)
         elif stage.name == "joint" and recipe.joint.new_box_layer and isinstance(detector, FastRCNN):
             detector.roi_heads.renew_box_layer()
-        if done < stage.last:
+        if done < stage.last and not training.validation.is_exhausted(stage):
             _run_stage(training, stage, adversaries, inside)
         if fabric.is_global_zero and stage.name == "detector" and len(stages) > 1:
-            save_weights(run.detector_file, detector, description)
+            _save_detector(run.detector_file, recipe, detector)
 
     arm(recipe, detector, "detector", None)  # the plain detector again
     if fabric.is_global_zero:
         if adversaries is not None and adversaries.state_dict():
             save_weights(run.adversary_file, adversaries, {"adversaries": list(recipe.adversaries)})
-        save_weights(run.weights_file, detector, description)
+        _save_detector(run.weights_file, recipe, detector, training.validation.score)
     fabric.barrier()
+
+
+def _save_detector(file: Path, recipe: Recipe, detector: nn.Module, score: float | None = None) -> None:
+    """Write a detector without its adversaries, and how it was made, so that the file is all that its use needs."""
+    description = {"classes": recipe.data.classes, "score": score, "recipe": dump_recipe(recipe)}
+    roi_heads = detector.roi_heads if isinstance(detector, FastRCNN) else None
+    adversaries = None if roi_heads is None else roi_heads.adversary
+    if roi_heads is not None:
+        roi_heads.adversary = None
+    try:
+        save_weights(file, detector, description)
+    finally:
+        if roi_heads is not None:
+            roi_heads.adversary = adversaries
 
 
 def _initial_detector(
@@ -263,9 +287,9 @@ def _fit(
         Interrupted: Ctrl-C or SIGTERM; a checkpoint is written.
     """
     fabric, run, schedule, detector = training.fabric, training.run, stage.schedule, training.detector
+    validation = training.validation
     log = Log(run.log_file, run.tensorboard, stage.first + start) if fabric.is_global_zero else None
     values, guard = defaultdict(list, unlogged), FiniteGuard(run, stage.section)
-    unreadable = list[UnreadableImageError]()
     began, since, quiet = time.monotonic(), start, not fabric.is_global_zero
     done, stopped = start, False
     with (
@@ -277,38 +301,39 @@ def _fit(
             rate = learning_rate(done - 1, schedule)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["rate_factor"]
-            images, targets = loaded
-            unreadable += concatenate.from_iterable(target.pop("left_out", ()) for target in targets)
-            if not getattr(model.module, "targets_on_host", False):
-                targets = fabric.to_device(targets)
-            batch = cast(Batch, (fabric.to_device(images), targets))
-            losses, metrics = step(fabric, model, optimizer, batch, schedule.images_at_once)
+            training.left_out.note(loaded[1])
+            images, targets = _to_device(fabric, model, loaded)
+            losses, metrics = step(fabric, model, optimizer, (images, targets), schedule.images_at_once)
             guard.watch(stage.first + done, losses["loss"], targets)
             optimizer.step()
 
             for name, value in [*losses.items(), *metrics]:
                 values[name].append(value.detach())
             stopped = in_any_process(interruption.number > 0, fabric.device)
-            logs = done % schedule.log_every == 0 or done == schedule.iterations
-            saves = done % schedule.checkpoint_every == 0 or done == schedule.iterations or stopped
+            ends = done == schedule.iterations
+            measures = validation.is_due(stage, done)
+            logs = done % schedule.log_every == 0 or ends or measures
+            saves = done % schedule.checkpoint_every == 0 or ends or stopped or measures
             if logs or saves:
-                unreadable = _note_left_out(training, unreadable)
-            if logs:
+                training.left_out.share(fabric.is_global_zero)
                 guard.check()
-                means = _mean_over_processes(values)
+            if saves:
+                guard.check_weights(stage.first + done, detector, targets)
+            if logs:
+                means = mean_over_processes(values)
                 speed = (done - since) / (time.monotonic() - began)
+                row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
+                row |= {"val_ap": validation.measure(detector, stage, done)} if measures else {}
                 if log is not None:
-                    row = {"stage": stage.name, **means, "learning_rate": rate, "iterations_per_second": speed}
                     log.write(stage.first + done, row)
                 report(done, f"loss {means['loss']:.3f}")
                 values, began, since = defaultdict(list), time.monotonic(), done
             if saves:
-                guard.check_weights(stage.first + done, detector, targets)
                 state = training_state(fabric, stage.first + done, detector, optimizer, values)
                 if fabric.is_global_zero:
-                    save_checkpoint(run.checkpoint_file, state)
+                    save_checkpoint(run.checkpoint_file, state | {"validation": validation.state()})
                 fabric.barrier()
-            if stopped:
+            if stopped or validation.is_exhausted(stage):
                 break
     if log is not None:
         log.close()
@@ -317,16 +342,8 @@ def _fit(
         raise Interrupted(f"{checkpoint}; {_RESUMES}", interruption.number or signal.SIGINT)
 
 
-def _note_left_out(training: _Training, errors: Sequence[UnreadableImageError]) -> list[UnreadableImageError]:
-    """Note in the run what images the processes could not decode; return what is then left to note, nothing."""
-    of_all = concatenate.from_iterable(gather(errors))
-    if training.fabric.is_global_zero:
-        training.left_out.add(of_all)
-    return []
-
-
-def _mean_over_processes(values: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
-    """Return the mean by name of what all processes have; some may have nothing under a name."""
-    processes = gather({name: torch.stack(list(items)).tolist() for name, items in values.items()})
-    names = dict.fromkeys(name for process in processes for name in process)
-    return {name: fmean(concatenate.from_iterable(process.get(name, []) for process in processes)) for name in names}
+def _to_device(fabric: Fabric, model: _FabricModule, batch: Batch) -> Batch:
+    """Return a batch on the device; targets stay where they were read if the module says so."""
+    images, targets = batch
+    on_host = getattr(model.module, "targets_on_host", False)
+    return fabric.to_device(images), targets if on_host else fabric.to_device(targets)
