@@ -28,6 +28,28 @@ def test_one_device_computes_the_bits_of_fabric(precision):
     assert {name: value.dtype for name, value in made.items()} == {n: value.dtype for n, value in expected.items()}
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_boxes_come_to_a_module_with_all_their_bits(precision):
+    boxes = torch.rand(50, 4) * 1000
+    received = []
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 1)
+
+        def forward(self, proposals, targets):
+            received.extend([*proposals, targets[0]["boxes"]])
+            return self.layer(proposals[0]).sum()
+
+    fabric = build_training_fabric("cpu", precision=precision)
+    fabric.setup(Module())([boxes], [{"boxes": boxes}])
+    for engine in (build_fabric("cpu", precision=precision), fabric):
+        for_inference(engine, Module())([boxes], [{"boxes": boxes}])
+    assert len(received) == 6
+    assert all(torch.equal(tensor, boxes) for tensor in received)
+
+
 def test_the_device_is_the_one_that_fabric_chooses():
     assert build_fabric().device == build_training_fabric().device
 

@@ -49,21 +49,32 @@ class _OneDevice:
         return module.to(self.device)
 
     def __call__(self, module: nn.Module, *inputs: Any) -> Any:
-        """Return what a module makes of inputs in the precision, as Fabric has it: inputs are rounded to it, too."""
+        """Return what a module makes of inputs in the precision; they stay as they are (see `_keep_inputs`)."""
         if self.dtype == torch.float32:
             return module(*inputs)
         with torch.autocast(self.device.type, dtype=self.dtype):
-            outputs = module(*_cast(inputs, self.dtype))
-        return _cast(outputs, torch.get_default_dtype())
+            outputs = module(*inputs)
+        return _full_precision(outputs)
 
 
-def _cast(data: Any, dtype: torch.dtype) -> Any:
-    """Return floating-point tensors, in lists and dictionaries, as of a type."""
+def _full_precision(data: Any) -> Any:
+    """Return floating-point tensors, in lists and dictionaries, as float32."""
     if isinstance(data, Tensor):
-        return data.to(dtype) if data.is_floating_point() else data
+        return data.to(torch.get_default_dtype()) if data.is_floating_point() else data
     if isinstance(data, list | tuple):
-        return type(data)(_cast(item, dtype) for item in data)
-    return {name: _cast(item, dtype) for name, item in data.items()} if isinstance(data, dict) else data
+        return type(data)(_full_precision(item) for item in data)
+    return {name: _full_precision(item) for name, item in data.items()} if isinstance(data, dict) else data
+
+
+def _keep_inputs(fabric: Fabric) -> Fabric:
+    """Let Fabric leave inputs as they are; in mixed precision, it would round all that are floating-point to 16 bits.
+
+    Boxes are: in bfloat16, a coordinate between 256 and 512 pixels would be a multiple of 2, beyond that of 4. Autocast
+    rounds what layers compute with, which is what mixed precision means.
+    """
+    precision: Any = fabric.strategy.precision
+    precision.convert_input = lambda data: data
+    return fabric
 
 
 def build_fabric(
@@ -110,7 +121,7 @@ def build_training_fabric(
     from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
 
     try:
-        return Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision)
+        return _keep_inputs(Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=precision))
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         problem = str(error).rstrip("!.")
         fix = "choose what this machine has, as --engine.devices 1 --engine.accelerator cpu"
