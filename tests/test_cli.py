@@ -224,7 +224,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
     options = {
         "download": "parts mirror",
         "convert-weights": "",
-        "shapes": "trainval test size occlusion deformation seed jobs",
+        "shapes": "trainval test size occlusion deformation classes sides seed jobs",
         "check": "layout",
         "convert": "to split layout",
         "minival": "",
@@ -240,6 +240,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "masks": "box boxes score search out trust",
         "show": "image split among limit levels score stress-seed out trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
+        "compare": "methods seeds out",
         "report": "baseline out trust",
         "reproduce": "configs data devices dry-run fraction nodes",
     }

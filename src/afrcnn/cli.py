@@ -35,7 +35,7 @@ from afrcnn.parser import FunctionParser, Parser
 _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
-    "shapes": {},
+    "shapes": {"sides": "--sides SHORTEST LONGEST"},
     "check": {},
     "convert": {},
     "minival": {},
@@ -51,6 +51,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "masks": {"boxes": "--box X1 Y1 X2 Y2 CLASS", "limit": "--boxes N"},
     "show": {},
     "stress": {},
+    "compare": {"out": "--out FOLDER"},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},
 }

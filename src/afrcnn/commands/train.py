@@ -52,7 +52,7 @@ def train(
         afrcnn train voc07/vgg16_frcn --data.root VOCdevkit/VOC2007
     """
     words = [recipes] if isinstance(recipes, str | Path) else list(recipes)
-    names, root = _split(words)
+    names, root = split_words(words)
     first, names = not names, names or list(_FIRST)
     fields = [*(("--data.root", root) if root else ()), *overrides]
     loaded = load_recipe(names, fields)
@@ -62,12 +62,12 @@ def train(
 
     speaks = _is_first_process()
     if speaks:  # and makes what is missing
-        _propose(loaded)
+        propose_missing(loaded)
     if are_parts(names):
         from afrcnn.data.layouts import open_dataset
 
         images = len(open_dataset(folder, split, loaded.data.layout, field="data.train_split"))
-        loaded = load_recipe(names, [*_schedule(images, loaded), *fields])
+        loaded = load_recipe(names, [*schedule_for(images, loaded), *fields])
         if speaks:
             print(f"updates: {_told(loaded, images)}", flush=True)
     name = "first" if first else "+".join(Path(one).stem for one in names)
@@ -103,7 +103,7 @@ def _is_first_process() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
+def split_words(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
     """Return the recipes among words, and the dataset's folder.
 
     Raises:
@@ -116,7 +116,7 @@ def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
     return [word for word in words if str(word) not in roots], roots[0] if roots else None
 
 
-def _propose(recipe: Recipe) -> None:
+def propose_missing(recipe: Recipe) -> None:
     """Search proposals for the splits that have none, where a recipe takes those of selective search."""
     from afrcnn.commands.proposals import proposals
     from afrcnn.data.layouts import open_dataset
@@ -147,7 +147,7 @@ def _has_test_split(recipe: Recipe) -> bool:
         return False
 
 
-def _schedule(images: int, recipe: Recipe) -> list[str]:
+def schedule_for(images: int, recipe: Recipe) -> list[str]:
     """Return the updates of each stage for a training split of so many images.
 
     Six for each image, which is twelve epochs of two images an update, within bounds. Where a method acts, a third of
