@@ -2,13 +2,19 @@
 
 import csv
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 
+from afrcnn.build import load_detector, open_split
 from afrcnn.cli import main
 from afrcnn.commands.compare import compare
 from afrcnn.core.errors import UserError
+from afrcnn.evaluation.detect import detect
+from afrcnn.experiment.measurement import LEVELS, STRESS_SEED, stored_detections
 from afrcnn.recipe import JointRecipe, dump_recipe, load_recipe
+from afrcnn.robustness.found import find_objects
 from afrcnn.run import Run
 
 
@@ -88,6 +94,16 @@ def test_it_ends_in_tables_strips_a_report_and_one_sentence(compared, words, cap
     ]
 
 
+def test_strips_are_drawn_from_what_the_detectors_found_in_the_same_pixels(compared):
+    run = Run(compared / "hiding-seed0")
+    dataset = open_split(run.recipe, "test")
+    detectors = [stored_detections(run, dataset), partial(detect, load_detector(run), workers=0)]
+    objects, _ = find_objects(detectors, dataset, range(3), levels=(0.0, *LEVELS), seed=STRESS_SEED)
+    scores = np.concatenate([one.scores for one in objects], axis=2)
+    assert scores[1].any()
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+
+
 def test_with_few_images_nothing_is_told_from_noise(compared):
     with (compared / "comparison.csv").open() as lines:
         rows = list(csv.DictReader(lines))
@@ -111,6 +127,14 @@ def test_a_folder_with_other_recipes_is_refused_before_anything_is_made(compared
     assert main(["compare", *words, "--out", str(compared), "--joint.iterations", "5"]) == 2
     assert "holds a run with another recipe; name another folder with --out" in capsys.readouterr().err
     assert sorted(compared.rglob("*")) == before
+
+
+def test_a_detector_that_is_trained_already_is_the_start_of_all(common, run, tmp_path):
+    start = ["--init_from", str(run.folder)]
+    made = compare(common / "common.yaml", methods=["baseline"], seeds=1, out=tmp_path, overrides=start)
+    assert load_recipe(tmp_path / "baseline-seed0" / "recipe.yaml").init_from == str(run.folder)
+    assert not (tmp_path / "start-seed0").exists()
+    assert made.comparison.best is made.comparison.baseline
 
 
 @pytest.mark.parametrize(

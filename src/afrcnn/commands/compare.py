@@ -14,7 +14,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.core.names import file_name
 from afrcnn.core.terminal import say
 from afrcnn.recipe import Recipe, load_recipe
-from afrcnn.run import training_splits
+from afrcnn.run import Run, training_splits
 from afrcnn.shipped import are_parts, recipe_file
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ def compare(
     open_training_images(loaded)  # other classes in data.also, refused before anything slow
     make_runs(planned)
     comparison = read_comparison(planned)
-    return _Compared(comparison, _write(comparison, written))
+    named = {name for one in planned_methods.values() for name in (one.detector.model, *one.adversaries)}
+    trust = sorted(name.partition(":")[0] for name in named if ":" in name)  # they have just been trained
+    return _Compared(comparison, _write(comparison, written, trust))
 
 
 def show(made: _Compared) -> None:
@@ -143,9 +145,8 @@ def _methods(names: Sequence[str]) -> dict[str, Path | None]:
     return files
 
 
-def _write(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Write tables, strips and report, and return where they are."""
-    from afrcnn.commands.found import found
+def _write(comparison: Comparison, folder: Path, trust: Sequence[str]) -> dict[str, Path]:
+    """Write tables, strips and report, and return where they are; ``trust`` are modules of one's own."""
     from afrcnn.commands.report import report
     from afrcnn.reporting.compared import compared_differences, compared_markdown, compared_runs
 
@@ -154,13 +155,26 @@ def _write(comparison: Comparison, folder: Path) -> dict[str, Path]:
         stream.write(compared_markdown(comparison))
     _write_csv(files["numbers"], compared_differences(comparison))
     _write_csv(files["runs"], compared_runs(comparison))
-    baseline, best = comparison.baseline, comparison.best
-    seed = min(baseline.folders)
-    shown = dict.fromkeys([baseline.folders[seed], best.folders[seed]])
-    strips = found(list(shown), out=folder / "found", trust=()).strips
     folders = [run for method in comparison.methods for run in method.folders.values()]
-    files["report"] = report(folders, folder / "report.html", baseline=baseline.folders[seed])
-    return files | ({"strips": strips[0].parent} if strips else {})
+    files["report"] = report(folders, folder / "report.html", trust=trust)
+    return files | {"strips": _write_strips(comparison, folder / "found")}
+
+
+def _write_strips(comparison: Comparison, folder: Path) -> Path:
+    """Draw what the first and the best method find and miss, in their runs of the first seed, and return the folder."""
+    from afrcnn.build import open_images
+    from afrcnn.commands.found import draw_strips
+    from afrcnn.experiment.measurement import LEVELS, STRESS_SEED, stored_detections
+    from afrcnn.robustness.found import find_objects
+
+    shown = {method.name: method for method in (comparison.baseline, comparison.best)}
+    runs = [Run(method.folders[min(method.folders)]) for method in shown.values()]
+    dataset = open_images(runs[0].recipe, runs[0].recipe.data.test_split)
+    detectors, levels = [stored_detections(run, dataset) for run in runs], (0.0, *LEVELS)
+    everything = range(len(dataset))
+    objects, images = find_objects(detectors, dataset, everything, levels=levels, seed=STRESS_SEED)
+    draw_strips(objects, images, list(shown), levels, folder)
+    return folder
 
 
 def _write_csv(file: Path, rows: Iterable[Sequence[object]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +13,9 @@ from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
 from afrcnn.core.lock import claimed
 from afrcnn.core.terminal import say
+from afrcnn.data.target import DetectionDataset
 from afrcnn.evaluation.detect import detect
-from afrcnn.evaluation.formats import Detection, write_coco_results
+from afrcnn.evaluation.formats import Detection, read_coco_results, write_coco_results
 from afrcnn.evaluation.results import evaluate_detections, write_record
 from afrcnn.evaluation.subsets import all_subsets
 from afrcnn.experiment.plan import PlannedRun
@@ -26,6 +27,9 @@ from afrcnn.training.train import train_stages
 
 LEVELS = (0.2, 0.4, 0.6)
 """Fractions of every box that are hidden in the stress test of a comparison."""
+
+STRESS_SEED = 0
+"""Of the places that are hidden, and of what hides there."""
 
 
 def make_runs(planned: Sequence[PlannedRun]) -> None:
@@ -99,13 +103,26 @@ def examine(run: Run, detector: nn.Module) -> None:
         return detections
 
     levels = (0.0, *LEVELS)
-    stress = measure(find, dataset, [Occlusion("photo", levels=levels)], seed=0)
+    stress = measure(find, dataset, [Occlusion("photo", levels=levels)], STRESS_SEED)
     for number, level in enumerate(levels):
         file = detections_file(run, level)
         write_coco_results(file, detections[number :: len(levels)], dataset.ids, dataset.category_ids)
     write_stress(run.stress_file, replace(stress, split=split))
     results = evaluate_detections(detections[:: len(levels)], dataset, subsets=all_subsets(dataset))
     write_record(run.results_file, replace(results, split=split))
+
+
+def stored_detections(run: Run, dataset: DetectionDataset) -> Callable[[StressedImages], Sequence[Detection]]:
+    """Return what answers as the detector of a measured run did, to the images of its measurement alone.
+
+    Raises:
+        UserError: detections are missing or damaged, or of other images.
+    """
+    levels = {
+        level: read_coco_results(detections_file(run, level), dataset.ids, dataset.category_ids)
+        for level in (0.0, *LEVELS)
+    }
+    return lambda images: [levels[change.level][change.index] for change in images.changes]
 
 
 def detections_file(run: Run, level: float) -> Path:

@@ -65,12 +65,11 @@ def plan_runs(methods: Mapping[str, Recipe], classes: Sequence[str], seeds: int,
     planned = []
     data = replace(base.data, classes=list(classes))
     for seed in range(base.seed, base.seed + seeds):
-        start, source = None, base.init_from
-        if source is None:
-            start = _planned("", _start_of(base, data, seed), out / f"start-seed{seed}")
-            source = str(start.run.folder.absolute())
+        start, source = None, Path(base.init_from or out / f"start-seed{seed}").absolute()
+        if base.init_from is None:
+            start = _planned("", _start_of(base, data, seed), source)
         for name, recipe in methods.items():
-            made = replace(_method_of(base, recipe, name, data), init_from=source, seed=seed)
+            made = replace(_method_of(base, recipe, name, data), init_from=str(source), seed=seed)
             planned.append(_planned(name, resolve(made), out / f"{name}-seed{seed}", start))
     return planned
 

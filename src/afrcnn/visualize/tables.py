@@ -124,7 +124,7 @@ def found_table(counts: Mapping[str, Sequence[int]], levels: Sequence[float], ob
 
 
 def compared_tables(comparison: Comparison) -> list[Table]:
-    """Return two tables of mean APs by method: clean and hidden with intervals of the differences, and by level.
+    """Return tables of mean APs by method: clean and hidden with intervals of the differences, by level, on subsets.
 
     Args:
         comparison: the methods, the baseline first.
@@ -136,16 +136,15 @@ def compared_tables(comparison: Comparison) -> list[Table]:
         for method in comparison.methods
     ]
     size = f"{comparison.images['clean']} test images, seeds: {comparison.seeds}"
-    first = _table(f"{dataset}: mAP in %, {size}", heading, rows, caption="* leaves out zero")
-    names = [name for name in comparison.images if name not in ("clean", "mPC")]
+    tables = [_table(f"{dataset}: mAP in %, {size}", heading, rows, caption="* leaves out zero")]
     levels = {f"{level:g}": f"{level:.0%}\nhidden" for level in LEVELS}
-    heads = [levels.get(name, name.replace(" ", "\n")) for name in names]
-    by_level = [(method.name, *(_compared_cell(method, name) for name in names)) for method in comparison.methods]
-    caption = "mAP, and the difference to the baseline; * its 95% interval leaves out zero"
-    return [
-        first,
-        _table("by how much is hidden, and where objects overlap", ("method", *heads), by_level, (), caption),
-    ]
+    subsets = {name: name.replace(" ", "\n") for name in comparison.images if name not in ("clean", "mPC", *levels)}
+    for title, heads in (("by how much is hidden", levels), ("of objects that are", subsets)):
+        cells = [(method.name, *(_compared_cell(method, name) for name in heads)) for method in comparison.methods]
+        if heads:
+            caption = "mAP, and the difference; * its 95% interval leaves out zero"
+            tables.append(_table(title, ("method", *heads.values()), cells, caption=caption))
+    return tables
 
 
 def split_table(splits: Sequence[OcclusionSplit]) -> Table:
