@@ -76,8 +76,8 @@ def compare(
 
     Examples:
         afrcnn compare photos
-        afrcnn compare photos resnet18 --methods baseline cutout my_method.yaml --seeds 5
-        afrcnn compare photos --methods baseline occluding --schedule.iterations 2000 --joint.iterations 1000
+        afrcnn compare photos resnet18 --methods baseline mine.yaml --seeds 5
+        afrcnn compare photos --schedule.iterations 2000 --joint.iterations 1000
     """
     files = _methods(methods)
     if seeds < 1:
