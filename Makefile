@@ -1,4 +1,4 @@
-# make demo    from nothing to a trained detector and its pictures, in minutes
+# make demo    from nothing to two trained detectors: what each finds, the more of the objects is hidden
 # make test    linter, type checker and the whole test suite
 # make docs    the documentation as a site, in site/
 # make bench   speeds and memory, as ratios against peers measured in the same run
@@ -27,11 +27,8 @@ test: lint
 
 # Every step can be interrupted and run again; `make clean` begins anew.
 demo: install
-	$(BIN)/afrcnn shapes demo/shapes --trainval 400 --test 80
-	$(BIN)/afrcnn proposals demo/shapes
-	$(BIN)/afrcnn train configs/shapes/small_frcn.yaml --run demo/run
-	$(BIN)/afrcnn predict demo/run $(foreach i,0 1 2 3 4 5 6 7,demo/shapes/JPEGImages/test_00000$(i).jpg) --out demo/pictures
-	$(BIN)/afrcnn evaluate demo/run
+	$(BIN)/afrcnn shapes demo/shapes --trainval 300 --test 80 --size 192 --classes bird crab fish person --sides 80 150 --occlusion 0
+	$(BIN)/afrcnn compare demo/shapes shapes/small_methods --methods baseline occluding_cutout --seeds 1 --out demo/comparison
 
 docs: install
 	$(BIN)/mkdocs build --strict

@@ -23,6 +23,7 @@ from torchvision import tv_tensors
 
 from afrcnn.build import load_detector, open_split
 from afrcnn.core.engine import build_fabric
+from afrcnn.core.lock import claimed as claim
 from afrcnn.data.target import Target
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import Detection, write_coco_results
@@ -31,7 +32,6 @@ from afrcnn.robustness.benchmark import StressedImages, measure
 from afrcnn.robustness.stresses import Occlusion
 from afrcnn.run import Run
 from afrcnn.training.train import train_stages
-from experiment import claim
 from validation_split import divide, link_proposals
 
 SOURCE = Path("../shared/data/animals")

@@ -19,10 +19,13 @@ import torch
 
 from afrcnn.build import open_images
 from afrcnn.commands.evaluate import evaluate
-from afrcnn.evaluation.bootstrap import interval
+from afrcnn.data.target import DetectionDataset
+from afrcnn.evaluation.bootstrap import interval, resampled_ap
+from afrcnn.evaluation.formats import read_coco_results
+from afrcnn.evaluation.matching import Floats, match
+from afrcnn.experiment.differences import draw_images
 from afrcnn.run import Run
 from experiment import METHODS, RUNS, SETS, FeatureCache, claim, fit
-from experiment_tables import Floats, drawn
 
 Pair = tuple[tuple[str, int], tuple[str, int]]
 """Two detectors, each a method and a seed."""
@@ -105,6 +108,13 @@ def measure(name: str, pairs: dict[str, list[Pair]]) -> dict[str, Floats]:
         files = [Run(joined(name, pair)).detections_file(split) for pair in of_kind]
         results[kind] = np.mean([drawn(file, dataset, seed=list(SETS).index(name)) for file in files], axis=0)
     return results
+
+
+def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
+    """Return the mean AP in percent of a file of detections on all images, and then on drawings of them."""
+    detections = read_coco_results(file, dataset.ids, dataset.category_ids)
+    targets = [dataset.target(index) for index in range(len(dataset))]
+    return 100 * resampled_ap(match(detections, targets, dataset.classes), draw_images(len(dataset), seed))
 
 
 if __name__ == "__main__":

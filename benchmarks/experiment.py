@@ -11,27 +11,17 @@ run, in runs/experiment/SET/METHOD-seedN, is what `experiment_tables.py` needs.
 from __future__ import annotations
 
 import argparse
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from afrcnn.build import build_detector, load_detector, open_split
-from afrcnn.core.engine import build_fabric
+from afrcnn.build import build_detector, load_detector
+from afrcnn.core.lock import claimed as claim
 from afrcnn.data.splits import split_by_occlusion
 from afrcnn.detectors.rcnn import FastRCNN
-from afrcnn.evaluation.detect import detect
-from afrcnn.evaluation.formats import Detection, write_coco_results
-from afrcnn.evaluation.results import evaluate_detections, write_record
-from afrcnn.evaluation.subsets import all_subsets
+from afrcnn.experiment.measurement import examine, unless_done
 from afrcnn.recipe import Recipe, load_recipe
-from afrcnn.robustness.benchmark import StressedImages, measure
-from afrcnn.robustness.stress_results import write_stress
-from afrcnn.robustness.stresses import Occlusion
 from afrcnn.run import Run
 from afrcnn.training.train import train_stages
 from cached_backbone import CachedBackbone
@@ -62,9 +52,6 @@ SETS = {
     },
 }
 """By name the folder of the recipe, and what is different in it."""
-
-LEVELS = (0.2, 0.4, 0.6)
-"""Fractions of the boxes that are occluded in the stress test."""
 
 JOINT = [
     "--joint.iterations=150",
@@ -166,10 +153,9 @@ def main() -> None:
         for name in arguments.sets:
             for method in arguments.methods:
                 folder = RUNS / "experiment" / name / f"{method}-seed{seed}"
-                if not is_done(folder):
-                    with claim(folder) as claimed:
-                        if claimed and not is_done(folder):
-                            measure_run(name, method, seed, folder, cache)
+                with unless_done(Run(folder)) as claimed:
+                    if claimed:
+                        measure_run(name, method, seed, folder, cache)
 
 
 def fit(name: str, method: str, seed: int, folder: Path, cache: FeatureCache) -> Run:
@@ -182,7 +168,7 @@ def fit(name: str, method: str, seed: int, folder: Path, cache: FeatureCache) ->
 def measure_run(name: str, method: str, seed: int, folder: Path, cache: FeatureCache) -> None:
     """Train and measure one run."""
     run = fit(name, method, seed, folder, cache)
-    examine(run, first_detector(name, seed), cache)
+    measure_on_cache(run, first_detector(name, seed), cache)
     # Weights and optimiser of all runs would take 60 GB; those of the first seed stay.
     for file in (run.checkpoint_file, *((run.weights_file, run.adversary_file) if seed else ())):
         file.unlink(missing_ok=True)
@@ -232,40 +218,12 @@ def prepare(name: str, recipe: Recipe) -> None:
     link_proposals(store, Path(recipe.data.proposals), splits, recipe.data.proposal_method)
 
 
-def examine(run: Run, source: Path, cache: FeatureCache) -> None:
-    """Write detections at all levels of occlusion and their AP, as `evaluate` and `stress` write them."""
-    recipe = run.recipe
-    split = recipe.data.test_split
-    dataset = open_split(recipe, split)
+def measure_on_cache(run: Run, source: Path, cache: FeatureCache) -> None:
+    """Measure a trained run; its detector shares the features of all that begin with the run ``source``."""
     detector = cache.attach(load_detector(run), source)
-    if recipe.engine.precision == "bf16-mixed":
+    if run.recipe.engine.precision == "bf16-mixed":
         detector.roi_heads.box_head.to(torch.bfloat16)  # as autocast has it, which would cast fc6 again for each image
-    fabric = build_fabric(recipe.engine.accelerator, precision=recipe.engine.precision)
-    detections: list[Detection] = []
-
-    def find(images: StressedImages) -> Sequence[Detection]:
-        detections.extend(detect(detector, images, fabric=fabric, workers=0))
-        return detections
-
-    levels = (0.0, *LEVELS)
-    stress = measure(find, dataset, [Occlusion("photo", levels=levels)], seed=0)
-    for number, level in enumerate(levels):
-        file = detections_file(run, level)
-        write_coco_results(file, detections[number :: len(levels)], dataset.ids, dataset.category_ids)
-    write_stress(run.stress_file, replace(stress, split=split))
-    results = evaluate_detections(detections[:: len(levels)], dataset, subsets=all_subsets(dataset))
-    write_record(run.results_file, replace(results, split=split))
-
-
-def detections_file(run: Run, level: float) -> Path:
-    """Return the file of a run's detections at a level of occlusion."""
-    split = run.recipe.data.test_split
-    return run.detections_file(f"{split}-occluded-{level:g}" if level else split)
-
-
-def is_done(folder: Path) -> bool:
-    """Tell whether a run has its results, which are written last."""
-    return Run(folder).results_file.is_file()
+    examine(run, detector)
 
 
 class FeatureCache:
@@ -282,19 +240,6 @@ class FeatureCache:
             self.source, self.features = source, {}
         detector.backbone = CachedBackbone(detector.backbone, self.features)
         return detector
-
-
-@contextmanager
-def claim(folder: Path, wait: bool = False) -> Iterator[bool]:
-    """Hold a run for this process, and say whether no other does; a process that dies holds it no longer."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 if __name__ == "__main__":

@@ -17,21 +17,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from matplotlib.figure import Figure
 from scipy.stats import t
 
 from afrcnn.build import open_images
 from afrcnn.data.target import DetectionDataset
-from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
-from afrcnn.evaluation.formats import read_coco_results
-from afrcnn.evaluation.matching import match
+from afrcnn.evaluation.bootstrap import interval
 from afrcnn.evaluation.results import read_results
+from afrcnn.evaluation.subsets import all_subsets
+from afrcnn.evaluation.voc_ap import Metric
+from afrcnn.experiment.differences import Difference, Scores, difference, draw_images, score_run
+from afrcnn.experiment.measurement import LEVELS, is_done
 from afrcnn.run import Run
-from experiment import LEVELS, METHODS, RUNS, SETS, TRIALS, detections_file, is_done
+from experiment import METHODS, RUNS, SETS, TRIALS
 
-DRAWINGS = 1000
-METRIC = "11-point"
+METRIC: Metric = "11-point"
+SUBSETS = ("overlapped", "unoccluded")
+LEVEL_NAMES = [f"{level:g}" for level in LEVELS]
 THREE = ("fruit", "cards", "bccd")
 TESTED = ("fruit", "cards", "bccd", "open_cards")
 VALIDATED = ("fruit_validation", "cards_validation", "bccd_validation")
@@ -78,34 +80,25 @@ PARTS = {
 }
 """What is compared besides the methods with the baseline: the one and the other, by the row's name."""
 
-Floats = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class Measured:
     """One run: its APs in percent.
 
     Attributes:
-        clean: on the images as they are.
-        occluded: the mean over the levels of the stress test.
-        levels: at each.
-        overlapped: on objects that others overlap.
-        unoccluded: on the rest.
+        scores: clean, at each level, their mean, and of overlapped and unoccluded objects; on drawings, too.
+        images: how many images the set has to test on.
         area: the other metric, clean.
         coco: COCO's AP, clean.
-        clean_drawn: on each drawing of the images.
-        occluded_drawn: the mean over the levels, on each drawing.
     """
 
-    clean: float
-    occluded: float
-    levels: tuple[float, ...]
-    overlapped: float
-    unoccluded: float
+    scores: Scores
+    images: int
     area: float
     coco: float
-    clean_drawn: Floats
-    occluded_drawn: Floats
+
+    def __getitem__(self, what: str) -> float:
+        return float(self.scores[what][0])
 
 
 def main() -> None:
@@ -130,37 +123,20 @@ def load(name: str) -> dict[str, dict[int, Measured]]:
     datasets: dict[str, DetectionDataset] = {}
     for folder in sorted((RUNS / "experiment" / name).glob("*-seed*")):
         method, _, seed = folder.name.rpartition("-seed")
-        if not is_done(folder) or method not in METHODS | TRIALS:
-            continue
         run = Run(folder)
+        if not is_done(run) or method not in METHODS | TRIALS:
+            continue
         recipe = run.recipe
         split = recipe.data.test_split
         dataset = datasets.setdefault(split, open_images(recipe, split))
-        clean = drawn(detections_file(run, 0), dataset, seed=list(SETS).index(name))
-        occluded = [detections_file(run, level) for level in LEVELS]
-        levels = np.stack([drawn(file, dataset, seed=list(SETS).index(name)) for file in occluded])
+        subsets = {subset: members for subset, members in all_subsets(dataset).items() if subset in SUBSETS}
+        scores = score_run(run, dataset, draw_images(len(dataset), list(SETS).index(name)), subsets, METRIC)
         results = read_results(run.results_file)
-        assert abs(100 * results.mean_ap[METRIC] - clean[0]) < 1e-6, f"{folder}: detections and results differ"
-        runs[method][int(seed)] = Measured(
-            clean=clean[0],
-            occluded=levels[:, 0].mean(),
-            levels=tuple(levels[:, 0]),
-            overlapped=100 * results.subsets["overlapped"].mean_ap[METRIC],
-            unoccluded=100 * results.subsets["unoccluded"].mean_ap[METRIC],
-            area=100 * results.mean_ap["area"],
-            coco=100 * results.coco["AP"],
-            clean_drawn=clean[1:],
-            occluded_drawn=levels[:, 1:].mean(axis=0),
-        )
+        clean = 100 * results.mean_ap[METRIC]
+        assert abs(clean - scores["clean"][0]) < 1e-6, f"{folder}: detections and results differ"
+        area, coco = 100 * results.mean_ap["area"], 100 * results.coco["AP"]
+        runs[method][int(seed)] = Measured(scores, len(dataset), area, coco)
     return {method: runs[method] for method in METHODS | TRIALS if runs[method]}
-
-
-def drawn(file: Path, dataset: DetectionDataset, seed: int) -> Floats:
-    """Return the mean AP in percent of a file of detections on all images, and then on each drawing of them."""
-    detections = read_coco_results(file, dataset.ids, dataset.category_ids)
-    targets = [dataset.target(index) for index in range(len(dataset))]
-    draws = np.concatenate([np.ones((1, len(targets)), dtype=np.int64), resample(len(targets), DRAWINGS, seed)])
-    return 100 * resampled_ap(match(detections, targets, dataset.classes), draws, METRIC)
 
 
 def gain(
@@ -169,19 +145,14 @@ def gain(
     method: str,
     what: str,
     reference: str = "baseline",
-) -> tuple[list[float], Floats] | None:
-    """Return a method's differences to another, seed by seed, and their mean on drawings of seeds and images."""
+) -> Difference | None:
+    """Return a method's difference to another on a set, where there are runs of both."""
     methods = runs[name]
     if method == reference or not {method, reference} <= methods.keys():
         return None
-    seeds = sorted(methods[method].keys() & methods[reference].keys())
-    if not seeds:
-        return None
-    pairs = [(methods[method][seed], methods[reference][seed]) for seed in seeds]
-    differences = [getattr(one, what) - getattr(base, what) for one, base in pairs]
-    drawn = np.stack([getattr(one, f"{what}_drawn") - getattr(base, f"{what}_drawn") for one, base in pairs])
-    chosen = np.random.default_rng((1, list(SETS).index(name))).integers(len(seeds), size=drawn.shape)
-    return differences, np.take_along_axis(drawn, chosen, axis=0).mean(axis=0)
+    one, base = ({seed: run.scores for seed, run in methods[key].items()} for key in (method, reference))
+    images = next(iter(methods[method].values())).images
+    return difference(one, base, what, images, seed=(1, list(SETS).index(name)))
 
 
 def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], names: Sequence[str]) -> str:
@@ -201,13 +172,11 @@ def tables(runs: Mapping[str, Mapping[str, Mapping[int, Measured]]], names: Sequ
             cells = [
                 NAMES[method],
                 str(len(measured)),
-                spread([one.clean for one in measured]),
-                difference(gain(runs, name, method, "clean")),
-                f"{statistics.mean(one.overlapped for one in measured):.1f}",
-                f"{statistics.mean(one.unoccluded for one in measured):.1f}",
-                *(f"{statistics.mean(one.levels[k] for one in measured):.1f}" for k in range(len(LEVELS))),
-                spread([one.occluded for one in measured]),
-                difference(gain(runs, name, method, "occluded")),
+                spread([one["clean"] for one in measured]),
+                str(gain(runs, name, method, "clean") or ""),
+                *(f"{statistics.mean(one[what] for one in measured):.1f}" for what in (*SUBSETS, *LEVEL_NAMES)),
+                spread([one["mPC"] for one in measured]),
+                str(gain(runs, name, method, "mPC") or ""),
             ]
             lines.append("| " + " | ".join(cells) + " |")
         sections.append("\n".join(lines))
@@ -233,14 +202,14 @@ def differences(
     lines = []
     for label, (method, reference) in pairs.items():
         cells = [label]
-        for names, what in ((THREE, "clean"), (THREE, "occluded"), (("open_cards",), "clean")):
+        for names, what in ((THREE, "clean"), (THREE, "mPC"), (("open_cards",), "clean")):
             gains = [gain(runs, name, method, what, reference) for name in names]
             known = [one for one in gains if one is not None]
             if len(known) < len(names):
                 cells.append("")
                 continue
-            mean = statistics.mean(statistics.mean(differences) for differences, _ in known)
-            low, high = interval(np.mean([drawn for _, drawn in known], axis=0))
+            mean = statistics.mean(one.mean for one in known)
+            low, high = interval(np.mean([one.drawn for one in known], axis=0))
             cells.append(f"{mean:+.1f} ({low:+.1f} to {high:+.1f})")
         if any(cells[1:]):
             lines.append("| " + " | ".join(cells) + " |")
@@ -256,14 +225,6 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {half:.1f}"
 
 
-def difference(gained: tuple[list[float], Floats] | None) -> str:
-    if gained is None:
-        return ""
-    differences, drawn = gained
-    low, high = interval(drawn)
-    return f"{statistics.mean(differences):+.1f} ({low:+.1f} to {high:+.1f})"
-
-
 def write_csv(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -> None:
     with file.open("w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
@@ -274,7 +235,7 @@ def write_csv(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]
         for name, methods in runs.items():
             for method, seeds in methods.items():
                 for seed, one in sorted(seeds.items()):
-                    numbers = [one.clean, *one.levels, one.overlapped, one.unoccluded, one.area, one.coco]
+                    numbers = [*(one[what] for what in ("clean", *LEVEL_NAMES, *SUBSETS)), one.area, one.coco]
                     writer.writerow([name, method, seed, *(f"{number:.2f}" for number in numbers)])
 
 
@@ -292,7 +253,7 @@ def draw(file: Path, runs: Mapping[str, Mapping[str, Mapping[int, Measured]]]) -
     for axis, (name, methods) in zip(axes, ((name, runs[name]) for name in TESTED), strict=True):
         for method, (label, colour, style) in shown.items():
             if method in methods:
-                curves = np.array([(one.clean, *one.levels) for one in methods[method].values()])
+                curves = np.array([[one[what] for what in ("clean", *LEVEL_NAMES)] for one in methods[method].values()])
                 x = [0, *(100 * level for level in LEVELS)]
                 axis.plot(x, curves.mean(axis=0), style, color=colour, label=label, marker="o", markersize=3)
                 axis.fill_between(x, curves.min(axis=0), curves.max(axis=0), color=colour, alpha=0.15, linewidth=0)

@@ -224,7 +224,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
     options = {
         "download": "parts mirror",
         "convert-weights": "",
-        "shapes": "trainval test size occlusion deformation seed jobs",
+        "shapes": "trainval test size occlusion deformation classes sides seed jobs",
         "check": "layout",
         "convert": "to split layout",
         "minival": "",
@@ -241,6 +241,7 @@ def test_no_option_that_scripts_rely_on_is_lost(capsys: pytest.CaptureFixture[st
         "show": "image split among limit levels score stress-seed out trust",
         "demo": "port trust",
         "stress": "occluder placement levels bend degrees warps split stress-seed out trust",
+        "compare": "methods seeds out",
         "export": "format out",
         "report": "baseline out trust",
         "reproduce": "configs data devices dry-run fraction nodes",
@@ -398,7 +399,7 @@ MISTAKES: dict[str, tuple[Callable[[], object], list[str], list[str]]] = {
     "unknown field": (lambda: None, [*TRAIN, "--data.rooot", "x"], ["--data.rooot", "did you mean --data.root?"]),
     "field of a wrong type": (lambda: None, [*TRAIN, "--schedule.iterations", "many"], ["schedule.iterations"]),
     "field without a value": (lambda: None, [*TRAIN, "--data.flip"], ["data.flip"]),
-    "unknown option": (lambda: None, [*TRAIN, "--epochs", "3"], ["--epochs", "afrcnn train --help"]),
+    "unknown option": (lambda: None, [*TRAIN, "--wibble", "3"], ["--wibble", "afrcnn train --help"]),
     "misspelt option": (lambda: None, ["evaluate", "run", "--subset"], ["--subset", "did you mean --subsets?"]),
     "another recipe's run": (
         lambda: None,

@@ -2,7 +2,8 @@
 
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``check``,
 ``convert``, ``minival``, ``split``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``,
-``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress``, ``export`` and
+``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress``, ``compare``,
+``export`` and
 ``report``.
 All names are imported when they are first used: importing the package itself imports no PyTorch.
 """
@@ -44,6 +45,7 @@ _MODULES = {
     "box_head_spec": "detectors.attach",
     "check": "commands.check",
     "coco_ap": "evaluation.coco_ap",
+    "compare": "commands.compare",
     "convert": "commands.convert",
     "convert_weights": "commands.convert_weights",
     "deepmask": "commands.deepmask",

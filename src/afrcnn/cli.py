@@ -37,7 +37,7 @@ from afrcnn.parser import FunctionParser, Parser
 _COMMANDS: dict[str, dict[str, str]] = {
     "download": {},
     "convert-weights": {},
-    "shapes": {},
+    "shapes": {"sides": "--sides SHORTEST LONGEST"},
     "check": {},
     "convert": {},
     "minival": {},
@@ -54,6 +54,7 @@ _COMMANDS: dict[str, dict[str, str]] = {
     "show": {},
     "demo": {},
     "stress": {},
+    "compare": {"out": "--out FOLDER"},
     "export": {},
     "report": {"baseline": "--baseline RUN", "out": "--out FILE"},
     "reproduce": {},

@@ -153,6 +153,26 @@ class Run:
         names = [run.folder.resolve().name for run in runs]
         return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
+    def require_recipe(self, recipe: Recipe, option: str = "--run") -> None:
+        """Refuse a run of another recipe.
+
+        Args:
+            recipe: the one that it should have, resolved and with the classes.
+            option: of the command line, by which another folder is named.
+
+        Raises:
+            UserError: it is.
+        """
+        earlier = dump_recipe(resolve(load_recipe(self.recipe_file)))
+        if earlier != (text := dump_recipe(recipe)):
+            lines = zip(earlier.splitlines(), text.splitlines(), strict=False)
+            raise UserError(
+                "holds a run with another recipe",
+                file=self.folder,
+                field=next((old.strip() for old, new in lines if old != new), None),
+                fix=f"name another folder with {option}, or delete this one",
+            )
+
     def trained(self) -> Path:
         """Return the file of the trained detector; where it was validated, of the best.
 
@@ -179,15 +199,7 @@ class Run:
         for file in (*written, *weights, self.left_out_file):
             remove_parts(file)
         if self.recipe_file.is_file():
-            earlier = dump_recipe(resolve(load_recipe(self.recipe_file)))
-            if earlier != (text := dump_recipe(recipe)):
-                lines = zip(earlier.splitlines(), text.splitlines(), strict=False)
-                raise UserError(
-                    "holds a run with another recipe",
-                    file=self.folder,
-                    field=next((old.strip() for old, new in lines if old != new), None),
-                    fix="name another folder with --run, or delete this one",
-                )
+            self.require_recipe(recipe)
         elif self.folder.is_dir() and any(file.name != LOCK_FILE for file in self.folder.iterdir()):
             raise UserError("is not a run folder, and not empty", file=self.folder, fix="name another with --run")
         else:

@@ -58,6 +58,24 @@ def test_the_voc_reader_finds_the_scenes_as_they_were_drawn(tmp_path: Path) -> N
     assert min(seen) <= 0.05, "both kinds were read"
 
 
+def test_only_the_figures_and_sides_that_are_asked_for_are_drawn(tmp_path: Path) -> None:
+    small(tmp_path / "some", trainval=12, classes=["person", "bird"], sides=(120, 150), occlusion=0, size=128)
+    dataset = open_dataset(tmp_path / "some", "trainval")
+    assert list(dataset.classes) == ["bird", "person"]
+    boxes = np.concatenate([dataset.target(i)["boxes"] for i in range(12)])
+    longer = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+    assert len(longer) > 12
+    assert longer.min() > 58, "128 pixels are half of 256"
+    assert longer.max() < 77
+
+
+def test_a_set_of_an_earlier_version_is_known_again(tmp_path: Path) -> None:
+    small(tmp_path)
+    assert "sides" not in (tmp_path / "shapes.json").read_text()
+    with pytest.raises(UserError, match=r"shapes\.json: sides: "):
+        small(tmp_path, sides=(80, 150))
+
+
 @pytest.mark.parametrize("trainval", [2, 11])
 def test_train_and_val_divide_trainval(tmp_path: Path, trainval: int) -> None:
     small(tmp_path, trainval=trainval)
@@ -127,6 +145,9 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
         ("occlusion", float("nan")),
         ("deformation", -0.1),
         ("seed", -1),
+        ("classes", ["bird", "brid"]),
+        ("sides", (8, 100)),
+        ("sides", (100, 80)),
     ],
 )
 def test_an_argument_out_of_range_is_named_before_anything_is_written(tmp_path: Path, field: str, value: Any) -> None:

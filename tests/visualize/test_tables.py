@@ -11,9 +11,19 @@ from rich.console import Console
 from afrcnn.data.splits import OcclusionSplit
 from afrcnn.evaluation.results import Results
 from afrcnn.evaluation.subsets import SubsetResult
+from afrcnn.experiment.comparison import ComparedMethod, Comparison
+from afrcnn.experiment.differences import Difference
 from afrcnn.proposals.recall import Recall
 from afrcnn.robustness.stress_results import Curve, LevelResults, OccludedFraction
-from afrcnn.visualize.tables import ap_table, plan_table, recall_table, split_table, stress_table, subset_table
+from afrcnn.visualize.tables import (
+    ap_table,
+    compared_tables,
+    plan_table,
+    recall_table,
+    split_table,
+    stress_table,
+    subset_table,
+)
 
 
 def lines_of(table):
@@ -118,6 +128,22 @@ def test_recall_has_a_row_for_each_iou_and_a_column_for_each_number_of_proposals
     assert ["IoU", ">=", "0.5", "50.0", "72.1"] in words
     assert ["IoU", ">=", "0.7", "-", "25.0"] in words
     assert ["2000", "proposals", "an", "image"] in words
+
+
+def test_a_comparison_fits_into_80_columns_and_marks_what_can_be_told_from_noise():
+    levels, subsets = ("0.2", "0.4", "0.6"), ("overlapped", "unoccluded", "occluded", "not occluded")
+    images = dict.fromkeys(("clean", *levels, "mPC", *subsets), 60)
+    scores = {0: {name: np.full(2, 50.0) for name in images}}
+    told, noise = Difference((11.5,), np.linspace(8, 15, 100), 60), Difference((-1.2,), np.linspace(-4, 2, 100), 60)
+    gains = {name: noise if name == "clean" else told for name in images}
+    names = ("baseline", "occluding", "occluding_cutout")
+    methods = tuple(ComparedMethod(name, scores, gains if name != "baseline" else {}, {}) for name in names)
+    first, second, third = compared_tables(Comparison(methods, images, "photos"))
+    words = [[word for row in words_of(table) for word in row] for table in (first, second, third)]
+    assert all("occluding_cutout" in of_table for of_table in words)
+    assert {"+11.5*", "-1.2"} <= set(words[0])
+    assert [of_table.count("+11.5*") for of_table in words] == [2, 6, 8]
+    assert {"overlapped", "unoccluded"} <= set(words[2])
 
 
 def test_each_class_has_one_row_with_its_objects_in_both_splits():

@@ -13,6 +13,8 @@ from afrcnn.run import Run, dataset_root
 
 if TYPE_CHECKING:
     from afrcnn.data.target import DetectionDataset
+    from afrcnn.robustness.benchmark import StressedImages
+    from afrcnn.robustness.found import FoundObjects
 
 
 @dataclass(frozen=True)
@@ -92,29 +94,59 @@ def found(
     from functools import partial
 
     from afrcnn.build import load_detector, open_split
-    from afrcnn.core.atomic import atomic_write
-    from afrcnn.core.names import file_name
     from afrcnn.data.target import require_annotations
     from afrcnn.evaluation.detect import detect
-    from afrcnn.robustness.found import by_difference, count_found, find_objects
-    from afrcnn.visualize.found import draw_found
+    from afrcnn.robustness.found import count_found, find_objects
 
     split = split or recipe.data.test_split
     dataset = require_annotations(open_split(recipe, split))
     indices = _indices(dataset, split, image, among)
     detectors = [partial(detect, load_detector(run, trust), workers=recipe.data.workers) for run in shown]
     objects, images = find_objects(detectors, dataset, indices, levels=levels, score=score, seed=stress_seed)
-    chosen = objects if image else by_difference([one for one in objects if len(one.labels)], dataset.ids)[:limit]
-    folder = shown[-1].folder / "found" if out is None else Path(out)
-    names, strips = Run.names(shown), []
-    for one in chosen:
-        first = indices.index(one.image) * len(levels)
-        pixels = [images[first + number][0].permute(1, 2, 0).numpy() for number in range(len(levels))]
-        strips.append(folder / f"{file_name(dataset.ids[one.image])}.png")
-        with atomic_write(strips[-1], "wb") as file:
-            draw_found(pixels, one, names, levels).save(file, "PNG")
+    folder, names = shown[-1].folder / "found" if out is None else Path(out), Run.names(shown)
+    strips = draw_strips(objects, images, names, levels, folder, limit=None if image else limit)
     counts = dict(zip(names, (tuple(row) for row in count_found(objects).tolist()), strict=True))
     return _Found(tuple(strips), counts, tuple(levels), sum(len(one.labels) for one in objects), len(objects))
+
+
+def draw_strips(
+    objects: Sequence[FoundObjects],
+    images: StressedImages,
+    names: Sequence[str],
+    levels: Sequence[float],
+    folder: Path,
+    *,
+    limit: int | None = 8,
+) -> list[Path]:
+    """Write strips of what detectors find and miss.
+
+    Args:
+        objects: of the images that were looked at, in the order in which they were.
+        images: what the detectors saw: all levels of the first image, then of the next.
+        names: of the detectors.
+        levels: fractions of every box that are hidden.
+        folder: where to write.
+        limit: how many strips, of the images in which the last detector differs most from the first; all, in their
+            order, when None.
+
+    Returns:
+        The files.
+    """
+    from afrcnn.core.atomic import atomic_write
+    from afrcnn.core.names import file_name
+    from afrcnn.robustness.found import by_difference
+    from afrcnn.visualize.found import draw_found
+
+    ids, strips = images.dataset.ids, list[Path]()
+    firsts = {one.image: number * len(levels) for number, one in enumerate(objects)}
+    chosen = objects if limit is None else by_difference([one for one in objects if len(one.labels)], ids)[:limit]
+    for one in chosen:
+        numbers = range(firsts[one.image], firsts[one.image] + len(levels))
+        pixels = [images[number][0].permute(1, 2, 0).numpy() for number in numbers]
+        strips.append(folder / f"{file_name(ids[one.image])}.png")
+        with atomic_write(strips[-1], "wb") as file:
+            draw_found(pixels, one, names, levels).save(file, "PNG")
+    return strips
 
 
 def show(made: _Found) -> None:

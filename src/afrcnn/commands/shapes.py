@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -14,6 +15,8 @@ def shapes(
     size: int = 256,
     occlusion: float = 0.5,
     deformation: float = 0.5,
+    classes: Sequence[str] = (),
+    sides: tuple[float, float] = (48.0, 150.0),
     seed: int = 0,
     jobs: int = 1,
 ) -> None:
@@ -29,11 +32,14 @@ def shapes(
         size: side of an image, in pixels
         occlusion: how much is occluded, from 0 to 1
         deformation: how far joints bend, from 0 to 1
+        classes: figures that are drawn (default: all eight)
+        sides: shortest and longest longer side of an object, in pixels of an image of 256
         seed: another seed, another set
         jobs: processes that draw; -1 for all cores
 
     Examples:
         afrcnn shapes shapes --trainval 400 --test 100
+        afrcnn shapes shapes --classes bird fish crab --sides 80 150 --occlusion 0
 
     Raises:
         UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
@@ -49,6 +55,8 @@ def shapes(
             size=size,
             occlusion=occlusion,
             deformation=deformation,
+            classes=classes,
+            sides=sides,
             seed=seed,
             jobs=jobs,
             progress=report,

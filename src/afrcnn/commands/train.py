@@ -65,9 +65,9 @@ def train(
         afrcnn train voc07/vgg16_frcn --data.root VOCdevkit/VOC2007
     """
     words = [recipes] if isinstance(recipes, str | Path) else list(recipes)
-    names, root = _split(words)
+    names, root = split_words(words)
     first, names = not names, names or list(_FIRST)
-    fields = [*(_root_fields(root) if root else ()), *overrides]
+    fields = [*(root_fields(root) if root else ()), *overrides]
     loaded = load_recipe(names, fields)
     (folder, _), *_ = training_splits(loaded)
     if first and not any(word.startswith("--data.val_") for word in overrides):
@@ -78,14 +78,14 @@ def train(
 
     speaks = _is_first_process()
     if speaks:  # and makes what is missing
-        _propose(loaded)
+        propose_missing(loaded)
     if are_parts(names):
         from afrcnn.training.images import open_training_images
         from afrcnn.training.stages import epochs_to_iterations
 
         # Without proposals, which the first process may still be making.
         images = len(open_training_images(replace(loaded, data=replace(loaded.data, proposal_method=None))))
-        loaded = epochs_to_iterations(load_recipe(names, [*_schedule(images, loaded), *fields]), images)
+        loaded = epochs_to_iterations(load_recipe(names, [*schedule_for(images, loaded), *fields]), images)
         if speaks:
             print(f"updates: {_told(loaded, images)}", flush=True)
     name = "first" if first else "+".join(Path(one).stem for one in names)
@@ -121,7 +121,7 @@ def _is_first_process() -> bool:
     return bool(getattr(rank_zero_only, "rank", 0) == 0)
 
 
-def _split(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
+def split_words(words: Sequence[Path | str]) -> tuple[list[Path | str], str | None]:
     """Return the recipes among words, and the dataset's folder.
 
     Raises:
@@ -141,7 +141,7 @@ def _is_dataset(path: Path) -> bool:
     return path.is_dir() or (path.suffix == ".json" and path.is_file())
 
 
-def _root_fields(root: str) -> list[str]:
+def root_fields(root: str) -> list[str]:
     """Return the fields of a recipe that name a dataset: the folder, and where one of its files is given, the layout.
 
     Raises:
@@ -156,7 +156,7 @@ def _root_fields(root: str) -> list[str]:
     return ["--data.root", str(folder), "--data.layout", layout, *(("--data.train_split", splits[0]) if splits else ())]
 
 
-def _propose(recipe: Recipe) -> None:
+def propose_missing(recipe: Recipe) -> None:
     """Search proposals for the splits that have none, where a recipe takes those of selective search."""
     from afrcnn.commands.proposals import proposals
     from afrcnn.data.layouts import open_dataset
@@ -208,7 +208,7 @@ def _has_test_split(recipe: Recipe) -> bool:
         return False
 
 
-def _schedule(images: int, recipe: Recipe) -> list[str]:
+def schedule_for(images: int, recipe: Recipe) -> list[str]:
     """Return the updates of each stage for so many training images.
 
     Six for each image, which is twelve epochs of two images an update, within bounds; the lower one keeps a first try

@@ -60,6 +60,40 @@ def locked(folder: Path, work: str) -> Iterator[None]:
                 folder.rmdir()
 
 
+@contextmanager
+def claimed(folder: Path, wait: bool = False) -> Iterator[bool]:
+    """Claim a folder for a block, and say whether no other process has it.
+
+    What is made there may take several steps, each with the folder's own lock. The kernel lets a claim go when its
+    process ends, however it ends. Where the file system knows no locks, nobody is refused.
+
+    Args:
+        folder: the folder; the file of the claim lies beside it, as long as it is held.
+        wait: whether to wait for another process that has it.
+    """
+    path = folder.absolute().parent / f".{folder.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if _fcntl is not None:
+                _fcntl.lockf(handle, _fcntl.LOCK_EX | (0 if wait else _fcntl.LOCK_NB))
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(handle)
+                yield False
+                return
+        if is_file_at(handle, path):
+            break
+        os.close(handle)  # its holder has finished and removed it meanwhile
+    try:
+        yield True
+    finally:
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+
 def _acquire(path: Path, work: str) -> int:
     """Return the handle of a lock's file, locked, with what says who holds it."""
     if path in _held:

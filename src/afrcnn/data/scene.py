@@ -28,6 +28,9 @@ _MOST_OCCLUDED = 0.7
 _MOST_CUT = 0.3
 """No object has more than this fraction of its area beyond the border."""
 
+SIDES = (48.0, 150.0)
+"""Pixels in an image of 256: the shortest and the longest of objects' longer sides."""
+
 
 @dataclass
 class _Object:
@@ -76,7 +79,13 @@ class _Scene(NamedTuple):
 
 
 def draw_scene(
-    rng: _Generator, size: int | tuple[int, int] = 256, *, occlusion: float = 0.5, deformation: float = 0.5
+    rng: _Generator,
+    size: int | tuple[int, int] = 256,
+    *,
+    occlusion: float = 0.5,
+    deformation: float = 0.5,
+    classes: Sequence[str] = tuple(FIGURES),
+    sides: tuple[float, float] = SIDES,
 ) -> _Scene:
     """Draw a scene of one to five objects.
 
@@ -88,10 +97,12 @@ def draw_scene(
             object is whole.
         deformation: in [0, 1], the fraction of its reach up to which a joint is turned, uniformly to either
             side. At 0 every object is in its rest pose.
+        classes: names of figures, of which each object is one.
+        sides: the shortest and the longest of the objects' longer sides, in pixels of an image of 256, before anything
+            occludes them.
 
     Returns:
-        The scene. Its objects' longer sides are 48 to 150 pixels in an image of 256, before anything occludes
-        them, and nothing occludes more than ``_MOST_OCCLUDED`` of one.
+        The scene. Nothing occludes more than ``_MOST_OCCLUDED`` of an object.
     """
     height, width = shape = (size, size) if isinstance(size, int) else size
     unit = min(shape) / 256
@@ -104,8 +115,8 @@ def draw_scene(
 
     objects: list[_Object] = []
     for _ in range(rng.integers(1, 6)):
-        name = str(rng.choice(list(FIGURES)))
-        side = unit * np.exp(rng.uniform(np.log(48), np.log(150)))
+        name = str(rng.choice(list(classes)))
+        side = unit * np.exp(rng.uniform(*np.log(sides)))
         reaches = {joint: reach for joint, (*_, reach) in FIGURES[name].items() if reach}
         angles = {joint: deformation * reaches[joint] * rng.uniform(-1, 1) for joint in reaches}
         sprite = _figure(rng, name, angles, side, light, dark_ground)

@@ -7,7 +7,7 @@ accuracy can be measured against both.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ import joblib
 import numpy as np
 
 from afrcnn.core.atomic import atomic_write
-from afrcnn.core.errors import UserError
+from afrcnn.core.errors import UserError, suggest
 from afrcnn.data.figures import FIGURES
-from afrcnn.data.scene import draw_scene
+from afrcnn.data.scene import SIDES, draw_scene
 from afrcnn.data.voc_xml import VOCObject, write_annotation
 
 _RECORD = "shapes.json"
 _GENERATOR = "afrcnn shapes 1"
 """The number rises whenever the same parameters draw other images."""
-_LIMITS = {"trainval": (2, 10**6), "test": (1, 10**6), "size": (64, 10**4), "seed": (0, 2**63)}
+_LIMITS = {"trainval": (2, 10**6), "test": (1, 10**6), "size": (64, 10**4), "seed": (0, 2**63), "sides": (16, 256)}
 _LIMITS |= dict.fromkeys(("occlusion", "deformation"), (0, 1))
 
 
@@ -37,6 +37,8 @@ def generate(
     size: int | tuple[int, int] = 256,
     occlusion: float = 0.5,
     deformation: float = 0.5,
+    classes: Sequence[str] = (),
+    sides: tuple[float, float] = SIDES,
     seed: int = 0,
     jobs: int = 1,
     progress: Callable[[int], object] | None = None,
@@ -59,6 +61,8 @@ def generate(
         size: the side of the square images or their (height, width), in pixels, 64 or more.
         occlusion: how much objects are occluded and cut, in [0, 1]; at 0 not at all.
         deformation: how far joints are bent, in [0, 1]; at 0 not at all.
+        classes: the figures that are drawn; all when empty.
+        sides: the shortest and the longest of the objects' longer sides, in pixels of an image of 256.
         seed: the number that the scenes are drawn from, not negative.
         jobs: the number of worker processes; -1 takes all cores. Each starts by importing this package, which
             pays from some thousands of images on.
@@ -68,14 +72,23 @@ def generate(
         UserError: an argument is out of its range, the folder holds something else, or it cannot be written.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    drawing = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
+    names = [name for name in FIGURES if name in classes or not classes]
+    if unknown := [name for name in classes if name not in FIGURES]:
+        fix = suggest(unknown[0], list(FIGURES), f"choose among {', '.join(FIGURES)}")
+        raise UserError("is not a figure", field=f"classes: {unknown[0]}", fix=fix)
+    drawing: dict[str, Any] = {"size": (height, width), "occlusion": occlusion, "deformation": deformation}
     counts = {"trainval": trainval, "test": test}
-    record: dict[str, Any] = {"generator": _GENERATOR, "classes": list(FIGURES), **counts}
+    record: dict[str, Any] = {"generator": _GENERATOR, "classes": names, **counts}
     record |= {**drawing, "size": [height, width], "seed": seed}
+    drawing |= {"classes": names, "sides": sides}
+    if sides != SIDES:  # which records of earlier versions do not name
+        record["sides"] = list(sides)
     for field, (low, high) in _LIMITS.items():
-        for value in np.ravel(record[field]).tolist():
+        for value in np.ravel(record.get(field, SIDES)).tolist():
             if not low <= value <= high:
                 raise UserError(f"{value} is out of range", field=field, fix=f"choose from {low} to {high}")
+    if sides[0] > sides[1]:
+        raise UserError(f"{sides[0]:g} is more than {sides[1]:g}", field="sides", fix="write the shortest side first")
     folder = Path(folder)
     _claim(folder, record)
 

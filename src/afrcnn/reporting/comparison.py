@@ -43,7 +43,7 @@ def summary(methods: Sequence[Method]) -> Section:
     numbers = means | {f"COCO {name}": _coco(name) for name in ("AP", "AP75", "AR100")}  # its AP50 is a mean above
     section = Section()
     if any(run.results for run in _runs_of(methods)):
-        section.tables.append(compare("Methods", methods, numbers, changes=means))
+        section.tables.append(compare_methods("Methods", methods, numbers, changes=means))
     if section.tables and any(len(method.runs) > 1 for method in methods):
         rows = []
         for name, run in ((method.name, run) for method in methods for run in method.runs):
@@ -71,7 +71,9 @@ def by_class(methods: Sequence[Method]) -> Section:
         tables = section.more.setdefault(f"By {title}", Section()).tables if section.tables else section.tables
         for start in range(0, len(first.classes), _CLASSES_OF_A_TABLE):
             names = first.classes[start : start + _CLASSES_OF_A_TABLE]
-            table = compare(title, methods, {"mAP": mean_ap(metric)} | {name: _ap(metric, name) for name in names})
+            table = compare_methods(
+                title, methods, {"mAP": mean_ap(metric)} | {name: _ap(metric, name) for name in names}
+            )
             rows = list(table.rows)
             for row in beside:
                 cells = [Cell.percent([value]) for value in (row.mean_ap, *(row.ap[name] for name in names))]
@@ -90,7 +92,7 @@ def by_subset(methods: Sequence[Method]) -> Section:
         "Recall at any score": lambda subset: subset.recall,
     }
     for title, quantity in quantities.items() if names else ():
-        section.tables.append(compare(title, methods, {name: _of_subset(name, quantity) for name in names}))
+        section.tables.append(compare_methods(title, methods, {name: _of_subset(name, quantity) for name in names}))
     return section
 
 
@@ -101,7 +103,7 @@ def by_stress(methods: Sequence[Method]) -> Section:
     units = {name: curve.unit for run in runs for name, curve in run.curves.items()}
     for name, unit in units.items():
         numbers = {"mPC": _of_stress(name, Curve.mpc), "rPC": _of_stress(name, Curve.relative_performance)}
-        section.tables.append(compare(name.capitalize(), methods, numbers, changes=numbers))
+        section.tables.append(compare_methods(name.capitalize(), methods, numbers, changes=numbers))
         section.pictures[name] = []
         for title, quantity in _BY_LEVEL.items():
             curves = {
@@ -159,7 +161,7 @@ def _paper_rows_of(run: ReportedRun) -> list[PaperRow]:
     return [row for row in paper_rows() if row.dataset.casefold() == tested_on]
 
 
-def compare(
+def compare_methods(
     caption: str,
     methods: Sequence[Method],
     numbers: Mapping[str, Number],

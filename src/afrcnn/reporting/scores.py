@@ -12,7 +12,7 @@ from afrcnn.core.errors import UserError
 from afrcnn.evaluation.confidence import ThresholdCurve, calibration, threshold_curve
 from afrcnn.evaluation.confusion import confusion_matrix
 from afrcnn.evaluation.matching import Floats, Integers, Matches
-from afrcnn.reporting.comparison import compare
+from afrcnn.reporting.comparison import compare_methods
 from afrcnn.reporting.elements import Cell, Picture, Row, Section, Table
 from afrcnn.reporting.methods import Method, Number, ReportedRun
 from afrcnn.visualize.curves import Points
@@ -109,7 +109,7 @@ def _table(methods: Sequence[Method]) -> Table:
         "recall there": lambda run: _at_best(run, lambda curve: curve.recall),
         "calibration error": lambda run: calibration(matches).error if (matches := _matches(run)) else nan,
     }
-    return compare("The highest F1, and calibration, in percent", methods, numbers, low=["calibration error"])
+    return compare_methods("The highest F1, and calibration, in percent", methods, numbers, low=["calibration error"])
 
 
 def _matches(run: ReportedRun) -> Matches | None:

@@ -16,6 +16,9 @@ from afrcnn.evaluation.error_kinds import KINDS
 from afrcnn.evaluation.results import Results
 from afrcnn.evaluation.subsets import SubsetResult
 from afrcnn.evaluation.tide import TideErrors
+from afrcnn.experiment.comparison import ComparedMethod, Comparison
+from afrcnn.experiment.differences import Difference
+from afrcnn.experiment.measurement import LEVELS
 from afrcnn.proposals.recall import Recall
 from afrcnn.robustness.stress_results import Curve
 from afrcnn.visualize.figure import percent, signed
@@ -120,6 +123,30 @@ def found_table(counts: Mapping[str, Sequence[int]], levels: Sequence[float], ob
     return _table(f"objects found, of {objects} in {images} images", heading, rows)
 
 
+def compared_tables(comparison: Comparison) -> list[Table]:
+    """Return tables of mean APs by method: clean and hidden with intervals of the differences, by level, on subsets.
+
+    Args:
+        comparison: the methods, the baseline first.
+    """
+    baseline, dataset = comparison.baseline, comparison.dataset
+    heading = ("method", "as they\nare", f"to {baseline.name}\n95% interval", "mean\nhidden", "to it\n95% interval")
+    rows: list[_Row] = [
+        (method.name, *(cell for name in ("clean", "mPC") for cell in _compared_cells(method, name)))
+        for method in comparison.methods
+    ]
+    size = f"{comparison.images['clean']} test images, seeds: {comparison.seeds}"
+    tables = [_table(f"{dataset}: mAP in %, {size}", heading, rows, caption="* leaves out zero")]
+    levels = {f"{level:g}": f"{level:.0%}\nhidden" for level in LEVELS}
+    subsets = {name: name.replace(" ", "\n") for name in comparison.images if name not in ("clean", "mPC", *levels)}
+    for title, heads in (("by how much is hidden", levels), ("of objects that are", subsets)):
+        cells = [(method.name, *(_compared_cell(method, name) for name in heads)) for method in comparison.methods]
+        if heads:
+            caption = "mAP, and the difference; * its 95% interval leaves out zero"
+            tables.append(_table(title, ("method", *heads.values()), cells, caption=caption))
+    return tables
+
+
 def split_table(splits: Sequence[OcclusionSplit]) -> Table:
     """Return a table of the objects of each class in each split, and of how many of them others overlap.
 
@@ -187,6 +214,24 @@ def _count_cells(errors: Errors) -> list[str]:
     """Return how many false positives there are, and of each kind the number and what it is of them in percent."""
     pairs = [(errors.counts[kind], errors.fractions[kind]) for kind in KINDS]
     return [str(sum(errors.counts.values())), *(f"{count} {percent(fraction):>5}" for count, fraction in pairs)]
+
+
+def _compared_cells(method: ComparedMethod, name: str) -> tuple[str, str]:
+    """Return the AP of a method, and its difference to the baseline with the interval below."""
+    if (known := method.differences.get(name)) is None:
+        return f"{method.mean(name):.1f}", ""
+    low, high = known.interval
+    return f"{method.mean(name):.1f}", f"{known.mean:+.1f}{_mark(known)}\n{low:+.1f} to {high:+.1f} "
+
+
+def _compared_cell(method: ComparedMethod, name: str) -> str:
+    """Return the AP of a method, and its difference to the baseline below."""
+    known = method.differences.get(name)
+    return f"{method.mean(name):.1f} " + (f"\n{known.mean:+.1f}{_mark(known)}" if known else "")
+
+
+def _mark(known: Difference) -> str:
+    return "*" if known.is_told else " "
 
 
 def _signed(fraction: float) -> str:
