@@ -29,6 +29,7 @@ def test_the_readme_goes_from_a_dataset_to_pictures(recipe, tmp_path, monkeypatc
     folder = tmp_path / "configs" / "voc07"
     folder.mkdir(parents=True)
     (folder / "vgg16_frcn.yaml").write_text(dump_recipe(recipe))  # a detector of a size that a test can train
+    monkeypatch.setattr("afrcnn.shipped.FOLDER", tmp_path / "configs")
     exec(snippet, {})
     assert (tmp_path / "runs/mine/results.json").is_file()
     assert (tmp_path / "pictures/photograph.jpg").is_file()
