@@ -52,6 +52,7 @@ OTHERS = {
         "use_difficult": True,
         "flip": 0.0,
         "redraw": True,
+        "strict": True,
         "augmentation": {
             "random_erasing": 0.5,
             "cutout": 0.25,
@@ -100,6 +101,7 @@ OTHERS = {
         "adversarial_first": True,
         "new_box_layer": True,
         "least_iou": 0.75,
+        "perturb_background": True,
         "jitter": {"scale": 0.25, "aspect_ratio": 0.5, "degrees": 5.0},
         "decay_at": [3],
         **SGD,

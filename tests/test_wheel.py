@@ -61,7 +61,7 @@ def test_the_wheel_has_the_recipes_its_types_and_a_page_without_broken_links(whe
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/", "docs/"))]
     assert "Project-URL: Paper, https://arxiv.org/abs/1704.03414" in metadata
     page = metadata.partition("\n\n")[2]
-    assert page.startswith("# afrcnn") and "docs/data.md has the others" in page
+    assert page.startswith("# afrcnn") and "docs/data.md has the other" in page
     assert not re.findall(r"\]\((?!https?:|#)|<img src=.docs", page)
 
 

@@ -3,8 +3,7 @@
 Each command of the command line is a function here: ``download``, ``convert_weights``, ``shapes``, ``check``,
 ``convert``, ``minival``, ``split``, ``deepmask``, ``propose`` (``afrcnn proposals``), ``recipes``, ``train``,
 ``evaluate``, ``diagnose``, ``submit``, ``predict``, ``masks``, ``found`` (``afrcnn show``), ``stress``, ``compare``,
-``export`` and
-``report``.
+``demo``, ``export`` and ``report``.
 All names are imported when they are first used: importing the package itself imports no PyTorch.
 """
 
@@ -49,6 +48,7 @@ _MODULES = {
     "convert": "commands.convert",
     "convert_weights": "commands.convert_weights",
     "deepmask": "commands.deepmask",
+    "demo": "commands.demo",
     "detach": "detectors.attach",
     "detect_image": "commands.new_images",
     "diagnose": "commands.diagnose",

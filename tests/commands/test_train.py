@@ -7,7 +7,7 @@ import pytest
 
 import afrcnn
 from afrcnn.cli import main
-from afrcnn.commands.train import _schedule, _validation
+from afrcnn.commands.train import _validation, schedule_for
 from afrcnn.core.errors import UserError
 from afrcnn.recipe import load_recipe
 
@@ -72,7 +72,7 @@ def test_two_folders_are_refused(photos: Path):
 @pytest.mark.parametrize("images", [1, 50, 66, 67, 240, 3000, 10**6])
 @pytest.mark.parametrize("parts", [["squeezenet"], ["squeezenet", "cutout"], ["resnet18", "occluding"]])
 def test_updates_grow_with_the_images_within_bounds_and_stages_fit_the_method(images: int, parts: list[str]):
-    recipe = load_recipe(parts, _schedule(images, load_recipe(parts)))
+    recipe = load_recipe(parts, schedule_for(images, load_recipe(parts)))
     detector, joint = recipe.schedule.iterations, recipe.joint.iterations
     assert detector + joint == min(max(6 * images, 200), 20_000)
     assert (joint > 0) == (parts != ["squeezenet"])

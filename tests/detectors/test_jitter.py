@@ -38,7 +38,7 @@ def features_of(maps, images):
 
 def places(rois, images=1):
     """Where in the image each cell of the RoIs is read: n x 2 x d x d."""
-    return Ramp(SIZE, 1, 0.0)(features_of(None, images), rois.boxes, rois.image, rois.angle)
+    return Ramp(SIZE, 1, 0.0)(features_of(torch.zeros(images, 0, 1, 1), images), rois.boxes, rois.image, rois.angle)
 
 
 def turned_places(box, angle):

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,8 @@ from afrcnn.core.errors import UserError
 
 # A broken video gets one line, which is ours.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+with suppress(AttributeError):  # an OpenCV without it has no videos either; who needs one is told
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _RATE = 25.0
 """Frames per second of a video that does not say how many it has."""

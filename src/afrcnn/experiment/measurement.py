@@ -23,7 +23,6 @@ from afrcnn.robustness.benchmark import StressedImages, measure
 from afrcnn.robustness.stress_results import write_stress
 from afrcnn.robustness.stresses import Occlusion
 from afrcnn.run import Run
-from afrcnn.training.train import train_stages
 
 LEVELS = (0.2, 0.4, 0.6)
 """Fractions of every box that are hidden in the stress test of a comparison."""
@@ -51,6 +50,9 @@ def make_runs(planned: Sequence[PlannedRun]) -> None:
 
 def _make(planned: PlannedRun) -> None:
     """Train and measure a run; train the start first, unless that is done."""
+    # Here, since the tables of every command know comparisons, and the loop imports Fabric.
+    from afrcnn.training.train import train_stages  # noqa: PLC0415
+
     if (start := planned.start) is not None and not start.run.weights_file.is_file():
         with claimed(start.run.folder, wait=True):
             if not start.run.weights_file.is_file():
