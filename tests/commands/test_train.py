@@ -113,9 +113,10 @@ def test_a_first_detector_is_validated_on_what_is_neither_trained_nor_tested_on(
 
 
 def test_epochs_become_iterations_when_the_images_are_counted(photos: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["--schedule.epochs=2", "--schedule.images_per_iteration=4", *SMALL]
+    words = ["--schedule.epochs=2", "--schedule.images_per_iteration=4", *SMALL, "--joint.iterations=0"]
+    words += ["--joint.clean_iterations=0"]
     assert main(["train", "squeezenet", "photos", *words]) == 0
-    assert "3 + 0 + 3 for 6 images" in capsys.readouterr().out  # 2 x 6 / 4
+    assert "3 + 0 + 0 for 6 images" in capsys.readouterr().out  # 2 x 6 / 4
     schedule = afrcnn.Run("runs/photos/squeezenet-seed0").recipe.schedule
     assert (schedule.iterations, schedule.epochs) == (3, None)
     assert main(["train", "squeezenet", "photos", *words]) == 0  # the same command goes on
