@@ -27,6 +27,7 @@ from afrcnn.core.lock import claimed as claim
 from afrcnn.data.target import Target
 from afrcnn.evaluation.detect import detect
 from afrcnn.evaluation.formats import Detection, write_coco_results
+from afrcnn.experiment.measurement import LEVELS
 from afrcnn.recipe import Recipe, load_recipe
 from afrcnn.robustness.benchmark import StressedImages, measure
 from afrcnn.robustness.stresses import Occlusion
@@ -38,9 +39,6 @@ SOURCE = Path("../shared/data/animals")
 PROPOSALS = Path("proposals/animals")
 ROOT = Path("validation/animals")
 RUNS = Path("runs/animals")
-
-LEVELS = (0.2, 0.4, 0.6)
-"""Fractions of the boxes that are occluded in every fourth photograph of test."""
 
 DETECTOR = [
     "--data.train_split=train",

@@ -21,15 +21,16 @@ from matplotlib.figure import Figure
 
 from afrcnn.build import open_images
 from afrcnn.data.target import DetectionDataset
-from afrcnn.evaluation.bootstrap import interval, resample, resampled_ap
+from afrcnn.evaluation.bootstrap import resampled_ap
 from afrcnn.evaluation.coco_ap import evaluate_coco
 from afrcnn.evaluation.formats import Detection, read_coco_results
 from afrcnn.evaluation.matching import Matches, match
 from afrcnn.evaluation.subsets import all_subsets, subset_ap
+from afrcnn.experiment.differences import Difference, difference, draw_images
+from afrcnn.experiment.measurement import LEVELS
 from afrcnn.run import Run
-from animals import LEVELS, METHODS, ROOT, RUNS, detections_file, recipe_of
+from animals import METHODS, ROOT, RUNS, detections_file, recipe_of
 
-DRAWINGS = 1000
 METRIC = "11-point"
 BEGINS = "first"
 """The detector that all methods of a seed begin with."""
@@ -133,9 +134,7 @@ def matched(detections: Sequence[Detection], dataset: DetectionDataset) -> Match
 
 def drawn(matches: Matches, metric: str = METRIC) -> Floats:
     """Return the mAP in percent on all photographs, and on each drawing of them; all files have the same drawings."""
-    count = matches.image_count
-    draws = np.concatenate([np.ones((1, count), dtype=np.int64), resample(count, DRAWINGS)])
-    return 100 * resampled_ap(matches, draws, metric)  # type: ignore[arg-type]
+    return 100 * resampled_ap(matches, draw_images(matches.image_count), metric)  # type: ignore[arg-type]
 
 
 def rows(table: Mapping[str, Mapping[int, Measured]], columns: Sequence[str], intervals: bool = True) -> str:
@@ -149,25 +148,17 @@ def rows(table: Mapping[str, Mapping[int, Measured]], columns: Sequence[str], in
         for name in columns:
             cells.append(f"{mean(one[name][0] for one in seeds.values()):.1f}")
             if intervals:
-                cells.append(difference(table, method, name))
+                known = to_baseline(table, method, name)
+                cells.append("" if known is None else (str(known) if known.drawn.size else f"{known.mean:+.1f}"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def difference(table: Mapping[str, Mapping[int, Measured]], method: str, name: str) -> str:
-    """Return the mean difference to the baseline, with the interval that drawings of seeds and photographs give."""
-    if method in ("baseline", BEGINS) or "baseline" not in table:
-        return ""
-    seeds = sorted(table[method].keys() & table["baseline"].keys())
-    if not seeds:
-        return ""
-    differences = np.stack([table[method][seed][name] - table["baseline"][seed][name] for seed in seeds])
-    text = f"{differences[:, 0].mean():+.1f}"
-    if differences.shape[1] == 1:
-        return text
-    chosen = np.random.default_rng(1).integers(len(seeds), size=(len(seeds), differences.shape[1] - 1))
-    low, high = interval(np.take_along_axis(differences[:, 1:], chosen, axis=0).mean(axis=0))
-    return f"{text} ({low:+.1f} to {high:+.1f})"
+def to_baseline(table: Mapping[str, Mapping[int, Measured]], method: str, name: str) -> Difference | None:
+    """Return the difference to the baseline; None of itself, of what it began with, and where no seed has both."""
+    if method in ("baseline", BEGINS):
+        return None
+    return difference(table[method], table.get("baseline", {}), name, images=0)
 
 
 def learned() -> str:
@@ -215,12 +206,12 @@ def draw(file: Path, table: Mapping[str, Mapping[int, Measured]]) -> None:
         axes, (("all", "all photographs"), ("hidden", "photographs of hidden animals")), strict=True
     ):
         for place, method in enumerate(methods):
-            seeds = sorted(table[method].keys() & table["baseline"].keys())
-            values = np.stack([table[method][seed][name] - table["baseline"][seed][name] for seed in seeds])
-            chosen = np.random.default_rng(1).integers(len(seeds), size=(len(seeds), values.shape[1] - 1))
-            low, high = interval(np.take_along_axis(values[:, 1:], chosen, axis=0).mean(axis=0))
+            known = to_baseline(table, method, name)
+            if known is None:
+                continue
+            low, high = known.interval
             axis.plot([low, high], [place, place], color="0.5")
-            axis.plot(values[:, 0].mean(), place, "o", color="tab:blue" if low <= 0 <= high else "tab:red")
+            axis.plot(known.mean, place, "o", color="tab:blue" if low <= 0 <= high else "tab:red")
         axis.axvline(0, color="0.2", linewidth=0.8)
         axis.set_title(title)
         axis.set_xlabel("mAP to FRCN, points")

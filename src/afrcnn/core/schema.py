@@ -93,7 +93,7 @@ def checked(value: Any, schema: type[_T]) -> _T:
     """
     try:
         return msgspec.convert(value, schema)
-    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError, IndexError, TypeError) as error:
+    except (msgspec.ValidationError, ValueError, OverflowError, RecursionError, IndexError) as error:
         raise SchemaError(_first_line(error)) from error
 
 

@@ -54,12 +54,11 @@ class FiniteGuard:
         self.unchecked.clear()
 
     def check_weights(self, iteration: int, detector: nn.Module, targets: Sequence[Target]) -> None:
-        """Look at the losses, and at the weights after an iteration, whose images ``targets`` name.
+        """Look at the weights after an iteration, whose images ``targets`` name; losses are looked at before.
 
         Raises:
-            UserError: a loss or a weight is infinite or not a number in some process.
+            UserError: a weight is infinite or not a number in some process.
         """
-        self.check()
         norm = nn.utils.get_total_norm(detector.parameters())
         if sum_over_processes((~torch.isfinite(norm.detach())).float()) > 0:
             raise self._error(f"the weights after iteration {iteration} are", targets)
